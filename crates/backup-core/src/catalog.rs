@@ -1,0 +1,348 @@
+//! Committed backups: the manifests that the store holds, and nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::backup::{BackupId, SourceName};
+use crate::body::collect;
+use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::layout;
+use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest};
+use crate::store::{Depth, Entry, Store, StoreKey};
+
+/// How many manifests are read at the same time.
+const READERS: usize = 32;
+
+/// Which backup is meant: an id, the beginning of one, or a word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The newest of a source.
+    Latest,
+    /// The oldest of a source.
+    Oldest,
+    /// An id or the beginning of one that only one backup has.
+    Prefix(String),
+}
+
+/// The text selects nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a backup id, nor the beginning of one, nor latest or oldest")]
+pub struct ParseSelectorError(String);
+
+impl FromStr for Selector {
+    type Err = ParseSelectorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_prefix = text.starts_with(|c: char| c.is_ascii_digit())
+            && text.len() <= 21
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        match text {
+            "latest" => Ok(Self::Latest),
+            "oldest" => Ok(Self::Oldest),
+            _ if is_prefix => Ok(Self::Prefix(text.to_owned())),
+            _ => Err(ParseSelectorError(text.chars().take(64).collect())),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Oldest => f.write_str("oldest"),
+            Self::Prefix(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a listing should bring.
+#[derive(Debug, Clone, Default)]
+pub struct ListRequest {
+    /// Only this source.
+    pub source: Option<SourceName>,
+    /// Only backups that started at or after this moment.
+    pub since: Option<DateTime<Utc>>,
+    /// At most so many, the newest.
+    pub limit: Option<usize>,
+}
+
+/// Committed backups, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Their records.
+    pub backups: Vec<Manifest>,
+    /// Manifests that exist and cannot be read, with the reason.
+    pub damaged: Vec<(StoreKey, String)>,
+}
+
+/// Names a repository, so that a replaced or emptied bucket is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RepositoryRecord {
+    format: u32,
+    repository: String,
+    created_at: DateTime<Utc>,
+}
+
+/// Finds committed backups in one store.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalog<'a> {
+    store: &'a dyn Store,
+}
+
+impl<'a> Catalog<'a> {
+    /// The catalog of `store`.
+    #[must_use]
+    pub fn new(store: &'a dyn Store) -> Self {
+        Self { store }
+    }
+
+    /// The repository's id, made if the store is empty.
+    ///
+    /// # Errors
+    /// `Refused` when there are backups but no record: somebody else's or a damaged place.
+    pub async fn repository(&self, now: DateTime<Utc>) -> Result<String, Error> {
+        if let Some(id) = self.existing_repository().await? {
+            return Ok(id);
+        }
+        if !self.sources().await?.is_empty() {
+            let place = self.store.describe();
+            let source = PortError::new(
+                ErrorKind::Refused,
+                "there are backups but no repository.json",
+            )
+            .with_hint("check that this is the right place; restore the file from a copy");
+            return Err(Error::store(format!("open repository {place}"), source));
+        }
+        let bits: u128 = rand::random();
+        let record = RepositoryRecord {
+            format: FORMAT,
+            repository: format!("{bits:032x}"),
+            created_at: now,
+        };
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|e| PortError::new(ErrorKind::Internal, "encode").with_source(e))
+            .map_err(|e| Error::store("write repository.json", e))?;
+        let created = self
+            .store
+            .create(&layout::repository_key(), Bytes::from(text))
+            .await;
+        // Another run may have been first, or our own answer may be lost: what counts is
+        // what is there now.
+        match (self.existing_repository().await?, created) {
+            (Some(id), _) => Ok(id),
+            (None, Err(e)) => Err(Error::store("write repository.json", e)),
+            (None, Ok(())) => Err(Error::corrupt(
+                "repository.json was written but cannot be read back",
+            )),
+        }
+    }
+
+    async fn existing_repository(&self) -> Result<Option<String>, Error> {
+        let key = layout::repository_key();
+        let Some(text) = self.small(&key).await? else {
+            return Ok(None);
+        };
+        serde_json::from_slice::<RepositoryRecord>(&text)
+            .map(|record| Some(record.repository))
+            .map_err(|_| Error::corrupt("repository.json cannot be read"))
+    }
+
+    /// Every source that has objects here, sorted.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn sources(&self) -> Result<Vec<SourceName>, Error> {
+        let prefix = layout::backups_prefix();
+        let mut sources: Vec<_> = self
+            .store
+            .list(Some(&prefix), Depth::Children)
+            .try_filter_map(|entry| async move {
+                Ok(match entry {
+                    Entry::Prefix(prefix) => layout::parse_source_prefix(&prefix),
+                    Entry::Object(_) => None,
+                })
+            })
+            .try_collect()
+            .await
+            .map_err(|e| Error::store("list sources", e))?;
+        sources.sort();
+        Ok(sources)
+    }
+
+    /// Committed backups, newest first.
+    ///
+    /// # Errors
+    /// What the store reports; a damaged manifest is in the result instead.
+    pub async fn list(&self, request: &ListRequest) -> Result<Listing, Error> {
+        let mut found = self.candidates(request).await?;
+        found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let limit = request.limit.unwrap_or(usize::MAX);
+        let mut listing = Listing::default();
+        let mut read = stream::iter(found)
+            .map(|(source, id)| async move { self.read(&source, &id).await })
+            .buffered(READERS);
+        while listing.backups.len() < limit
+            && let Some(item) = read.next().await
+        {
+            match item {
+                Ok(Some(manifest)) => listing.backups.push(manifest),
+                Ok(None) => {}
+                Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
+                Err(Unreadable::Store(error)) => return Err(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Names under `backups/` that look like backups; not all need be committed.
+    async fn candidates(
+        &self,
+        request: &ListRequest,
+    ) -> Result<Vec<(SourceName, BackupId)>, Error> {
+        let sources = match &request.source {
+            Some(source) => vec![source.clone()],
+            None => self.sources().await?,
+        };
+        let mut found = Vec::new();
+        for source in sources {
+            let prefix = layout::source_prefix(&source);
+            let mut entries = self.store.list(Some(&prefix), Depth::Children);
+            while let Some(entry) = entries.next().await {
+                let entry = entry.map_err(|e| Error::store(format!("list {source}"), e))?;
+                if let Entry::Prefix(prefix) = entry
+                    && let Some(id) = layout::parse_backup_prefix(&source, &prefix)
+                    && request.since.is_none_or(|since| id.started_at() >= since)
+                {
+                    found.push((source.clone(), id));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read(
+        &self,
+        source: &SourceName,
+        id: &BackupId,
+    ) -> Result<Option<Manifest>, Unreadable> {
+        let key = layout::manifest_key(source, id);
+        let Some(text) = self.small(&key).await.map_err(Unreadable::Store)? else {
+            return Ok(None);
+        };
+        match Manifest::decode(&text) {
+            Ok(manifest) if manifest.id == *id && manifest.source == *source => Ok(Some(manifest)),
+            Ok(_) => Err(Unreadable::Damaged(
+                key,
+                "manifest belongs to another backup".to_owned(),
+            )),
+            Err(e) => Err(Unreadable::Damaged(key, chain(&e))),
+        }
+    }
+
+    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidInput` when more than one backup is meant.
+    pub async fn find(
+        &self,
+        selector: &Selector,
+        source: Option<&SourceName>,
+    ) -> Result<Manifest, Error> {
+        match selector {
+            Selector::Prefix(text) => self.find_prefix(text, source).await,
+            Selector::Latest | Selector::Oldest => self.find_end(selector, source).await,
+        }
+    }
+
+    async fn find_end(
+        &self,
+        selector: &Selector,
+        source: Option<&SourceName>,
+    ) -> Result<Manifest, Error> {
+        let source = match source {
+            Some(source) => source.clone(),
+            None => self.only_source().await?,
+        };
+        let request = ListRequest {
+            source: Some(source.clone()),
+            limit: (*selector == Selector::Latest).then_some(1),
+            ..ListRequest::default()
+        };
+        let listing = self.list(&request).await?;
+        let wanted = match selector {
+            Selector::Oldest => listing.backups.into_iter().next_back(),
+            _ => listing.backups.into_iter().next(),
+        };
+        wanted.ok_or_else(|| Error::NotFound {
+            what: format!("backup of source {:?}", source.as_str()),
+        })
+    }
+
+    async fn only_source(&self) -> Result<SourceName, Error> {
+        let mut sources = self.sources().await?;
+        match sources.len() {
+            0 => Err(Error::NotFound {
+                what: format!("backup in {}", self.store.describe()),
+            }),
+            1 => Ok(sources.remove(0)),
+            count => Err(Error::InvalidInput {
+                message: format!("{count} sources are stored here; say which with --source"),
+            }),
+        }
+    }
+
+    async fn find_prefix(
+        &self,
+        text: &str,
+        source: Option<&SourceName>,
+    ) -> Result<Manifest, Error> {
+        let request = ListRequest {
+            source: source.cloned(),
+            ..ListRequest::default()
+        };
+        let mut found = self.candidates(&request).await?;
+        found.retain(|(_, id)| id.as_str().starts_with(text));
+        let mut matches = Vec::new();
+        for (source, id) in found {
+            match self.read(&source, &id).await {
+                Ok(manifest) => matches.extend(manifest),
+                Err(Unreadable::Store(error)) => return Err(error),
+                Err(Unreadable::Damaged(key, reason)) => {
+                    return Err(Error::corrupt(format!("{key}: {reason}")));
+                }
+            }
+        }
+        match matches.len() {
+            0 => Err(Error::NotFound {
+                what: format!("backup {text}"),
+            }),
+            1 => Ok(matches.remove(0)),
+            count => Err(Error::InvalidInput {
+                message: format!("{count} backups begin with {text}"),
+            }),
+        }
+    }
+
+    /// A small object, or `None` when it is not there.
+    async fn small(&self, key: &StoreKey) -> Result<Option<Bytes>, Error> {
+        let read = match self.store.read(key, None).await {
+            Ok(body) => collect(body, MAX_MANIFEST_BYTES).await,
+            Err(e) => Err(e),
+        };
+        match read {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::store(format!("read {key}"), e)),
+        }
+    }
+}
+
+enum Unreadable {
+    Damaged(StoreKey, String),
+    Store(Error),
+}

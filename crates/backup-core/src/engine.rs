@@ -1,0 +1,101 @@
+//! The operations, over whatever ports they are given.
+//!
+//! An [`Engine`] is a cheap handle: one store, the codecs it can use, a clock, an observer.
+//! Every operation takes its own request and cancellation token, keeps no state between
+//! calls, and leaves the store either as it was or with one more committed backup.
+
+mod backup;
+mod compare;
+mod part;
+mod reader;
+mod restore;
+mod splitter;
+mod verify;
+
+use std::sync::Arc;
+
+pub use backup::{BackupOutcome, BackupRequest};
+pub use compare::{CompareReport, Difference, NotComparable, SequenceBehind, compare};
+pub use reader::BackupReader;
+pub use restore::{RestoreOptions, RestoreOutcome};
+pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};
+
+use crate::catalog::Catalog;
+use crate::cipher::Cipher;
+use crate::clock::Clock;
+use crate::compressor::Compressor;
+use crate::error::Error;
+use crate::manifest::Manifest;
+use crate::observer::{NoopObserver, Observer};
+use crate::store::Store;
+
+/// Runs backups, restores, verifications against one store.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    store: Arc<dyn Store>,
+    compressors: Vec<Arc<dyn Compressor>>,
+    cipher: Option<Arc<dyn Cipher>>,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Engine {
+    /// An engine without codecs: it can list, and back up once it has a compressor.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            compressors: Vec::new(),
+            cipher: None,
+            clock,
+            observer: Arc::new(NoopObserver),
+        }
+    }
+
+    /// Adds an algorithm that parts may be written or read with.
+    #[must_use]
+    pub fn with_compressor(mut self, compressor: Arc<dyn Compressor>) -> Self {
+        self.compressors.push(compressor);
+        self
+    }
+
+    /// Sets the cipher for new backups and for reading encrypted ones.
+    #[must_use]
+    pub fn with_cipher(mut self, cipher: Arc<dyn Cipher>) -> Self {
+        self.cipher = Some(cipher);
+        self
+    }
+
+    /// Sets who is told what happens.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// The committed backups of the store.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog<'_> {
+        Catalog::new(self.store.as_ref())
+    }
+
+    /// Opens a backup for reading: unwraps its key, reads its facts and checks that both
+    /// belong to the manifest.
+    ///
+    /// # Errors
+    /// `Key` when no identity fits, `Corrupt` when key or facts are damaged or belong to
+    /// another backup.
+    pub async fn open(&self, manifest: Manifest) -> Result<Arc<BackupReader>, Error> {
+        BackupReader::open(self, manifest).await.map(Arc::new)
+    }
+
+    fn compressor(&self, name: &str) -> Result<Arc<dyn Compressor>, Error> {
+        self.compressors
+            .iter()
+            .find(|compressor| compressor.name() == name)
+            .cloned()
+            .ok_or_else(|| Error::InvalidInput {
+                message: format!("compression {name:?} is not supported"),
+            })
+    }
+}

@@ -1,0 +1,454 @@
+//! Taking a backup: plan, parts, facts, manifest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::part::{Codec, PartWriter, StoredPart};
+use crate::backup::{BackupId, SourceName};
+use crate::body::{body_of, collect, lock};
+use crate::dumper::{DumpRequest, DumpSession, Dumper, PartPlan, PartReport, PartStream};
+use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::facts::Facts;
+use crate::layout;
+use crate::manifest::{
+    EncryptionRecord, FORMAT, MAX_MANIFEST_BYTES, Manifest, PartFormat, PartKind, PartName,
+    PartRecord, Totals,
+};
+use crate::observer::Event;
+use crate::store::StoreKey;
+
+/// How long the removal of a failed run's objects may take.
+const CLEANUP_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What to back up and how.
+#[derive(Debug, Clone)]
+pub struct BackupRequest {
+    /// Under which name.
+    pub source: SourceName,
+    /// How many parts at once.
+    pub jobs: usize,
+    /// Name of the compressor.
+    pub compression: String,
+    /// Its level; `None` = its default.
+    pub level: Option<i32>,
+    /// Whether to encrypt. Needs a cipher with recipients.
+    pub encrypt: bool,
+    /// How often one part is tried inside the same dump session.
+    pub part_attempts: usize,
+    /// Pause between tries of a part.
+    pub part_retry_delay: Duration,
+    /// A part in which nothing moves for so long has failed.
+    pub stall_timeout: Duration,
+}
+
+impl BackupRequest {
+    /// A request with the defaults: 4 jobs, zstd, encrypted, two tries a part.
+    #[must_use]
+    pub fn new(source: SourceName) -> Self {
+        Self {
+            source,
+            jobs: 4,
+            compression: "zstd".to_owned(),
+            level: None,
+            encrypt: true,
+            part_attempts: 2,
+            part_retry_delay: Duration::from_secs(2),
+            stall_timeout: Duration::from_mins(30),
+        }
+    }
+}
+
+/// A committed backup.
+#[derive(Debug, Clone)]
+pub struct BackupOutcome {
+    /// Its record, as stored.
+    pub manifest: Manifest,
+    /// What was not as it should be, though the backup is complete.
+    pub warnings: Vec<String>,
+}
+
+/// One backup in the making.
+struct Run {
+    writer: Arc<PartWriter>,
+    session: Arc<dyn DumpSession>,
+    repository: String,
+    started_at: DateTime<Utc>,
+    encryption: Option<EncryptionRecord>,
+    compression: String,
+}
+
+impl Engine {
+    /// Takes a backup. It exists when this returns `Ok`, and not before.
+    ///
+    /// # Errors
+    /// After any error nothing was committed and what had been stored is removed again, as
+    /// far as the store can still be reached; backups that existed before are untouched.
+    ///
+    /// # Cancellation
+    /// The token ends the dump, aborts uploads and returns [`Error::Cancelled`].
+    pub async fn backup(
+        &self,
+        dumper: &dyn Dumper,
+        request: &BackupRequest,
+        cancel: &CancellationToken,
+    ) -> Result<BackupOutcome, Error> {
+        let started_at = self.clock.now();
+        let id = BackupId::new(started_at, rand::random());
+        let (codec, sealed) = self.codec(request)?;
+        let repository = self.catalog().repository(started_at).await?;
+        let dump = DumpRequest { jobs: request.jobs };
+        let session: Arc<dyn DumpSession> = dumper
+            .open(&dump, cancel)
+            .await
+            .map_err(|e| Error::dump(format!("open source {}", request.source), e))?
+            .into();
+        let run = Run {
+            compression: compression_text(&codec),
+            writer: Arc::new(PartWriter {
+                store: Arc::clone(&self.store),
+                observer: Arc::clone(&self.observer),
+                codec,
+                source: request.source.clone(),
+                id,
+                stall_timeout: request.stall_timeout,
+                written: Mutex::default(),
+            }),
+            session,
+            repository,
+            started_at,
+            encryption: sealed.as_ref().map(|(record, _)| record.clone()),
+        };
+        let result = self.run(&run, request, sealed, cancel).await;
+        // Ends the session on every path; an error of the run itself comes first.
+        let finished = run.session.finish().await;
+        let committed = match (result, finished) {
+            (Ok(stored), Ok(())) => self.commit(&run, stored, cancel).await,
+            (Ok(_), Err(e)) => Err(Error::dump("hold the source until all parts were read", e)),
+            (Err(e), _) => Err(e),
+        };
+        if committed.is_err() {
+            self.clean_up(&run.writer).await;
+        }
+        committed
+    }
+
+    /// Chooses the codecs and makes the backup's key.
+    fn codec(
+        &self,
+        request: &BackupRequest,
+    ) -> Result<(Codec, Option<(EncryptionRecord, Bytes)>), Error> {
+        let compressor = self.compressor(&request.compression)?;
+        let mut codec = Codec {
+            level: request.level.or(compressor.default_level()),
+            compressor,
+            key: None,
+            cipher_extension: "",
+        };
+        if !request.encrypt {
+            return Ok((codec, None));
+        }
+        let Some(cipher) = &self.cipher else {
+            return Err(Error::InvalidInput {
+                message: "encryption is wanted but no recipient is configured".to_owned(),
+            });
+        };
+        let sealed = cipher
+            .seal()
+            .map_err(|e| Error::key("make the backup's key", e))?;
+        codec.key = Some(sealed.key);
+        codec.cipher_extension = cipher.extension();
+        let record = EncryptionRecord {
+            cipher: cipher.name().to_owned(),
+            key: layout::wrapped_key_name(cipher.extension()),
+            recipients: cipher.recipients(),
+        };
+        Ok((codec, Some((record, sealed.wrapped))))
+    }
+
+    /// Stores the key and all parts.
+    async fn run(
+        &self,
+        run: &Run,
+        request: &BackupRequest,
+        sealed: Option<(EncryptionRecord, Bytes)>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<StoredPart>, Error> {
+        let plans = run.session.parts().to_vec();
+        self.observer.event(&Event::Planned {
+            parts: plans.len(),
+            estimated_bytes: plans.iter().map(|plan| plan.estimated_bytes).sum(),
+        });
+        if let Some((record, wrapped)) = sealed {
+            let key = layout::object_key(&run.writer.source, &run.writer.id, &record.key)
+                .map_err(|e| Error::store("store the backup's key", e))?;
+            self.create(&run.writer, key, wrapped).await?;
+        }
+        let token = cancel.child_token();
+        let mut stored = BTreeMap::new();
+        let mut failure = None;
+        let mut waiting = plans.into_iter().enumerate();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < request.jobs.max(1)
+                && failure.is_none()
+                && let Some((index, plan)) = waiting.next()
+            {
+                let job = PartJob::new(self, run, request, plan, &token);
+                running.spawn(async move { (index, job.run().await) });
+            }
+            let Some(joined) = running.join_next().await else {
+                break;
+            };
+            match joined.map_err(died) {
+                Ok((index, Ok(part))) => {
+                    stored.insert(index, part);
+                }
+                Ok((_, Err(e))) | Err(e) => {
+                    // The first failure is the cause; those after it are our own cancelling.
+                    token.cancel();
+                    failure.get_or_insert(e);
+                }
+            }
+        }
+        match failure {
+            _ if cancel.is_cancelled() => Err(Error::Cancelled),
+            Some(error) => Err(error),
+            None => Ok(stored.into_values().collect()),
+        }
+    }
+
+    /// Writes the facts, then the manifest: the backup exists.
+    async fn commit(
+        &self,
+        run: &Run,
+        stored: Vec<StoredPart>,
+        cancel: &CancellationToken,
+    ) -> Result<BackupOutcome, Error> {
+        let facts = gather(run, &stored);
+        let text = serde_json::to_vec(&facts)
+            .map_err(|e| PortError::new(ErrorKind::Internal, "encode facts").with_source(e))
+            .map_err(|e| Error::dump("describe the backup", e))?;
+        let plan = PartPlan {
+            name: PartName::facts(),
+            kind: PartKind::Facts,
+            format: PartFormat::Json,
+            estimated_bytes: text.len() as u64,
+        };
+        let stream = PartStream {
+            body: body_of(text),
+            report: futures::future::ready(Ok(PartReport::default())).boxed(),
+        };
+        let facts_part = run.writer.store(&plan, stream, cancel).await?;
+        let mut parts: Vec<_> = stored.into_iter().map(|part| part.record).collect();
+        parts.push(facts_part.record);
+        let source = run.session.source();
+        let manifest = Manifest {
+            format: FORMAT,
+            id: run.writer.id.clone(),
+            source: run.writer.source.clone(),
+            database: source.database.clone(),
+            repository: run.repository.clone(),
+            started_at: run.started_at,
+            finished_at: self.clock.now(),
+            server_version: source.server_version.clone(),
+            tool_version: source.tool_version.clone(),
+            filtered: source.filtered,
+            compression: run.compression.clone(),
+            encryption: run.encryption.clone(),
+            totals: totals(&facts, &parts),
+            parts,
+            warnings: facts.warnings.len() as u64,
+        };
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let text = manifest
+            .encode()
+            .map_err(|e| Error::dump("describe the backup", e))?;
+        let key = layout::manifest_key(&manifest.source, &manifest.id);
+        self.create(&run.writer, key, text.into()).await?;
+        Ok(BackupOutcome {
+            manifest,
+            warnings: facts.warnings,
+        })
+    }
+
+    /// Creates a small object. When the store's answer is an error, looks whether the object
+    /// is there nevertheless and is ours: answers get lost.
+    async fn create(
+        &self,
+        writer: &PartWriter,
+        key: StoreKey,
+        content: Bytes,
+    ) -> Result<(), Error> {
+        lock(&writer.written).push(key.clone());
+        let Err(error) = self.store.create(&key, content.clone()).await else {
+            return Ok(());
+        };
+        let there = match self.store.read(&key, None).await {
+            Ok(body) => collect(body, MAX_MANIFEST_BYTES).await,
+            Err(e) => Err(e),
+        };
+        match there {
+            Ok(found) if found == content => Ok(()),
+            _ => Err(Error::store(format!("write {key}"), error)),
+        }
+    }
+
+    /// Removes what a failed run stored; the manifest first, should it be there after all.
+    async fn clean_up(&self, writer: &PartWriter) {
+        let mut keys = std::mem::take(&mut *lock(&writer.written));
+        keys.reverse();
+        let removal = async {
+            for key in keys {
+                if let Err(e) = self.store.delete(&key).await {
+                    let text = format!("object of a failed run is left behind: {key}: {e}");
+                    self.observer.event(&Event::Warning(text));
+                }
+            }
+        };
+        if tokio::time::timeout(CLEANUP_TIMEOUT, removal)
+            .await
+            .is_err()
+        {
+            let text = format!("objects of the failed run {} are left behind", writer.id);
+            self.observer.event(&Event::Warning(text));
+        }
+    }
+}
+
+/// One part with its tries, in a task of its own.
+struct PartJob {
+    engine: Engine,
+    writer: Arc<PartWriter>,
+    session: Arc<dyn DumpSession>,
+    plan: PartPlan,
+    attempts: usize,
+    delay: Duration,
+    cancel: CancellationToken,
+}
+
+impl PartJob {
+    fn new(
+        engine: &Engine,
+        run: &Run,
+        request: &BackupRequest,
+        plan: PartPlan,
+        cancel: &CancellationToken,
+    ) -> Self {
+        Self {
+            engine: engine.clone(),
+            writer: Arc::clone(&run.writer),
+            session: Arc::clone(&run.session),
+            plan,
+            attempts: request.part_attempts,
+            delay: request.part_retry_delay,
+            cancel: cancel.clone(),
+        }
+    }
+
+    async fn run(self) -> Result<StoredPart, Error> {
+        let part = self.plan.name.clone();
+        let started = Instant::now();
+        self.tell(&Event::PartStarted { part: part.clone() });
+        let mut tries = 1;
+        loop {
+            let error = match self.once().await {
+                Ok(stored) => {
+                    let elapsed = started.elapsed();
+                    self.tell(&Event::PartFinished { part, elapsed });
+                    return Ok(stored);
+                }
+                Err(error) => error,
+            };
+            if self.cancel.is_cancelled() || tries >= self.attempts || !error.kind().is_retryable()
+            {
+                return Err(error);
+            }
+            tries += 1;
+            self.tell(&Event::PartRetried {
+                part: part.clone(),
+                reason: chain(&error),
+            });
+            tokio::select! {
+                () = tokio::time::sleep(self.delay) => {}
+                () = self.cancel.cancelled() => return Err(error),
+            }
+        }
+    }
+
+    async fn once(&self) -> Result<StoredPart, Error> {
+        let token = self.cancel.child_token();
+        let stream = self
+            .session
+            .part(&self.plan, &token)
+            .await
+            .map_err(|e| Error::dump(format!("dump part {}", self.plan.name), e));
+        let stored = match stream {
+            Ok(stream) => self.writer.store(&self.plan, stream, &token).await,
+            Err(e) => Err(e),
+        };
+        token.cancel();
+        stored
+    }
+
+    fn tell(&self, event: &Event) {
+        self.engine.observer.event(event);
+    }
+}
+
+/// A task of ours that panicked or was aborted.
+fn died(error: tokio::task::JoinError) -> Error {
+    let source = PortError::new(ErrorKind::Internal, "the task died").with_source(error);
+    Error::dump("dump a part", source)
+}
+
+fn compression_text(codec: &Codec) -> String {
+    match codec.level {
+        Some(level) => format!("{}:{level}", codec.compressor.name()),
+        None => codec.compressor.name().to_owned(),
+    }
+}
+
+fn gather(run: &Run, stored: &[StoredPart]) -> Facts {
+    let source = run.session.source();
+    let mut warnings = source.warnings.clone();
+    for part in stored {
+        warnings.extend(part.report.warnings.iter().cloned());
+    }
+    Facts {
+        backup: run.writer.id.clone(),
+        source: run.writer.source.clone(),
+        digests: stored
+            .iter()
+            .flat_map(|part| &part.record.objects)
+            .map(|object| (object.name.clone(), object.sha256.clone()))
+            .collect(),
+        parts: stored
+            .iter()
+            .map(|part| (part.record.name.clone(), part.report.facts.clone()))
+            .collect(),
+        details: source.details.clone(),
+        warnings,
+    }
+}
+
+fn totals(facts: &Facts, parts: &[PartRecord]) -> Totals {
+    let tables = facts.tables();
+    Totals {
+        tables: tables.len() as u64,
+        rows: tables.values().map(|table| table.fingerprint.rows).sum(),
+        large_objects: facts.large_objects().map_or(0, |objects| objects.count),
+        objects: facts.objects(),
+        raw_bytes: parts.iter().map(|part| part.raw_bytes).sum(),
+        stored_bytes: parts.iter().map(PartRecord::stored_bytes).sum(),
+    }
+}

@@ -1,0 +1,305 @@
+//! A stored backup, readable again: every byte checked against what was written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::Engine;
+use crate::body::{
+    BodyStream, ObjectHasher, RawHasher, collect, counted, hashed, in_own_task, limited, lock,
+};
+use crate::cipher::BackupKey;
+use crate::compressor::Compressor;
+use crate::error::{Error, ErrorKind, PortError};
+use crate::facts::Facts;
+use crate::layout;
+use crate::manifest::{Manifest, PartName, PartRecord, StoredObject};
+use crate::restorer::PartReader;
+use crate::store::{Store, StoreKey};
+
+/// Chunks that fetching may be ahead of decoding.
+const AHEAD: usize = 4;
+/// No wrapped key is longer.
+const MAX_KEY_BYTES: usize = 1 << 20;
+/// No facts part is longer: a million tables have about 300 MB.
+const MAX_FACTS_BYTES: usize = 1 << 30;
+
+/// A committed backup with its key unwrapped and its facts read.
+#[derive(Debug)]
+pub struct BackupReader {
+    decoder: Decoder,
+    facts: Facts,
+}
+
+/// What it takes to decode parts.
+#[derive(Debug)]
+struct Decoder {
+    store: Arc<dyn Store>,
+    compressor: Arc<dyn Compressor>,
+    key: Option<Arc<dyn BackupKey>>,
+    manifest: Manifest,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl BackupReader {
+    pub(super) async fn open(engine: &Engine, manifest: Manifest) -> Result<Self, Error> {
+        let name = manifest.compression.split(':').next().unwrap_or_default();
+        let compressor = engine.compressor(name)?;
+        let key = unwrap_key(engine, &manifest).await?;
+        let decoder = Decoder {
+            store: Arc::clone(&engine.store),
+            compressor,
+            key,
+            manifest,
+            bytes_read: Arc::default(),
+        };
+        let facts = decoder.facts().await?;
+        check_binding(&decoder.manifest, &facts)?;
+        Ok(Self { decoder, facts })
+    }
+
+    /// Stored bytes fetched so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.decoder.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl PartReader for BackupReader {
+    fn manifest(&self) -> &Manifest {
+        &self.decoder.manifest
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    async fn open(&self, part: &PartName) -> Result<BodyStream, PortError> {
+        let record = self
+            .decoder
+            .manifest
+            .part(part)
+            .ok_or_else(|| PortError::new(ErrorKind::NotFound, format!("no part {part}")))?;
+        self.decoder.part(record)
+    }
+}
+
+impl Decoder {
+    fn part(&self, record: &PartRecord) -> Result<BodyStream, PortError> {
+        let stored = stored_part(&self.store, &self.manifest, record)?;
+        let bytes_read = Arc::clone(&self.bytes_read);
+        let stored = counted(stored, move |bytes| {
+            bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        });
+        let clear = match &self.key {
+            Some(key) => key.decrypt(stored),
+            None => stored,
+        };
+        let raw = self.compressor.decompress(in_own_task(clear, AHEAD));
+        let raw = checked_raw(limited(raw, record.raw_bytes), record);
+        Ok(in_own_task(named(raw, &record.name), AHEAD))
+    }
+
+    async fn facts(&self) -> Result<Facts, Error> {
+        let name = PartName::facts();
+        let record = self
+            .manifest
+            .part(&name)
+            .ok_or_else(|| Error::corrupt("the manifest names no part facts"))?;
+        let text = match self.part(record) {
+            Ok(body) => collect(body, MAX_FACTS_BYTES).await,
+            Err(e) => Err(e),
+        };
+        let text = text.map_err(|e| read_error("read part facts", e))?;
+        serde_json::from_slice(&text).map_err(|e| Error::Corrupt {
+            what: "part facts cannot be read".to_owned(),
+            source: Some(
+                PortError::new(ErrorKind::Corrupt, "not the expected JSON").with_source(e),
+            ),
+        })
+    }
+}
+
+/// The error of reading a part, in the class that tells what to do: damage, key, store.
+pub(super) fn read_error(operation: impl Into<String>, error: PortError) -> Error {
+    match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::NotFound => Error::Corrupt {
+            what: operation.into(),
+            source: Some(error),
+        },
+        ErrorKind::PermissionDenied => Error::key(operation, error),
+        _ => Error::store(operation, error),
+    }
+}
+
+async fn unwrap_key(
+    engine: &Engine,
+    manifest: &Manifest,
+) -> Result<Option<Arc<dyn BackupKey>>, Error> {
+    let Some(record) = &manifest.encryption else {
+        return Ok(None);
+    };
+    let cipher = engine
+        .cipher
+        .as_ref()
+        .filter(|cipher| cipher.name() == record.cipher)
+        .ok_or_else(|| {
+            let missing = PortError::new(
+                ErrorKind::PermissionDenied,
+                format!("the backup is encrypted with {}", record.cipher),
+            )
+            .with_hint("give the identity file that belongs to one of its recipients");
+            Error::key(format!("open backup {}", manifest.id), missing)
+        })?;
+    let fetched = match layout::object_key(&manifest.source, &manifest.id, &record.key) {
+        Ok(key) => match engine.store.read(&key, None).await {
+            Ok(body) => collect(body, MAX_KEY_BYTES).await,
+            Err(e) => Err(e),
+        },
+        Err(e) => Err(e),
+    };
+    let wrapped = fetched.map_err(|e| read_error(format!("read {}", record.key), e))?;
+    let key = cipher.open(&wrapped).map_err(|e| match e.kind() {
+        ErrorKind::Corrupt => read_error(format!("read {}", record.key), e),
+        _ => Error::key(format!("open backup {}", manifest.id), e),
+    })?;
+    Ok(Some(key))
+}
+
+/// The facts say which backup and which objects they belong to; the manifest, which anybody
+/// who can write to the store could have edited, must say the same.
+fn check_binding(manifest: &Manifest, facts: &Facts) -> Result<(), Error> {
+    if facts.backup != manifest.id || facts.source != manifest.source {
+        return Err(Error::corrupt(format!(
+            "part facts belongs to backup {} of {:?}",
+            facts.backup,
+            facts.source.as_str()
+        )));
+    }
+    let objects = manifest
+        .parts
+        .iter()
+        .filter(|part| part.name != PartName::facts())
+        .flat_map(|part| &part.objects);
+    let mut count = 0;
+    for object in objects {
+        count += 1;
+        if facts.digests.get(&object.name) != Some(&object.sha256) {
+            return Err(Error::corrupt(format!(
+                "{} is not the object that was backed up",
+                object.name
+            )));
+        }
+    }
+    if count != facts.digests.len() {
+        return Err(Error::corrupt("the manifest lacks objects of the backup"));
+    }
+    Ok(())
+}
+
+/// A part's stored bytes: its objects one after another, each checked when it ends.
+pub(super) fn stored_part(
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    record: &PartRecord,
+) -> Result<BodyStream, PortError> {
+    let mut keys = Vec::new();
+    for object in &record.objects {
+        let key = layout::object_key(&manifest.source, &manifest.id, &object.name)?;
+        keys.push((key, object.clone()));
+    }
+    let store = Arc::clone(store);
+    Ok(stream::iter(keys)
+        .then(move |(key, object)| {
+            let store = Arc::clone(&store);
+            async move { checked_object(store.as_ref(), &key, object).await }
+        })
+        .map_err(PortError::into_io)
+        .try_flatten()
+        .boxed())
+}
+
+async fn checked_object(
+    store: &dyn Store,
+    key: &StoreKey,
+    object: StoredObject,
+) -> Result<BodyStream, PortError> {
+    let body = store.read(key, None).await.map_err(|e| {
+        let kind = e.kind();
+        PortError::new(kind, format!("object {}", object.name)).with_source(e)
+    })?;
+    let hasher = Arc::new(Mutex::new(ObjectHasher::default()));
+    let body = hashed(limited(body, object.bytes), &hasher, ObjectHasher::update);
+    Ok(ended_by(body, move || {
+        let digest = std::mem::take(&mut *lock(&hasher)).finish();
+        if digest.bytes != object.bytes {
+            return Err(PortError::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "object {} has {} bytes, {} were written",
+                    object.name, digest.bytes, object.bytes
+                ),
+            ));
+        }
+        if digest.sha256 != object.sha256 {
+            return Err(PortError::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "object {} has another SHA-256 than was written",
+                    object.name
+                ),
+            ));
+        }
+        Ok(())
+    }))
+}
+
+fn checked_raw(body: BodyStream, record: &PartRecord) -> BodyStream {
+    let hasher = Arc::new(Mutex::new(RawHasher::default()));
+    let body = hashed(body, &hasher, RawHasher::update);
+    let (bytes, xxh3) = (record.raw_bytes, record.raw_xxh3.clone());
+    ended_by(body, move || {
+        if lock(&hasher).finish() == (bytes, xxh3) {
+            Ok(())
+        } else {
+            Err(PortError::new(
+                ErrorKind::Corrupt,
+                "content is not what was dumped",
+            ))
+        }
+    })
+}
+
+/// Lets a body pass and, when it ended well, asks `check` whether it really did.
+fn ended_by(
+    body: BodyStream,
+    check: impl FnOnce() -> Result<(), PortError> + Send + 'static,
+) -> BodyStream {
+    let last = stream::once(async move { check() })
+        .filter_map(|result| async move { result.err().map(|e| Err(e.into_io())) });
+    // A body that failed has told so; what follows its error would only confuse.
+    let failed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = Arc::clone(&failed);
+    body.inspect_err(move |_| seen.store(true, Ordering::Relaxed))
+        .chain(last)
+        .scan(false, move |ended, item| {
+            let go_on = !*ended;
+            *ended = failed.load(Ordering::Relaxed);
+            futures::future::ready(go_on.then_some(item))
+        })
+        .boxed()
+}
+
+fn named(body: BodyStream, part: &PartName) -> BodyStream {
+    let part = part.clone();
+    body.map_err(move |e| {
+        let error = PortError::from_io(e, ErrorKind::Corrupt, "cannot be decoded");
+        PortError::new(error.kind(), format!("part {part}"))
+            .with_source(error)
+            .into_io()
+    })
+    .boxed()
+}

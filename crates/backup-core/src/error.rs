@@ -1,0 +1,314 @@
+//! What can go wrong, in two layers: [`PortError`] is what an adapter reports,
+//! [`Error`] is what the engine says it was doing when that happened.
+
+use std::fmt;
+
+use crate::manifest::PartName;
+
+/// A boxed cause.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The class of a failure: what a caller can act on, whatever the layer it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request or the configuration is wrong; repeating it changes nothing.
+    InvalidInput,
+    /// The named thing does not exist.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// Credentials are missing, wrong or lack a right.
+    PermissionDenied,
+    /// The other side cannot be reached or asks to come back later.
+    Unavailable,
+    /// A client program of the right version is not installed.
+    ToolMissing,
+    /// A client program, or the server it talked to, reported a failure.
+    ToolFailed,
+    /// Bytes are not what was written.
+    Corrupt,
+    /// Somebody else changed or holds the same thing.
+    Conflict,
+    /// A safety rule says no.
+    Refused,
+    /// The caller cancelled.
+    Cancelled,
+    /// Nothing moved for too long.
+    Timeout,
+    /// A defect of ours.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Whether the same call may succeed when it is repeated later.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable | Self::Timeout | Self::Conflict | Self::ToolFailed
+        )
+    }
+
+    /// The name used in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unavailable => "unavailable",
+            Self::ToolMissing => "tool_missing",
+            Self::ToolFailed => "tool_failed",
+            Self::Corrupt => "corrupt",
+            Self::Conflict => "conflict",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an adapter (store, dumper, restorer, cipher, compressor) reports.
+///
+/// `Display` prints the adapter's own words only; the cause is in `source()`.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    #[source]
+    source: Option<BoxError>,
+}
+
+impl PortError {
+    /// An error of `kind` that says `message` (lowercase, no period, no cause).
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same with one sentence on what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The class of the failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What to do about it, when the adapter knows.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The cancellation that every port reports alike.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+
+    /// Wraps into an I/O error, so that it can travel through a body stream.
+    #[must_use]
+    pub fn into_io(self) -> std::io::Error {
+        std::io::Error::other(self)
+    }
+
+    /// The port error that travelled through a body stream, or the I/O error itself as `kind`.
+    #[must_use]
+    pub fn from_io(error: std::io::Error, kind: ErrorKind, message: &str) -> Self {
+        match error.downcast::<Self>() {
+            Ok(port) => port,
+            Err(io) => Self::new(kind, message).with_source(io),
+        }
+    }
+}
+
+/// An error and its causes on one line, joined by `: `.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What the engine was doing when it failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store refused, lost or could not deliver something.
+    #[error("{operation}")]
+    Store {
+        /// What was asked of the store, with the key.
+        operation: String,
+        /// The store's words.
+        #[source]
+        source: PortError,
+    },
+    /// The source could not be dumped.
+    #[error("{operation}")]
+    Dump {
+        /// What was being dumped.
+        operation: String,
+        /// The dumper's words.
+        #[source]
+        source: PortError,
+    },
+    /// The target database could not be made, loaded or read back.
+    #[error("{operation}")]
+    Restore {
+        /// What was being restored.
+        operation: String,
+        /// The restorer's words.
+        #[source]
+        source: PortError,
+    },
+    /// A key is missing, wrong or cannot be used.
+    #[error("{operation}")]
+    Key {
+        /// What the key was needed for.
+        operation: String,
+        /// The cipher's words.
+        #[source]
+        source: PortError,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{what}")]
+    Corrupt {
+        /// The object or part, and how it differs.
+        what: String,
+        /// The decoder's words, if it was a decoder that noticed.
+        #[source]
+        source: Option<PortError>,
+    },
+    /// No such backup, source or table.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// The request cannot be carried out as it was put.
+    #[error("{message}")]
+    InvalidInput {
+        /// Why.
+        message: String,
+    },
+    /// Nothing moved for longer than the stall timeout.
+    #[error("no bytes moved for {} s while dumping part {part}", after.as_secs())]
+    Stalled {
+        /// The part.
+        part: PartName,
+        /// The limit that was exceeded.
+        after: std::time::Duration,
+    },
+    /// What was restored is not what was dumped.
+    #[error("restored content differs from the dump: {}", .0.summary())]
+    Differs(Box<crate::engine::CompareReport>),
+    /// The caller cancelled; nothing was committed.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// The class of the failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { source, .. }
+            | Self::Dump { source, .. }
+            | Self::Restore { source, .. }
+            | Self::Key { source, .. } => source.kind(),
+            Self::Corrupt { .. } | Self::Differs(_) => ErrorKind::Corrupt,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::InvalidInput { .. } => ErrorKind::InvalidInput,
+            Self::Stalled { .. } => ErrorKind::Timeout,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// What to do about it, when somebody on the way knew.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Store { source, .. }
+            | Self::Dump { source, .. }
+            | Self::Restore { source, .. }
+            | Self::Key { source, .. } => source.hint(),
+            Self::Corrupt { source, .. } => source.as_ref().and_then(PortError::hint),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn store(operation: impl Into<String>, source: PortError) -> Self {
+        if source.kind() == ErrorKind::Cancelled {
+            return Self::Cancelled;
+        }
+        Self::Store {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn dump(operation: impl Into<String>, source: PortError) -> Self {
+        if source.kind() == ErrorKind::Cancelled {
+            return Self::Cancelled;
+        }
+        Self::Dump {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn restore(operation: impl Into<String>, source: PortError) -> Self {
+        if source.kind() == ErrorKind::Cancelled {
+            return Self::Cancelled;
+        }
+        Self::Restore {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn key(operation: impl Into<String>, source: PortError) -> Self {
+        Self::Key {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            what: what.into(),
+            source: None,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The only code that builds or parses store keys.
+//!
+//! ```text
+//! repository.json
+//! backups/<source>/<id>/manifest.json
+//! backups/<source>/<id>/key.age
+//! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
+//! ```
+//! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
+//! as `~` and two hex digits.
+
+use crate::backup::{BackupId, SourceName};
+use crate::error::PortError;
+use crate::manifest::PartName;
+use crate::store::StoreKey;
+
+const BACKUPS: &str = "backups";
+const MANIFEST: &str = "manifest.json";
+
+/// The object that names the repository.
+#[must_use]
+pub fn repository_key() -> StoreKey {
+    key("repository.json".to_owned())
+}
+
+/// The prefix of all backups.
+#[must_use]
+pub fn backups_prefix() -> StoreKey {
+    key(BACKUPS.to_owned())
+}
+
+/// The prefix of a source's backups.
+#[must_use]
+pub fn source_prefix(source: &SourceName) -> StoreKey {
+    key(format!("{BACKUPS}/{}", encode(source.as_str())))
+}
+
+/// The prefix of one backup.
+#[must_use]
+pub fn backup_prefix(source: &SourceName, id: &BackupId) -> StoreKey {
+    key(format!("{}/{id}", source_prefix(source)))
+}
+
+/// The manifest, whose existence is the commit.
+#[must_use]
+pub fn manifest_key(source: &SourceName, id: &BackupId) -> StoreKey {
+    key(format!("{}/{MANIFEST}", backup_prefix(source, id)))
+}
+
+/// An object of a backup by the file name that its manifest gives.
+///
+/// # Errors
+/// `InvalidInput` when the name, which comes from a manifest that anybody may have edited,
+/// is not one plain file name.
+pub fn object_key(
+    source: &SourceName,
+    id: &BackupId,
+    file_name: &str,
+) -> Result<StoreKey, PortError> {
+    let bad = file_name.contains('/') || file_name == MANIFEST;
+    let name = if bad { "" } else { file_name };
+    StoreKey::new(format!("{}/{name}", backup_prefix(source, id)))
+}
+
+/// The file name of the `index`-th object of a part; `extensions` are those of format,
+/// compression and cipher, joined.
+#[must_use]
+pub fn object_name(part: &PartName, extensions: &str, index: usize) -> String {
+    match index {
+        0 => format!("{part}{extensions}"),
+        n => format!("{part}{extensions}.{:03}", n + 1),
+    }
+}
+
+/// The file name of the wrapped key; `extension` is the cipher's.
+#[must_use]
+pub fn wrapped_key_name(extension: &str) -> String {
+    format!("key{extension}")
+}
+
+/// The source whose prefix this is, if it is one.
+#[must_use]
+pub fn parse_source_prefix(prefix: &StoreKey) -> Option<SourceName> {
+    let encoded = prefix.as_str().strip_prefix(BACKUPS)?.strip_prefix('/')?;
+    let source = SourceName::new(decode(encoded)?).ok()?;
+    (encode(source.as_str()) == encoded).then_some(source)
+}
+
+/// The backup whose prefix this is, if it is one of `source`.
+#[must_use]
+pub fn parse_backup_prefix(source: &SourceName, prefix: &StoreKey) -> Option<BackupId> {
+    prefix
+        .as_str()
+        .strip_prefix(source_prefix(source).as_str())?
+        .strip_prefix('/')?
+        .parse()
+        .ok()
+}
+
+fn encode(name: &str) -> String {
+    use std::fmt::Write as _;
+    name.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "~{byte:02x}");
+        }
+        text
+    })
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'~' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn key(text: String) -> StoreKey {
+    StoreKey::new(text).expect("every caller builds from encoded segments")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str) -> SourceName {
+        SourceName::new(name).unwrap()
+    }
+
+    #[test]
+    fn any_source_name_survives_the_way_through_a_key() {
+        for name in [
+            "app",
+            "app-x",
+            "my-app",
+            "..",
+            ".",
+            "a/b",
+            "../up",
+            "a b",
+            "~41",
+            "-Fp",
+            "имя",
+            "new\nline",
+            "dbname=other",
+            "postgresql://x",
+            "%41",
+            "A",
+            "*",
+        ] {
+            let source = source(name);
+            let prefix = source_prefix(&source);
+            assert_eq!(parse_source_prefix(&prefix), Some(source), "{name:?}");
+            assert_eq!(prefix.as_str().split('/').count(), 2, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn different_names_have_different_keys() {
+        assert_ne!(
+            source_prefix(&source("a.b")),
+            source_prefix(&source("a~2eb"))
+        );
+    }
+
+    #[test]
+    fn neighbours_are_told_apart() {
+        let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
+        let prefix = backup_prefix(&source("app-x"), &id);
+        assert_eq!(parse_backup_prefix(&source("app"), &prefix), None);
+        assert_eq!(parse_backup_prefix(&source("app-x"), &prefix), Some(id));
+    }
+
+    #[test]
+    fn foreign_prefixes_are_no_sources() {
+        for text in [
+            "backups/a~zz",
+            "backups/a.b",
+            "backups/a~2F",
+            "other/a",
+            "backups",
+        ] {
+            assert_eq!(
+                parse_source_prefix(&StoreKey::new(text).unwrap()),
+                None,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_manifest_cannot_point_outside_its_backup() {
+        let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
+        for name in ["", "..", "../x", "a/b", "manifest.json", "/etc/passwd"] {
+            assert!(object_key(&source("app"), &id, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn long_parts_continue_under_numbered_names() {
+        let part = PartName::new("data-0001").unwrap();
+        assert_eq!(
+            object_name(&part, ".dump.zst.age", 0),
+            "data-0001.dump.zst.age"
+        );
+        assert_eq!(
+            object_name(&part, ".dump.zst.age", 1),
+            "data-0001.dump.zst.age.002"
+        );
+    }
+}

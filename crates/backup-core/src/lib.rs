@@ -1,0 +1,37 @@
+//! Domain, ports and engine of a backup manager: what a backup is, where its bytes go, and
+//! in which order things must happen so that it is either complete or not there.
+//!
+//! A host gives the engine a [`store::Store`], codecs and a [`dumper::Dumper`]; what comes
+//! out is one committed backup: parts, then a manifest whose existence is the commit.
+//! Nothing here starts a process, opens a socket, reads the environment or the clock, or
+//! prints; all of that is behind the ports, so the engine can be embedded and tested whole.
+//!
+//! | port | for |
+//! |---|---|
+//! | [`dumper::Dumper`] | taking a dump as a plan of parts, each a byte stream |
+//! | [`restorer::Restorer`] | putting parts into a new target and reading it back |
+//! | [`inspector::Inspector`] | looking into parts without a server |
+//! | [`store::Store`] | objects |
+//! | [`compressor::Compressor`], [`cipher::Cipher`] | codecs |
+//! | [`retention::RetentionPolicy`] | what to keep, and why |
+//! | [`observer::Observer`], [`clock::Clock`] | progress out, time in |
+//!
+//! `examples/embed.rs` backs up through a dumper of its own into memory.
+
+pub mod backup;
+pub mod body;
+pub mod catalog;
+pub mod cipher;
+pub mod clock;
+pub mod compressor;
+pub mod dumper;
+pub mod engine;
+pub mod error;
+pub mod facts;
+pub mod inspector;
+pub mod layout;
+pub mod manifest;
+pub mod observer;
+pub mod restorer;
+pub mod retention;
+pub mod store;

@@ -1,0 +1,189 @@
+//! Where bytes live.
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::BodyStream;
+use crate::error::PortError;
+
+/// The error of a store call.
+pub type StoreError = PortError;
+
+/// The name of an object: segments of `A-Z a-z 0-9 . _ ~ -` joined by `/`, none empty,
+/// none `.` or `..`. Built by [`crate::layout`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey(String);
+
+impl StoreKey {
+    /// Checks and wraps a key.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the text is no key.
+    pub fn new(text: impl Into<String>) -> Result<Self, PortError> {
+        let text = text.into();
+        let good = text.split('/').all(|segment| {
+            !segment.is_empty()
+                && segment != "."
+                && segment != ".."
+                && segment
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+        });
+        if good {
+            Ok(Self(text))
+        } else {
+            Err(PortError::new(
+                crate::error::ErrorKind::InvalidInput,
+                format!("{text:?} is not a store key"),
+            ))
+        }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a store tells about an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: StoreKey,
+    /// Its length.
+    pub bytes: u64,
+    /// When the store says that it was last written.
+    pub modified: DateTime<Utc>,
+}
+
+/// How far a listing goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Every object under the prefix, as [`Entry::Object`].
+    Recursive,
+    /// One level, as a folder shows it: objects and [`Entry::Prefix`]es.
+    Children,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An object.
+    Object(ObjectMeta),
+    /// Something that has objects below it; no trailing slash.
+    Prefix(StoreKey),
+}
+
+/// Options of [`Store::put`].
+#[derive(Debug, Clone, Default)]
+pub struct PutOptions {
+    /// How long the body is likely to be; sizes the upload parts. No promise.
+    pub expected_bytes: Option<u64>,
+}
+
+/// Holds objects. Implementations are object stores, a local directory, or a user's own.
+///
+/// Keys that exist are never overwritten by us except where a caller says so; reads see
+/// what was written (all supported stores are strongly consistent). Foreign objects in a
+/// listing (keys that are no [`StoreKey`]) are left out, never touched.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Where this is, for messages: a URL without credentials.
+    fn describe(&self) -> String;
+
+    /// How many bytes one object can hold when it is opened with this expectation.
+    /// A longer body must be continued in a second object by the caller.
+    fn capacity(&self, options: &PutOptions) -> u64;
+
+    /// Streams `body` into `key` and returns the bytes written. All or nothing: the object
+    /// appears when this returns `Ok`, and then holds the whole body. Memory is bounded.
+    ///
+    /// # Errors
+    /// When the body ends with an error the upload is aborted, nothing appears, and that
+    /// error comes back. After `Timeout` or `Unavailable` it is unknown whether the object
+    /// exists; no upload is left open as far as the store can still be reached.
+    ///
+    /// # Cancellation
+    /// The token aborts the upload and returns `Cancelled`. Dropping the future may leave an
+    /// upload open that only the store's own expiry removes.
+    async fn put(
+        &self,
+        key: &StoreKey,
+        body: BodyStream,
+        options: &PutOptions,
+        cancel: &CancellationToken,
+    ) -> Result<u64, StoreError>;
+
+    /// Writes a small object only if `key` is free.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when it is taken, possibly by an earlier try of this very call whose
+    /// answer was lost: read back and compare before believing it.
+    async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError>;
+
+    /// Streams an object, or a range of it. Survives lost connections and a reader that is
+    /// slow for hours.
+    ///
+    /// # Errors
+    /// `NotFound`, at once or as the first item. The body ends with an error when the
+    /// object became shorter or changed while it was read.
+    async fn read(
+        &self,
+        key: &StoreKey,
+        range: Option<Range<u64>>,
+    ) -> Result<BodyStream, StoreError>;
+
+    /// Length and time of an object.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn head(&self, key: &StoreKey) -> Result<ObjectMeta, StoreError>;
+
+    /// Lists below `prefix` (`None` = everything), in no promised order, over any number of
+    /// pages. `prefix` is a whole segment path: `a` does not match `ab/c`.
+    fn list(
+        &self,
+        prefix: Option<&StoreKey>,
+        depth: Depth,
+    ) -> BoxStream<'_, Result<Entry, StoreError>>;
+
+    /// Removes an object; removing what is not there is no error.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where the store forbids deletion (object lock, a writer's rights).
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_cannot_leave_their_prefix() {
+        for bad in [
+            "", "/a", "a/", "a//b", "../a", "a/./b", "a b", "a\\b", "%41", "a\n",
+        ] {
+            assert!(StoreKey::new(bad).is_err(), "{bad:?}");
+        }
+        for good in [
+            "a",
+            "backups/app~20x/20260205T030000Z-7f3a/manifest.json",
+            "..a",
+        ] {
+            assert_eq!(StoreKey::new(good).unwrap().as_str(), good);
+        }
+    }
+}
