@@ -12,7 +12,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::{ErrorKind, PortError};
 
 /// A stream of bytes whose **last item tells how it ended**: a body that ends
-/// without an error is complete, whatever ends early ends with an `Err`.
+/// without an error is complete, whatever ends early ends with an `Err`. Readers may ask
+/// again after the end, so what makes bodies makes them fused.
 pub type BodyStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// A body of one chunk.
@@ -68,11 +69,12 @@ pub fn in_own_task(mut body: BodyStream, chunks: usize) -> BodyStream {
                 None => return None,
             };
             ended.err().map(|e| {
-                let lost = Err(io::Error::other(format!("pipeline stage died: {e}")));
-                (lost, (receiver, None))
+                let died = PortError::new(ErrorKind::Internal, "a pipeline stage died");
+                (Err(died.with_source(e).into_io()), (receiver, None))
             })
         },
     )
+    .fuse()
     .boxed()
 }
 

@@ -15,6 +15,8 @@ pub enum RowFormat {
     Copy,
     /// CSV with a header line.
     Csv,
+    /// CSV without one: the further pieces of a table.
+    CsvRows,
 }
 
 /// Reads what a dumper wrote.

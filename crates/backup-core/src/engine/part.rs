@@ -19,6 +19,8 @@ use crate::manifest::{PartRecord, StoredObject};
 use crate::observer::{Event, Observer};
 use crate::store::{PutOptions, Store, StoreKey};
 
+/// How long aborting a stalled upload may take.
+const ABORT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Chunks that a stage may be ahead of the next.
 const AHEAD: usize = 4;
 
@@ -87,16 +89,17 @@ impl PartWriter {
     ) -> Result<StoredPart, Error> {
         let shared = Arc::new(Shared::default());
         let token = cancel.child_token();
-        let stored = tokio::select! {
-            stored = self.run(plan, stream, &shared, &token) => stored,
+        let work = self.run(plan, stream, &shared, &token);
+        tokio::pin!(work);
+        tokio::select! {
+            stored = &mut work => stored,
             () = stalled(&shared, self.stall_timeout) => {
+                // The store is given the time to abort what it has begun.
                 token.cancel();
+                let _ = tokio::time::timeout(ABORT_TIMEOUT, work).await;
                 Err(Error::Stalled { part: plan.name.clone(), after: self.stall_timeout })
             }
-        };
-        // Dropping the pipeline has ended its stages; the token ends what they left running.
-        token.cancel();
-        stored
+        }
     }
 
     async fn run(
@@ -107,9 +110,9 @@ impl PartWriter {
         cancel: &CancellationToken,
     ) -> Result<StoredPart, Error> {
         let raw_hasher = Arc::new(Mutex::new(RawHasher::default()));
-        let raw = self.watched(stream.body, shared);
-        let raw = hashed(raw, &raw_hasher, RawHasher::update);
-        let encoded = self.codec.encode(in_own_task(raw, AHEAD));
+        let raw = hashed(stream.body, &raw_hasher, RawHasher::update);
+        let raw = self.watched(in_own_task(raw, AHEAD), shared);
+        let encoded = self.codec.encode(raw);
         let objects = self.upload(plan, encoded, shared, cancel).await?;
         let report = stream
             .report

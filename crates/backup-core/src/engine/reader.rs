@@ -219,6 +219,7 @@ pub(super) fn stored_part(
         })
         .map_err(PortError::into_io)
         .try_flatten()
+        .fuse()
         .boxed())
 }
 
@@ -228,8 +229,15 @@ async fn checked_object(
     object: StoredObject,
 ) -> Result<BodyStream, PortError> {
     let body = store.read(key, None).await.map_err(|e| {
-        let kind = e.kind();
-        PortError::new(kind, format!("object {}", object.name)).with_source(e)
+        let (kind, text) = match e.kind() {
+            // The manifest says that it is there.
+            ErrorKind::NotFound => (
+                ErrorKind::Corrupt,
+                format!("object {} is missing", object.name),
+            ),
+            kind => (kind, format!("object {}", object.name)),
+        };
+        PortError::new(kind, text).with_source(e)
     })?;
     let hasher = Arc::new(Mutex::new(ObjectHasher::default()));
     let body = hashed(limited(body, object.bytes), &hasher, ObjectHasher::update);
@@ -290,6 +298,7 @@ fn ended_by(
             *ended = failed.load(Ordering::Relaxed);
             futures::future::ready(go_on.then_some(item))
         })
+        .fuse()
         .boxed()
 }
 

@@ -35,7 +35,8 @@ impl Splitter {
     pub(super) fn new(body: BodyStream) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                body,
+                // Asked again after its end, by `has_more`.
+                body: body.fuse().boxed(),
                 waiting: VecDeque::new(),
             }),
         })
@@ -68,6 +69,7 @@ impl Splitter {
             });
             Some((item, (splitter, hasher, left - taken)))
         })
+        .fuse()
         .boxed()
     }
 

@@ -1,0 +1,366 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::exit_code;
+
+/// Backups of PostgreSQL that are proved to restore.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backup-cli",
+    version,
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done with warnings, 4 not found, \
+                  5 lock held, 6 integrity, 7 preflight, 8 store, 9 database, 10 key, \
+                  11 stale, 12 refused, 124 timeout, 130/143 signal."
+)]
+pub(crate) struct Cli {
+    /// Configuration file [default: /etc/backup/backup.toml, then ~/.config/backup/backup.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Form of log lines on stderr
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormatArg,
+    /// Log every step
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// Log errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print help
+    #[arg(long, short = '?', global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormatArg {
+    Text,
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take backups of configured sources, or of the database given with -d
+    Backup(BackupArgs),
+    /// List backups, newest first
+    List(ListArgs),
+    /// Show one backup: parts, tables, rows
+    Show(ShowArgs),
+    /// Restore a backup into a new database and compare it with the dump
+    Restore(RestoreArgs),
+    /// Prove stored backups without a database
+    Verify(VerifyArgs),
+    /// Print the rows of one table of a backup
+    Cat(CatArgs),
+    /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
+    Keygen(KeygenArgs),
+    /// Look at the configuration
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+}
+
+/// Where a server is, as in every PostgreSQL tool.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ServerArgs {
+    /// Server host or socket directory [env: PGHOST]
+    #[arg(short = 'h', long, value_name = "HOST")]
+    host: Option<String>,
+    /// Server port [env: PGPORT]
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Role [env: PGUSER]
+    #[arg(short = 'U', long, value_name = "NAME")]
+    username: Option<String>,
+    /// Never ask for a password (it never is; give it by PGPASSWORD, PGPASSFILE or ~/.pgpass)
+    #[arg(short = 'w', long)]
+    no_password: bool,
+}
+
+impl ServerArgs {
+    pub(crate) fn overrides(&self) -> ServerOverrides {
+        ServerOverrides {
+            host: self.host.clone(),
+            port: self.port,
+            user: self.username.clone(),
+        }
+    }
+}
+
+/// Where backups are read from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FromArgs {
+    /// Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: Option<String>,
+    /// File with the private key of a recipient; may be repeated
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+}
+
+impl FromArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            url: self.from.clone(),
+            identities: self.identity.clone(),
+            ..Overrides::default()
+        }
+    }
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Configured sources
+    #[arg(value_name = "SOURCE", conflicts_with = "all")]
+    pub(crate) sources: Vec<String>,
+    /// All configured sources
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Database [env: PGDATABASE]
+    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["sources", "all"])]
+    dbname: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Where to put backups: file:///dir, s3://bucket/prefix
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Encrypt to this public key; may be repeated
+    #[arg(long, value_name = "age1…")]
+    recipient: Vec<String>,
+    /// Write without encryption
+    #[arg(long, conflicts_with = "recipient")]
+    no_encryption: bool,
+    /// Compression: zstd:LEVEL, gzip:LEVEL, none [default: zstd:3]
+    #[arg(short = 'Z', long, value_name = "METHOD")]
+    compress: Option<String>,
+    /// Parts at the same time [default: 4]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Only schemas that match, as pg_dump's -n; the backup is marked as filtered
+    #[arg(short = 'n', long, value_name = "PATTERN")]
+    schema: Vec<String>,
+    /// Without schemas that match
+    #[arg(short = 'N', long, value_name = "PATTERN")]
+    exclude_schema: Vec<String>,
+    /// Only tables that match, as pg_dump's -t
+    #[arg(short = 't', long, value_name = "PATTERN")]
+    table: Vec<String>,
+    /// Without tables that match
+    #[arg(short = 'T', long, value_name = "PATTERN")]
+    exclude_table: Vec<String>,
+}
+
+impl BackupArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            url: self.to.clone(),
+            server: self.server.overrides(),
+            database: self.dbname.clone(),
+            compression: self.compress.clone(),
+            jobs: self.jobs,
+            recipients: self.recipient.clone(),
+            no_encryption: self.no_encryption,
+            identities: Vec::new(),
+            filter: DumpFilterOverrides {
+                schemas: self.schema.clone(),
+                exclude_schemas: self.exclude_schema.clone(),
+                tables: self.table.clone(),
+                exclude_tables: self.exclude_table.clone(),
+            },
+        }
+    }
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this source
+    pub(crate) source: Option<String>,
+    /// Only the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+    /// At most N backups
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: Option<String>,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Id, the beginning of one, latest or oldest
+    pub(crate) backup: String,
+    /// The source, where latest and oldest need one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// Id, the beginning of one, latest or oldest
+    pub(crate) backup: String,
+    /// The source, where latest and oldest need one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// The database to make; it must not exist
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target_db: String,
+    /// The configured server to restore to [default: the source's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target_server: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Parts at the same time [default: 4]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// The restoring role owns everything; no grants
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+    /// Do not read the database back to compare it with the dump
+    #[arg(long)]
+    pub(crate) no_compare: bool,
+    /// Leave a database whose restore failed
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+}
+
+impl RestoreArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            server: self.server.overrides(),
+            jobs: self.jobs,
+            ..self.from.overrides()
+        }
+    }
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Ids, beginnings of them, latest or oldest
+    #[arg(required_unless_present_any = ["all", "sample"], conflicts_with_all = ["all", "sample"])]
+    pub(crate) backups: Vec<String>,
+    /// Every backup
+    #[arg(long, conflicts_with = "sample")]
+    pub(crate) all: bool,
+    /// N backups picked at random, the newest among them
+    #[arg(long, value_name = "N")]
+    pub(crate) sample: Option<usize>,
+    /// How deep: objects are there, their bytes are right, their content is a dump that holds
+    /// what was fingerprinted (needs the key)
+    #[arg(long, value_enum, default_value = "hashed")]
+    pub(crate) level: LevelArg,
+    /// Only this source
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Parts at the same time
+    #[arg(short, long, value_name = "N", default_value = "4")]
+    pub(crate) jobs: usize,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+}
+
+/// How deep to verify.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LevelArg {
+    Stored,
+    Hashed,
+    Decoded,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    /// Id, the beginning of one, latest or oldest
+    pub(crate) backup: String,
+    /// The table
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub(crate) table: String,
+    /// Form of the rows
+    #[arg(long, value_enum, default_value = "copy")]
+    pub(crate) format: RowFormatArg,
+    /// The source, where latest and oldest need one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+}
+
+/// Form of rows.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RowFormatArg {
+    Copy,
+    Csv,
+}
+
+/// `keygen`
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// Write the private key to this new file (0600) instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether it can be used
+    Check,
+    /// Print what is in force; secrets by where they are
+    Show,
+}
+
+/// The command line, or the code to end with: help and version are no errors, and a usage
+/// error has a code of its own.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // Nothing can be done when even this cannot be printed.
+        let _ = error.print();
+        if error.use_stderr() {
+            ExitCode::from(exit_code::USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// The description of the command line, for completions and man pages.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}

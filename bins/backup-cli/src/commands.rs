@@ -1,0 +1,185 @@
+//! One command a file; what they share is here.
+
+mod backup;
+mod cat;
+mod config;
+mod keygen;
+mod list;
+mod restore;
+mod show;
+mod verify;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backup_app::{
+    App, AppError, Environment, Interrupt, Keys, LogFormat, LogLevel, Overrides, Place,
+    init_logging,
+};
+use backup_core::backup::SourceName;
+use backup_core::catalog::Selector;
+use backup_core::engine::Engine;
+use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
+use backup_core::observer::{NoopObserver, Observer};
+
+use crate::args::{self, Cli, Command, LogFormatArg};
+use crate::{exit_code, render};
+
+/// What every command has at hand.
+struct Context {
+    app: App,
+    interrupt: Interrupt,
+    json: bool,
+    quiet: bool,
+}
+
+/// How a command ended without an error of its own.
+type Outcome = Result<u8, AppError>;
+
+/// Runs a command and says how to end.
+pub(crate) async fn run(cli: Cli) -> ExitCode {
+    let json = cli.json;
+    let interrupt = match Interrupt::listen() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            render::complain(&format!("listen to signals: {error}"));
+            return ExitCode::from(exit_code::FAILED);
+        }
+    };
+    let outcome = dispatch(cli, interrupt.clone()).await;
+    let code = match (outcome, interrupt.signal()) {
+        (Ok(code), _) => code,
+        (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
+            render::complain("stopped by a signal; nothing was published");
+            exit_code::of_signal(signal)
+        }
+        (Err(error), _) => {
+            render::error(&error, json);
+            exit_code::of(&error)
+        }
+    };
+    ExitCode::from(code)
+}
+
+async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
+    let environment = Environment::from_process();
+    let format = match cli.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LogLevel::Quiet,
+        (_, true) => LogLevel::Verbose,
+        _ => LogLevel::Normal,
+    };
+    init_logging(format, level, &environment);
+    let overrides = match &cli.command {
+        Command::Completions { shell } => return Ok(completions(*shell)),
+        Command::Man { dir } => return man(dir),
+        Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
+        Command::Backup(arguments) => arguments.overrides(),
+        Command::Restore(arguments) => arguments.overrides(),
+        Command::Show(arguments) => arguments.from.overrides(),
+        Command::Verify(arguments) => arguments.from.overrides(),
+        Command::Cat(arguments) => arguments.from.overrides(),
+        Command::List(arguments) => Overrides {
+            url: arguments.from.clone(),
+            ..Overrides::default()
+        },
+        Command::Config(_) => Overrides::default(),
+    };
+    let context = Context {
+        app: App::load(cli.config.as_deref(), environment, overrides)?,
+        interrupt,
+        json: cli.json,
+        quiet: cli.quiet || cli.json,
+    };
+    match &cli.command {
+        Command::Backup(arguments) => backup::run(&context, arguments).await,
+        Command::List(arguments) => list::run(&context, arguments).await,
+        Command::Show(arguments) => show::run(&context, arguments).await,
+        Command::Restore(arguments) => restore::run(&context, arguments).await,
+        Command::Verify(arguments) => verify::run(&context, arguments).await,
+        Command::Cat(arguments) => cat::run(&context, arguments).await,
+        Command::Config(arguments) => config::run(&context, &arguments.command),
+        Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
+            Ok(exit_code::DONE)
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut args::command(), "backup-cli", &mut script);
+    render::line(String::from_utf8_lossy(&script).trim_end());
+    exit_code::DONE
+}
+
+fn man(directory: &std::path::Path) -> Outcome {
+    let failure = |source| AppError::File {
+        operation: format!("write man pages to {}", directory.display()),
+        source,
+    };
+    std::fs::create_dir_all(directory).map_err(failure)?;
+    clap_mangen::generate_to(args::command(), directory).map_err(failure)?;
+    Ok(exit_code::DONE)
+}
+
+/// A backup and where it was found.
+struct Found {
+    manifest: Manifest,
+    place: Place,
+    engine: Engine,
+}
+
+impl Context {
+    /// Finds one backup in the first place that has it.
+    async fn find(
+        &self,
+        backup: &str,
+        source: Option<&str>,
+        keys: Keys,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Found, AppError> {
+        let selector: Selector =
+            backup
+                .parse()
+                .map_err(|e: backup_core::catalog::ParseSelectorError| {
+                    AppError::usage(e.to_string())
+                })?;
+        let source = source.map(source_name).transpose()?;
+        let mut failure = None;
+        for place in self.app.places()? {
+            let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
+            match engine.catalog().find(&selector, source.as_ref()).await {
+                Ok(manifest) => {
+                    return Ok(Found {
+                        manifest,
+                        place,
+                        engine,
+                    });
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from))
+    }
+
+    /// Finds one backup without showing progress.
+    async fn find_quietly(
+        &self,
+        backup: &str,
+        source: Option<&str>,
+        keys: Keys,
+    ) -> Result<Found, AppError> {
+        self.find(backup, source, keys, Arc::new(NoopObserver))
+            .await
+    }
+}
+
+fn source_name(text: &str) -> Result<SourceName, AppError> {
+    SourceName::new(text).map_err(|e| AppError::usage(e.to_string()))
+}

@@ -1,0 +1,181 @@
+//! `backup`: take backups, one source after another.
+
+use std::sync::Arc;
+
+use backup_app::{AppError, BackupJob, Keys, names};
+use backup_core::engine::BackupOutcome;
+use backup_core::error::Error as CoreError;
+use backup_core::observer::Observer;
+
+use super::{Context, Outcome};
+use crate::args::BackupArgs;
+use crate::progress::Progress;
+use crate::report::{BackupView, DestinationView};
+use crate::{exit_code, render};
+
+pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
+    let sources = sources(context, arguments)?;
+    if sources.is_empty() {
+        return Err(AppError::usage_hint(
+            "no source is configured",
+            "configure a [source.NAME], or say -d NAME --to URL",
+        ));
+    }
+    // Everything that can be known to be wrong is said before the first source is touched.
+    let mut jobs = Vec::new();
+    for source in &sources {
+        jobs.push(context.app.backup_job(source.as_deref())?);
+    }
+    let count = jobs.len();
+    let mut codes = Vec::new();
+    for job in jobs {
+        let code = one(context, &job).await?;
+        codes.push(code);
+    }
+    Ok(overall(&codes, count))
+}
+
+/// Configured names, or `None` for the database that flags and variables name.
+fn sources(context: &Context, arguments: &BackupArgs) -> Result<Vec<Option<String>>, AppError> {
+    let zero_config = arguments.overrides().database.is_some()
+        || context
+            .app
+            .environment()
+            .first(names::PG_DATABASE)
+            .is_some();
+    if arguments.all {
+        Ok(context.app.sources().into_iter().map(Some).collect())
+    } else if !arguments.sources.is_empty() {
+        Ok(arguments.sources.iter().cloned().map(Some).collect())
+    } else if zero_config {
+        Ok(vec![None])
+    } else {
+        let configured = context.app.sources();
+        if configured.len() > 1 {
+            return Err(AppError::usage_hint(
+                format!("{} sources are configured", configured.len()),
+                format!("name some of {}, or say --all", configured.join(", ")),
+            ));
+        }
+        Ok(configured.into_iter().map(Some).collect())
+    }
+}
+
+/// One code for several: done only if all are; the one that failed alone, or "some failed".
+fn overall(codes: &[u8], count: usize) -> u8 {
+    match codes {
+        [code] if count == 1 => *code,
+        codes if codes.iter().all(|code| *code == exit_code::DONE) => exit_code::DONE,
+        codes => {
+            let failed = |code: &&u8| **code != exit_code::DONE && **code != exit_code::WARNINGS;
+            if codes.iter().filter(failed).count() == count {
+                exit_code::FAILED
+            } else {
+                exit_code::WARNINGS
+            }
+        }
+    }
+}
+
+async fn one(context: &Context, job: &BackupJob) -> Outcome {
+    let label = format!("backup {}", render::name(job.source.as_str()));
+    let progress = Arc::new(Progress::new(&label, context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let engine = context.app.engine(&job.place, Keys::Recipients, observer)?;
+    let cancel = context.interrupt.token().child_token();
+    let work = engine.backup(&job.dumper, &job.request, &cancel);
+    tokio::pin!(work);
+    let mut timed_out = false;
+    let result = tokio::select! {
+        result = &mut work => result,
+        () = tokio::time::sleep(job.timeout) => {
+            timed_out = true;
+            cancel.cancel();
+            work.await
+        }
+    };
+    progress.finish();
+    match result {
+        Ok(outcome) => Ok(done(context, job, &outcome)),
+        Err(CoreError::Cancelled) if timed_out => {
+            Ok(failed(context, job, &AppError::Timeout(job.timeout)))
+        }
+        Err(CoreError::Cancelled) => {
+            let error = AppError::Engine(CoreError::Cancelled);
+            if context.json {
+                failed(context, job, &error);
+            }
+            Err(error)
+        }
+        Err(error) => Ok(failed(context, job, &error.into())),
+    }
+}
+
+fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
+    let manifest = &outcome.manifest;
+    if context.json {
+        let view = BackupView::committed(manifest, &job.place.name, outcome.warnings.clone());
+        render::json(&view);
+    } else {
+        let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
+        let totals = &manifest.totals;
+        render::line(&format!(
+            "{}  {}  {} tables, {} rows  {} -> {}  {}",
+            manifest.id,
+            render::name(job.source.as_str()),
+            render::count(totals.tables),
+            render::count(totals.rows),
+            render::size(totals.raw_bytes),
+            render::size(totals.stored_bytes),
+            render::duration(elapsed),
+        ));
+    }
+    for warning in &outcome.warnings {
+        render::warn(&render::name(warning));
+    }
+    if outcome.warnings.is_empty() {
+        exit_code::DONE
+    } else {
+        exit_code::WARNINGS
+    }
+}
+
+fn failed(context: &Context, job: &BackupJob, error: &AppError) -> u8 {
+    if context.json {
+        render::json(&BackupView {
+            source: job.source.to_string(),
+            database: job.database.clone(),
+            status: "failed",
+            destinations: vec![DestinationView {
+                name: job.place.name.clone(),
+                status: "failed",
+                error: Some(error.render()),
+            }],
+            error: Some(error.report()),
+            ..BackupView::default()
+        });
+    } else {
+        let source = render::name(job.source.as_str());
+        render::complain(&format!("backup of {source}: {}", error.render()));
+    }
+    exit_code::of(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_sources_have_one_code() {
+        for (codes, expected) in [
+            (&[0_u8][..], 0),
+            (&[9], 9),
+            (&[0, 0], 0),
+            (&[0, 9], 3),
+            (&[0, 3], 3),
+            (&[9, 8], 1),
+        ] {
+            assert_eq!(overall(codes, codes.len()), expected, "{codes:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `config`: is it right, and what is in force.
+
+use serde_json::json;
+
+use super::{Context, Outcome};
+use crate::args::ConfigCommand;
+use crate::{exit_code, render};
+
+pub(super) fn run(context: &Context, command: &ConfigCommand) -> Outcome {
+    match command {
+        ConfigCommand::Check => check(context),
+        ConfigCommand::Show => show(context),
+    }
+}
+
+/// The file was read and its names resolved when the command began; what is left are the
+/// things that only taking a backup would find: keys, URLs, compression, secrets.
+fn check(context: &Context) -> Outcome {
+    let config = context.app.config();
+    for name in config.source.keys() {
+        let job = context.app.backup_job(Some(name))?;
+        job.place.open(context.app.environment())?;
+    }
+    if context.json {
+        render::json(&json!({
+            "status": "ok",
+            "sources": config.source.len(),
+            "servers": config.server.len(),
+            "destinations": config.destination.len(),
+        }));
+    } else {
+        render::line(&format!(
+            "ok: {} sources, {} servers, {} destinations",
+            config.source.len(),
+            config.server.len(),
+            config.destination.len()
+        ));
+    }
+    Ok(exit_code::DONE)
+}
+
+fn show(context: &Context) -> Outcome {
+    let config = context.app.config();
+    if context.json {
+        render::pretty_json(config);
+    } else {
+        render::line(config.to_toml()?.trim_end());
+    }
+    Ok(exit_code::DONE)
+}

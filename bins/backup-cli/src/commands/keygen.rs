@@ -1,0 +1,48 @@
+//! `keygen`: a key pair.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use backup_app::{AppError, SystemClock, generate_identity};
+use backup_core::clock::Clock as _;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::Outcome;
+use crate::args::KeygenArgs;
+use crate::{exit_code, render};
+
+pub(super) fn run(arguments: &KeygenArgs, as_json: bool) -> Outcome {
+    let identity = generate_identity(SystemClock.now());
+    let recipient = &identity.recipient;
+    match &arguments.output {
+        None => render::line(identity.identity_file.expose_secret().trim_end()),
+        Some(path) => {
+            let failure = |source| AppError::File {
+                operation: format!("write {}", path.display()),
+                source,
+            };
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+                .map_err(failure)?;
+            file.write_all(identity.identity_file.expose_secret().as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(failure)?;
+            if as_json {
+                render::json(&json!({ "recipient": recipient, "identity_file": path }));
+                return Ok(exit_code::DONE);
+            }
+        }
+    }
+    render::note(&format!("public key: {recipient}"));
+    if let Some(path) = &arguments.output {
+        render::note(&format!(
+            "keep {} somewhere else than the backups: without it they cannot be read",
+            path.display()
+        ));
+    }
+    Ok(exit_code::DONE)
+}

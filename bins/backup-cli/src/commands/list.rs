@@ -1,0 +1,89 @@
+//! `list`: committed backups, newest first, over all places.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_app::{AppError, Keys, SystemClock};
+use backup_core::catalog::ListRequest;
+use backup_core::clock::Clock as _;
+use backup_core::observer::NoopObserver;
+use chrono::TimeDelta;
+
+use super::{Context, Outcome, source_name};
+use crate::args::ListArgs;
+use crate::report::ListView;
+use crate::{exit_code, render};
+
+pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
+    let since = arguments
+        .days
+        .map(|days| SystemClock.now() - TimeDelta::days(i64::from(days)));
+    let request = ListRequest {
+        source: arguments.source.as_deref().map(source_name).transpose()?,
+        since,
+        limit: arguments.limit,
+    };
+    let mut found = BTreeMap::<(String, String), ListView>::new();
+    let mut damaged = 0;
+    for place in context.app.places()? {
+        let engine = context
+            .app
+            .engine(&place, Keys::None, Arc::new(NoopObserver))?;
+        let listing = engine
+            .catalog()
+            .list(&request)
+            .await
+            .map_err(AppError::from)?;
+        for manifest in &listing.backups {
+            let key = (manifest.id.to_string(), manifest.source.to_string());
+            let view = match found.remove(&key) {
+                Some(view) => view.also_at(&place.name),
+                None => ListView::new(manifest, &place.name),
+            };
+            found.insert(key, view);
+        }
+        damaged += listing.damaged.len();
+        for (key, reason) in listing.damaged {
+            render::warn(&format!("{}: {key}: {reason}", place.name));
+        }
+    }
+    let limit = arguments.limit.unwrap_or(usize::MAX);
+    let views: Vec<_> = found.into_values().rev().take(limit).collect();
+    if context.json {
+        render::json(&views);
+    } else {
+        print(&views);
+    }
+    Ok(if damaged == 0 {
+        exit_code::DONE
+    } else {
+        exit_code::WARNINGS
+    })
+}
+
+fn print(views: &[ListView]) {
+    if views.is_empty() {
+        render::note("no backups");
+        return;
+    }
+    let mut table = render::table(
+        &["id", "source", "started", "raw", "stored", "where"],
+        &[3, 4],
+    );
+    for view in views {
+        let places: Vec<_> = view.destinations.iter().map(|d| d.name.as_str()).collect();
+        let mut source = render::name(&view.source);
+        if view.filtered {
+            source.push_str(" (filtered)");
+        }
+        table.add_row([
+            view.id.clone(),
+            source,
+            view.started_at.clone(),
+            render::size(view.raw_bytes),
+            render::size(view.stored_bytes),
+            places.join(", "),
+        ]);
+    }
+    render::print(&table);
+}

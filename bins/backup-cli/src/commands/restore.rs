@@ -1,0 +1,130 @@
+//! `restore`: into a new database, compared with the dump.
+
+use std::sync::Arc;
+
+use backup_app::{AppError, Keys};
+use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
+use backup_core::error::Error as CoreError;
+use backup_core::observer::Observer;
+use backup_core::restorer::{Ownership, RestoreRequest};
+use serde_json::json;
+
+use super::{Context, Outcome};
+use crate::args::RestoreArgs;
+use crate::progress::Progress;
+use crate::report::{CompareView, RestoreView};
+use crate::{exit_code, render};
+
+pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
+    let label = format!("restore {}", render::name(&arguments.target_db));
+    let progress = Arc::new(Progress::new(&label, context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let found = context
+        .find(
+            &arguments.backup,
+            arguments.source.as_deref(),
+            Keys::Identities,
+            observer,
+        )
+        .await?;
+    let server = arguments
+        .target_server
+        .clone()
+        .or_else(|| context.app.server_of(found.manifest.source.as_str()));
+    let target = context.app.restore_target(server.as_deref())?;
+    let options = RestoreOptions {
+        target: RestoreRequest {
+            target_database: arguments.target_db.clone(),
+            jobs: target.jobs,
+            ownership: if arguments.no_owner {
+                Ownership::Login
+            } else {
+                Ownership::Keep
+            },
+        },
+        compare: !arguments.no_compare,
+        keep_failed: arguments.keep_failed,
+    };
+    let cancel = context.interrupt.token().child_token();
+    let result = found
+        .engine
+        .restore(&target.restorer, found.manifest, &options, &cancel)
+        .await;
+    progress.finish();
+    match result {
+        Ok(outcome) => Ok(done(context, arguments, &outcome)),
+        Err(CoreError::Differs(report)) => Ok(differs(context, *report)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn done(context: &Context, arguments: &RestoreArgs, outcome: &RestoreOutcome) -> u8 {
+    if context.json {
+        render::json(&RestoreView::new(outcome, &arguments.target_db));
+    } else {
+        let elapsed = (outcome.finished_at - outcome.started_at).as_seconds_f64();
+        render::line(&format!(
+            "restored {} into {} in {}, {} read",
+            outcome.manifest.id,
+            render::name(&arguments.target_db),
+            render::duration(elapsed),
+            render::size(outcome.bytes_read),
+        ));
+        match &outcome.compare {
+            Some(report) => render::line(&equal_text(report)),
+            None => render::line("not compared with the dump"),
+        }
+    }
+    for warning in &outcome.warnings {
+        render::warn(&render::name(warning));
+    }
+    if outcome.warnings.is_empty() {
+        exit_code::DONE
+    } else {
+        exit_code::WARNINGS
+    }
+}
+
+fn equal_text(report: &CompareReport) -> String {
+    let large_objects = match report.large_objects_equal {
+        Some(_) => ", large objects equal",
+        None => "",
+    };
+    format!(
+        "compared: {} of {} tables equal in content, {} rows{large_objects}",
+        report.equal,
+        report.tables,
+        render::count(report.rows),
+    )
+}
+
+fn differs(context: &Context, report: CompareReport) -> u8 {
+    let view = CompareView::from(&report);
+    let error = AppError::from(CoreError::Differs(Box::new(report.clone())));
+    if context.json {
+        render::json(&json!({ "error": error.report(), "compare": view }));
+        return exit_code::of(&error);
+    }
+    for found in &report.different {
+        render::line(&format!(
+            "different  {}: {} rows, {} bytes dumped; {} rows, {} bytes restored",
+            render::name(&found.table.to_string()),
+            render::count(found.dumped.rows),
+            render::count(found.dumped.bytes),
+            render::count(found.restored.rows),
+            render::count(found.restored.bytes),
+        ));
+    }
+    for table in &report.missing {
+        render::line(&format!("missing    {}", render::name(&table.to_string())));
+    }
+    for found in &report.not_comparable {
+        let table = render::name(&found.table.to_string());
+        render::line(&format!(
+            "unreadable {table}: {}",
+            render::name(&found.reason)
+        ));
+    }
+    render::error(&error, false);
+    exit_code::of(&error)
+}

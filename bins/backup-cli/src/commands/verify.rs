@@ -1,0 +1,151 @@
+//! `verify`: prove stored backups.
+
+use std::sync::Arc;
+
+use backup_app::{AppError, Keys, PgInspector};
+use backup_core::catalog::ListRequest;
+use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
+use backup_core::observer::Observer;
+
+use super::{Context, Found, Outcome, source_name};
+use crate::args::{LevelArg, VerifyArgs};
+use crate::progress::Progress;
+use crate::report::VerifyView;
+use crate::{exit_code, render};
+
+pub(super) async fn run(context: &Context, arguments: &VerifyArgs) -> Outcome {
+    let progress = Arc::new(Progress::new("verify", context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let request = VerifyRequest {
+        level: match arguments.level {
+            LevelArg::Stored => VerifyLevel::Stored,
+            LevelArg::Hashed => VerifyLevel::Hashed,
+            LevelArg::Decoded => VerifyLevel::Decoded,
+        },
+        jobs: arguments.jobs,
+    };
+    let keys = match arguments.level {
+        LevelArg::Decoded => Keys::Identities,
+        LevelArg::Stored | LevelArg::Hashed => Keys::None,
+    };
+    let (chosen, unreadable) = choose(context, arguments, keys, observer).await?;
+    if chosen.is_empty() && unreadable == 0 {
+        let what = "backup to verify".to_owned();
+        return Err(AppError::Engine(backup_core::error::Error::NotFound {
+            what,
+        }));
+    }
+    let mut damaged = unreadable;
+    for found in chosen {
+        let cancel = context.interrupt.token().child_token();
+        let report = found
+            .engine
+            .verify(&found.manifest, request, Arc::new(PgInspector), &cancel)
+            .await?;
+        progress.finish();
+        damaged += usize::from(!report.problems.is_empty());
+        print(context, &found, &report);
+    }
+    progress.finish();
+    Ok(if damaged == 0 {
+        exit_code::DONE
+    } else {
+        exit_code::INTEGRITY
+    })
+}
+
+/// The backups to look at, and how many manifests cannot even be read.
+async fn choose(
+    context: &Context,
+    arguments: &VerifyArgs,
+    keys: Keys,
+    observer: Arc<dyn Observer>,
+) -> Result<(Vec<Found>, usize), AppError> {
+    let source = arguments.source.as_deref();
+    let mut chosen = Vec::new();
+    for backup in &arguments.backups {
+        chosen.push(
+            context
+                .find(backup, source, keys, Arc::clone(&observer))
+                .await?,
+        );
+    }
+    if !arguments.backups.is_empty() {
+        return Ok((chosen, 0));
+    }
+    let mut unreadable = 0;
+    for place in context.app.places()? {
+        let engine = context.app.engine(&place, keys, Arc::clone(&observer))?;
+        let request = ListRequest {
+            source: source.map(source_name).transpose()?,
+            ..ListRequest::default()
+        };
+        let mut listing = engine.catalog().list(&request).await?;
+        for (key, reason) in &listing.damaged {
+            render::complain(&format!("{}: {key}: {reason}", place.name));
+        }
+        unreadable += listing.damaged.len();
+        if let Some(count) = arguments.sample {
+            sample(&mut listing.backups, count);
+        }
+        chosen.extend(listing.backups.into_iter().map(|manifest| Found {
+            manifest,
+            place: place.clone(),
+            engine: engine.clone(),
+        }));
+    }
+    Ok((chosen, unreadable))
+}
+
+/// Keeps the newest and random others.
+fn sample<T>(newest_first: &mut Vec<T>, count: usize) {
+    while newest_first.len() > count.max(1) {
+        let others = newest_first.len() - 1;
+        newest_first.remove(1 + rand::random_range(0..others));
+    }
+    newest_first.truncate(count);
+}
+
+fn print(context: &Context, found: &Found, report: &VerifyReport) {
+    let view = VerifyView::new(&found.manifest, &found.place.name, report);
+    if context.json {
+        render::json(&view);
+        return;
+    }
+    let state = if report.problems.is_empty() {
+        "ok     "
+    } else {
+        "damaged"
+    };
+    render::line(&format!(
+        "{state}  {}  {}  {}  {} parts, {} read",
+        found.manifest.id,
+        render::name(found.manifest.source.as_str()),
+        found.place.name,
+        report.parts,
+        render::size(report.bytes_read),
+    ));
+    for problem in &report.problems {
+        render::complain(&format!(
+            "part {}: {}",
+            problem.part,
+            render::name(&problem.problem)
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_holds_the_newest() {
+        for (count, expected) in [(0, 0), (1, 1), (3, 3), (9, 5)] {
+            let mut backups = vec![5, 4, 3, 2, 1];
+            sample(&mut backups, count);
+            assert_eq!(backups.len(), expected);
+            assert!(backups.first().is_none_or(|first| *first == 5));
+            assert!(backups.is_sorted_by(|a, b| a > b));
+        }
+    }
+}

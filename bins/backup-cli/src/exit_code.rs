@@ -1,0 +1,69 @@
+//! Exit codes, an interface of their own: scripts act on them.
+
+use backup_app::AppError;
+use backup_core::error::{Error, ErrorKind};
+
+/// Done.
+pub(crate) const DONE: u8 = 0;
+/// Failed, nothing published.
+pub(crate) const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// Done with warnings, or some of several failed.
+pub(crate) const WARNINGS: u8 = 3;
+/// No such backup.
+pub(crate) const NOT_FOUND: u8 = 4;
+/// Somebody else holds the lock.
+pub(crate) const LOCKED: u8 = 5;
+/// Stored or restored bytes are not what was written.
+pub(crate) const INTEGRITY: u8 = 6;
+/// Versions, privileges or space do not suffice.
+pub(crate) const PREFLIGHT: u8 = 7;
+/// The store failed.
+pub(crate) const STORE: u8 = 8;
+/// The database failed.
+pub(crate) const DATABASE: u8 = 9;
+/// A key is missing or wrong.
+pub(crate) const KEY: u8 = 10;
+/// A safety rule said no.
+pub(crate) const REFUSED: u8 = 12;
+/// The time is up.
+pub(crate) const TIMEOUT: u8 = 124;
+/// Added to the number of a signal.
+const SIGNAL: u8 = 128;
+
+/// The code for an error.
+pub(crate) fn of(error: &AppError) -> u8 {
+    match error {
+        AppError::Config(_) | AppError::Usage { .. } => USAGE,
+        AppError::Timeout(_) => TIMEOUT,
+        AppError::Setup { source, .. } => match source.kind() {
+            ErrorKind::InvalidInput => USAGE,
+            ErrorKind::PermissionDenied | ErrorKind::Corrupt => KEY,
+            _ => STORE,
+        },
+        AppError::Engine(error) => of_engine(error),
+        _ => FAILED,
+    }
+}
+
+fn of_engine(error: &Error) -> u8 {
+    match (error, error.kind()) {
+        (Error::Store { .. }, ErrorKind::Refused) => REFUSED,
+        (Error::Store { .. }, _) => STORE,
+        (Error::Key { .. }, _) => KEY,
+        (_, ErrorKind::Corrupt) => INTEGRITY,
+        (_, ErrorKind::NotFound) if matches!(error, Error::NotFound { .. }) => NOT_FOUND,
+        (_, ErrorKind::InvalidInput) => USAGE,
+        (_, ErrorKind::ToolMissing) => PREFLIGHT,
+        (_, ErrorKind::Conflict) => LOCKED,
+        (_, ErrorKind::AlreadyExists | ErrorKind::Refused) => REFUSED,
+        (_, ErrorKind::PermissionDenied | ErrorKind::Unavailable | ErrorKind::NotFound) => DATABASE,
+        _ => FAILED,
+    }
+}
+
+/// The code for a signal that ended the command.
+pub(crate) fn of_signal(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(FAILED, |number| SIGNAL.saturating_add(number))
+}

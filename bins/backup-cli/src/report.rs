@@ -1,0 +1,328 @@
+//! The JSON forms, fixed by contract; the domain's own types may change without them.
+
+use backup_app::ErrorReport;
+use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
+use backup_core::manifest::{Manifest, PartRecord, StoredObject};
+use serde::Serialize;
+
+use crate::render;
+
+/// `backup --json`
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct BackupView {
+    pub(crate) id: Option<String>,
+    pub(crate) source: String,
+    pub(crate) status: &'static str,
+    pub(crate) started_at: Option<String>,
+    pub(crate) finished_at: Option<String>,
+    pub(crate) duration_seconds: f64,
+    pub(crate) database: String,
+    pub(crate) server_version: Option<String>,
+    pub(crate) tool_version: Option<String>,
+    pub(crate) raw_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) parts: Vec<PartView>,
+    pub(crate) tables: u64,
+    pub(crate) rows: u64,
+    pub(crate) indexes: u64,
+    pub(crate) triggers: u64,
+    pub(crate) sequences: u64,
+    pub(crate) destinations: Vec<DestinationView>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) error: Option<ErrorReport>,
+}
+
+/// One object of a backup. A part that is stored in several objects appears once for each.
+#[derive(Debug, Serialize)]
+pub(crate) struct PartView {
+    name: String,
+    kind: String,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    sha256: String,
+    crc32: String,
+    objects: Vec<ObjectView>,
+}
+
+/// One object of a part.
+#[derive(Debug, Serialize)]
+struct ObjectView {
+    name: String,
+    bytes: u64,
+    sha256: String,
+    crc32: String,
+}
+
+/// A destination and what came of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DestinationView {
+    pub(crate) name: String,
+    pub(crate) status: &'static str,
+    pub(crate) error: Option<String>,
+}
+
+impl BackupView {
+    /// A committed backup.
+    pub(crate) fn committed(manifest: &Manifest, place: &str, warnings: Vec<String>) -> Self {
+        let elapsed = manifest.finished_at - manifest.started_at;
+        let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
+        Self {
+            id: Some(manifest.id.to_string()),
+            source: manifest.source.to_string(),
+            status: "success",
+            started_at: Some(render::time(manifest.started_at)),
+            finished_at: Some(render::time(manifest.finished_at)),
+            duration_seconds: elapsed.as_seconds_f64(),
+            database: manifest.database.clone(),
+            server_version: Some(manifest.server_version.clone()),
+            tool_version: Some(manifest.tool_version.clone()),
+            raw_bytes: manifest.totals.raw_bytes,
+            stored_bytes: manifest.totals.stored_bytes,
+            parts: manifest.parts.iter().map(PartView::from).collect(),
+            tables: manifest.totals.tables,
+            rows: manifest.totals.rows,
+            indexes: objects("indexes"),
+            triggers: objects("triggers"),
+            sequences: objects("sequences"),
+            destinations: vec![DestinationView {
+                name: place.to_owned(),
+                status: "success",
+                error: None,
+            }],
+            warnings,
+            error: None,
+        }
+    }
+}
+
+impl From<&PartRecord> for PartView {
+    fn from(part: &PartRecord) -> Self {
+        // A part of several objects has no single digest; each object has its own.
+        let only = |field: fn(&StoredObject) -> &String| match part.objects.as_slice() {
+            [object] => field(object).clone(),
+            _ => String::new(),
+        };
+        Self {
+            name: part.name.to_string(),
+            kind: kind_text(part),
+            raw_bytes: part.raw_bytes,
+            stored_bytes: part.stored_bytes(),
+            sha256: only(|object| &object.sha256),
+            crc32: only(|object| &object.crc32),
+            objects: part
+                .objects
+                .iter()
+                .map(|object| ObjectView {
+                    name: object.name.clone(),
+                    bytes: object.bytes,
+                    sha256: object.sha256.clone(),
+                    crc32: object.crc32.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn kind_text(part: &PartRecord) -> String {
+    match serde_json::to_value(part.kind) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => "unknown".to_owned(),
+    }
+}
+
+/// `list --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct ListView {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) database: String,
+    pub(crate) started_at: String,
+    pub(crate) raw_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) status: &'static str,
+    pub(crate) filtered: bool,
+    pub(crate) encrypted: bool,
+    pub(crate) pinned: bool,
+    pub(crate) tiers: Vec<String>,
+    pub(crate) retention_until: Option<String>,
+    pub(crate) verified_at: Option<String>,
+    pub(crate) verified_level: Option<String>,
+    pub(crate) drilled_at: Option<String>,
+    pub(crate) drill_status: Option<String>,
+    pub(crate) destinations: Vec<DestinationView>,
+}
+
+impl ListView {
+    /// A backup that is committed at `place`.
+    pub(crate) fn new(manifest: &Manifest, place: &str) -> Self {
+        Self {
+            id: manifest.id.to_string(),
+            source: manifest.source.to_string(),
+            database: manifest.database.clone(),
+            started_at: render::time(manifest.started_at),
+            raw_bytes: manifest.totals.raw_bytes,
+            stored_bytes: manifest.totals.stored_bytes,
+            status: "success",
+            filtered: manifest.filtered,
+            encrypted: manifest.encryption.is_some(),
+            pinned: false,
+            tiers: Vec::new(),
+            retention_until: None,
+            verified_at: None,
+            verified_level: None,
+            drilled_at: None,
+            drill_status: None,
+            destinations: Vec::new(),
+        }
+        .also_at(place)
+    }
+
+    /// The same, also found at another place.
+    pub(crate) fn also_at(mut self, place: &str) -> Self {
+        self.destinations.push(DestinationView {
+            name: place.to_owned(),
+            status: "success",
+            error: None,
+        });
+        self
+    }
+}
+
+/// `restore --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreView {
+    pub(crate) run_id: Option<String>,
+    pub(crate) backup: String,
+    pub(crate) target_database: String,
+    pub(crate) status: &'static str,
+    pub(crate) duration_seconds: f64,
+    pub(crate) bytes_read: u64,
+    pub(crate) compare: Option<CompareView>,
+    pub(crate) swapped: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl RestoreView {
+    /// A finished restore.
+    pub(crate) fn new(outcome: &RestoreOutcome, target: &str) -> Self {
+        Self {
+            run_id: None,
+            backup: outcome.manifest.id.to_string(),
+            target_database: target.to_owned(),
+            status: "success",
+            duration_seconds: (outcome.finished_at - outcome.started_at).as_seconds_f64(),
+            bytes_read: outcome.bytes_read,
+            compare: outcome.compare.as_ref().map(CompareView::from),
+            swapped: false,
+            warnings: outcome.warnings.clone(),
+        }
+    }
+}
+
+/// A comparison.
+#[derive(Debug, Serialize)]
+pub(crate) struct CompareView {
+    tables: usize,
+    equal: usize,
+    rows: u64,
+    different: Vec<DifferenceView>,
+    missing: Vec<String>,
+    not_comparable: Vec<String>,
+    sequences_behind: Vec<String>,
+    large_objects_equal: Option<bool>,
+}
+
+/// A table that differs.
+#[derive(Debug, Serialize)]
+struct DifferenceView {
+    table: String,
+    dumped_rows: u64,
+    restored_rows: u64,
+    dumped_bytes: u64,
+    restored_bytes: u64,
+}
+
+impl From<&CompareReport> for CompareView {
+    fn from(report: &CompareReport) -> Self {
+        Self {
+            tables: report.tables,
+            equal: report.equal,
+            rows: report.rows,
+            different: report
+                .different
+                .iter()
+                .map(|found| DifferenceView {
+                    table: found.table.to_string(),
+                    dumped_rows: found.dumped.rows,
+                    restored_rows: found.restored.rows,
+                    dumped_bytes: found.dumped.bytes,
+                    restored_bytes: found.restored.bytes,
+                })
+                .collect(),
+            missing: report.missing.iter().map(ToString::to_string).collect(),
+            not_comparable: report
+                .not_comparable
+                .iter()
+                .map(|found| format!("{}: {}", found.table, found.reason))
+                .collect(),
+            sequences_behind: report
+                .sequences_behind
+                .iter()
+                .map(|found| found.sequence.to_string())
+                .collect(),
+            large_objects_equal: report.large_objects_equal,
+        }
+    }
+}
+
+/// `verify --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifyView {
+    id: String,
+    source: String,
+    destination: String,
+    level: &'static str,
+    status: &'static str,
+    parts: usize,
+    bytes_read: u64,
+    problems: Vec<ProblemView>,
+}
+
+/// Something wrong with a part.
+#[derive(Debug, Serialize)]
+struct ProblemView {
+    part: String,
+    problem: String,
+}
+
+impl VerifyView {
+    /// The result for one backup at one place.
+    pub(crate) fn new(manifest: &Manifest, place: &str, report: &VerifyReport) -> Self {
+        use backup_core::engine::VerifyLevel;
+        Self {
+            id: manifest.id.to_string(),
+            source: manifest.source.to_string(),
+            destination: place.to_owned(),
+            level: match report.level {
+                VerifyLevel::Stored => "stored",
+                VerifyLevel::Hashed => "hashed",
+                VerifyLevel::Decoded => "decoded",
+            },
+            status: if report.problems.is_empty() {
+                "ok"
+            } else {
+                "damaged"
+            },
+            parts: report.parts,
+            bytes_read: report.bytes_read,
+            problems: report
+                .problems
+                .iter()
+                .map(|problem| ProblemView {
+                    part: problem.part.to_string(),
+                    problem: problem.problem.clone(),
+                })
+                .collect(),
+        }
+    }
+}

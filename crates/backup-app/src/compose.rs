@@ -1,0 +1,402 @@
+//! Who does what with which settings.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_compress::Compression;
+use backup_config::{Config, EncryptionMode, Environment, SecretRef, SourceConfig, names};
+use backup_core::backup::SourceName;
+use backup_core::cipher::Cipher;
+use backup_core::engine::{BackupRequest, Engine};
+use backup_core::observer::Observer;
+use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
+use backup_pg_process::{DumpFilter, PgDumper, PgDumperConfig, PgRestorer, PgRestorerConfig};
+use secrecy::ExposeSecret as _;
+
+use crate::clock::SystemClock;
+use crate::connection::{ServerOverrides, tools};
+use crate::error::AppError;
+use crate::place::Place;
+
+/// What the user said on the command line; it wins over variables and file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Where backups are, as a URL.
+    pub url: Option<String>,
+    /// The server.
+    pub server: ServerOverrides,
+    /// The database.
+    pub database: Option<String>,
+    /// `zstd:3`, `gzip:6`, `none`.
+    pub compression: Option<String>,
+    /// Parts at the same time.
+    pub jobs: Option<usize>,
+    /// Whom to encrypt to.
+    pub recipients: Vec<String>,
+    /// Write without encryption.
+    pub no_encryption: bool,
+    /// Files with private keys.
+    pub identities: Vec<PathBuf>,
+    /// What to leave out.
+    pub filter: DumpFilterOverrides,
+}
+
+/// `-n -N -t -T`.
+#[derive(Debug, Clone, Default)]
+pub struct DumpFilterOverrides {
+    /// Only these schemas.
+    pub schemas: Vec<String>,
+    /// Not these schemas.
+    pub exclude_schemas: Vec<String>,
+    /// Only these tables.
+    pub tables: Vec<String>,
+    /// Not these tables.
+    pub exclude_tables: Vec<String>,
+}
+
+/// Which keys an operation needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// None: listing, hashing.
+    None,
+    /// Public ones, to write.
+    Recipients,
+    /// Private ones, to read.
+    Identities,
+}
+
+/// One backup to be taken.
+#[derive(Debug)]
+pub struct BackupJob {
+    /// The source.
+    pub source: SourceName,
+    /// Its database.
+    pub database: String,
+    /// Takes the dump.
+    pub dumper: PgDumper,
+    /// How.
+    pub request: BackupRequest,
+    /// Where it goes.
+    pub place: Place,
+    /// How long it may take altogether.
+    pub timeout: Duration,
+}
+
+/// Where restores go.
+#[derive(Debug)]
+pub struct RestoreTarget {
+    /// Does it.
+    pub restorer: PgRestorer,
+    /// Parts at the same time.
+    pub jobs: usize,
+}
+
+/// Settings of one process.
+#[derive(Debug, Clone)]
+pub struct App {
+    config: Config,
+    environment: Environment,
+    overrides: Overrides,
+}
+
+impl App {
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// When a named file is missing, private where it must be, or wrong.
+    pub fn load(
+        file: Option<&Path>,
+        environment: Environment,
+        overrides: Overrides,
+    ) -> Result<Self, AppError> {
+        Ok(Self {
+            config: Config::load(file, &environment)?,
+            environment,
+            overrides,
+        })
+    }
+
+    /// The configuration file's content.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The variables of this process.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Every place where backups may be: the given URL, else all configured destinations.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn places(&self) -> Result<Vec<Place>, AppError> {
+        if let Some(url) = &self.overrides.url {
+            return Ok(vec![Place::from_url(url)]);
+        }
+        let configured = self.config.destination.iter();
+        let mut places: Vec<_> = configured
+            .map(|(name, settings)| Place {
+                name: name.clone(),
+                settings: settings.clone(),
+            })
+            .collect();
+        if places.is_empty() {
+            places.extend(Place::from_environment(&self.environment));
+        }
+        if places.is_empty() {
+            return Err(AppError::usage_hint(
+                "no place for backups is given",
+                "say --to or --from with a URL like file:///var/lib/backups or s3://bucket/prefix, \
+                 or configure a [destination.NAME]",
+            ));
+        }
+        Ok(places)
+    }
+
+    /// The configured source names.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        self.config.source.keys().cloned().collect()
+    }
+
+    /// An engine over `place`.
+    ///
+    /// # Errors
+    /// When the place or the keys cannot be used.
+    pub fn engine(
+        &self,
+        place: &Place,
+        keys: Keys,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Engine, AppError> {
+        let store = place.open(&self.environment)?;
+        let mut engine = Engine::new(store, Arc::new(SystemClock)).with_observer(observer);
+        for algorithm in backup_compress::Algorithm::ALL {
+            engine = engine.with_compressor(algorithm.compressor(0));
+        }
+        if let Some(cipher) = self.cipher(keys)? {
+            engine = engine.with_cipher(cipher);
+        }
+        Ok(engine)
+    }
+
+    fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {
+        let setup = |e: backup_crypt::Error| AppError::setup("read the keys", e.into());
+        let (recipients, identities) = match keys {
+            Keys::None => return Ok(None),
+            Keys::Recipients => {
+                let recipients = parse_recipients(self.recipients()).map_err(setup)?;
+                (recipients, Identities::default())
+            }
+            Keys::Identities => {
+                let mut identities = Identities::default();
+                for reference in self.identities() {
+                    let text = reference.resolve(&self.environment)?;
+                    let loaded = load_identities(text.expose_secret()).map_err(setup)?;
+                    identities = identities.and(loaded);
+                }
+                (Recipients::default(), identities)
+            }
+        };
+        if recipients.is_empty() && identities.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(AgeCipher::new(recipients, identities))))
+    }
+
+    fn recipients(&self) -> &[String] {
+        if self.overrides.recipients.is_empty() {
+            &self.config.encryption.recipients
+        } else {
+            &self.overrides.recipients
+        }
+    }
+
+    fn identities(&self) -> Vec<SecretRef> {
+        let given = self.overrides.identities.iter();
+        let mut references: Vec<_> = given.map(|path| SecretRef::File(path.clone())).collect();
+        if references.is_empty() {
+            references.extend(self.config.encryption.identities.clone());
+        }
+        references
+    }
+
+    /// Whether new backups are encrypted.
+    fn encrypts(&self) -> Result<bool, AppError> {
+        let asked = !self.overrides.recipients.is_empty();
+        let off = self.overrides.no_encryption
+            || (!asked && self.config.encryption.mode == EncryptionMode::None);
+        if asked && self.overrides.no_encryption {
+            return Err(AppError::usage(
+                "--recipient and --no-encryption exclude each other",
+            ));
+        }
+        if !off && self.recipients().is_empty() {
+            return Err(AppError::usage_hint(
+                "backups are encrypted, and no recipient is given",
+                "say --recipient age1… (backup-cli keygen makes a key pair), or --no-encryption",
+            ));
+        }
+        Ok(!off)
+    }
+
+    /// The job for a configured source, or for the database that flags and variables name.
+    ///
+    /// # Errors
+    /// When something is missing or makes no sense.
+    pub fn backup_job(&self, source: Option<&str>) -> Result<BackupJob, AppError> {
+        let configured = match source {
+            Some(name) => Some(self.config.source(name)?.clone()),
+            None => None,
+        };
+        let database = self.database(source, configured.as_ref())?;
+        let name = source.unwrap_or(&database);
+        let source = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
+        let settings = configured.unwrap_or_default();
+        Ok(BackupJob {
+            dumper: self.dumper(&settings, &database)?,
+            request: self.request(&settings, &source)?,
+            place: self.place_for(&settings, &source)?,
+            timeout: self.config.defaults.timeout,
+            source,
+            database,
+        })
+    }
+
+    fn database(
+        &self,
+        source: Option<&str>,
+        settings: Option<&SourceConfig>,
+    ) -> Result<String, AppError> {
+        let given = self.overrides.database.clone();
+        let configured = settings.and_then(|settings| settings.database.clone());
+        let found = given.or(configured).or_else(|| source.map(str::to_owned));
+        let variable = || {
+            self.environment
+                .first(names::PG_DATABASE)
+                .map(str::to_owned)
+        };
+        found.or_else(variable).ok_or_else(|| {
+            AppError::usage_hint(
+                "no database is given",
+                "say -d NAME, or name a configured source, or --all",
+            )
+        })
+    }
+
+    fn dumper(&self, settings: &SourceConfig, database: &str) -> Result<PgDumper, AppError> {
+        let server = match &settings.server {
+            Some(name) => self.config.server.get(name),
+            None => None,
+        };
+        let connection = self
+            .overrides
+            .server
+            .connection(server, &self.environment)?;
+        let locator = tools(server, &self.environment);
+        let mut config = PgDumperConfig::new(connection, database, locator);
+        let either = |flags: &[String], file: &[String]| {
+            if flags.is_empty() {
+                file.to_vec()
+            } else {
+                flags.to_vec()
+            }
+        };
+        let filter = &self.overrides.filter;
+        config.filter = DumpFilter {
+            schemas: either(&filter.schemas, &settings.schemas),
+            exclude_schemas: either(&filter.exclude_schemas, &settings.exclude_schemas),
+            tables: either(&filter.tables, &settings.tables),
+            exclude_tables: either(&filter.exclude_tables, &settings.exclude_tables),
+        };
+        config.lock_wait_timeout = self.config.defaults.lock_wait_timeout;
+        Ok(PgDumper::new(config))
+    }
+
+    fn request(
+        &self,
+        settings: &SourceConfig,
+        source: &SourceName,
+    ) -> Result<BackupRequest, AppError> {
+        let defaults = &self.config.defaults;
+        let text = self
+            .overrides
+            .compression
+            .as_ref()
+            .or(settings.compression.as_ref())
+            .unwrap_or(&defaults.compression);
+        let compression = Compression::parse(text).map_err(|e| AppError::usage(e.to_string()))?;
+        Ok(BackupRequest {
+            jobs: self.jobs(settings.jobs)?,
+            compression: compression.algorithm().name().to_owned(),
+            level: compression.level(),
+            encrypt: self.encrypts()?,
+            stall_timeout: defaults.stall_timeout,
+            ..BackupRequest::new(source.clone())
+        })
+    }
+
+    fn jobs(&self, configured: Option<usize>) -> Result<usize, AppError> {
+        let variable = self.environment.first(names::JOBS);
+        let variable = variable
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| AppError::usage(format!("{text:?} is not a number of jobs")))
+            })
+            .transpose()?;
+        let jobs = self.overrides.jobs.or(configured).or(variable);
+        match jobs.unwrap_or(self.config.defaults.jobs) {
+            0 => Err(AppError::usage("at least one job is needed")),
+            jobs => Ok(jobs),
+        }
+    }
+
+    fn place_for(&self, settings: &SourceConfig, source: &SourceName) -> Result<Place, AppError> {
+        let mut places = self.places()?;
+        if self.overrides.url.is_none() && !settings.destinations.is_empty() {
+            places.retain(|place| settings.destinations.contains(&place.name));
+        }
+        match places.len() {
+            1 => Ok(places.remove(0)),
+            count => Err(AppError::usage_hint(
+                format!("source {source} has {count} destinations, this build writes to one"),
+                "give it one destination, or say --to URL",
+            )),
+        }
+    }
+
+    /// A restorer for a configured server, or for the one that flags and variables name.
+    ///
+    /// # Errors
+    /// When the server is not configured or its settings make no sense.
+    pub fn restore_target(&self, server: Option<&str>) -> Result<RestoreTarget, AppError> {
+        let configured = match server {
+            Some(name) => Some(self.config.server.get(name).ok_or_else(|| {
+                backup_config::Error::Undefined {
+                    section: "server",
+                    name: name.to_owned(),
+                }
+            })?),
+            None => None,
+        };
+        let connection = self
+            .overrides
+            .server
+            .connection(configured, &self.environment)?;
+        let locator = tools(configured, &self.environment);
+        Ok(RestoreTarget {
+            restorer: PgRestorer::new(PgRestorerConfig::new(connection, locator)),
+            jobs: self.jobs(None)?,
+        })
+    }
+
+    /// The server of a configured source, for a restore that names none.
+    #[must_use]
+    pub fn server_of(&self, source: &str) -> Option<String> {
+        self.config.source.get(source)?.server.clone()
+    }
+}

@@ -1,0 +1,118 @@
+//! From flags, variables and file to a PostgreSQL connection.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backup_config::{Environment, ServerConfig, names};
+use backup_pg_process::{ConnectionConfig, ToolLocator};
+use secrecy::SecretString;
+
+use crate::error::AppError;
+
+/// Where Debian and most others keep the socket; libpq's own default is `/tmp`.
+const SOCKET_DIRECTORIES: &[&str] = &["/var/run/postgresql", "/tmp"];
+
+/// What a user says on the command line about a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerOverrides {
+    /// `-h`.
+    pub host: Option<String>,
+    /// `-p`.
+    pub port: Option<u16>,
+    /// `-U`.
+    pub user: Option<String>,
+}
+
+impl ServerOverrides {
+    /// The connection: flags first, then the configured server or else libpq's variables.
+    pub(crate) fn connection(
+        &self,
+        server: Option<&ServerConfig>,
+        environment: &Environment,
+    ) -> Result<ConnectionConfig, AppError> {
+        let file = server.cloned().unwrap_or_default();
+        // A configured server is reached as configured, whatever libpq's variables say.
+        let variable = |names: &[&str]| match server {
+            Some(_) => None,
+            None => environment.first(names).map(str::to_owned),
+        };
+        let host = self
+            .host
+            .clone()
+            .or(file.host)
+            .or_else(|| variable(names::PG_HOST));
+        let user = self
+            .user
+            .clone()
+            .or(file.user)
+            .or_else(|| variable(names::PG_USER));
+        let host = host.unwrap_or_else(default_host);
+        let user = user.map_or_else(login_name, Ok)?;
+        let mut connection = ConnectionConfig::new(host, user);
+        if let Some(port) = self.port.or(file.port) {
+            connection.port = port;
+        } else if let Some(text) = variable(names::PG_PORT) {
+            connection.port = text
+                .parse()
+                .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
+        }
+        connection.password = match &file.password {
+            Some(reference) => Some(reference.resolve(environment)?),
+            None => variable(names::PG_PASSWORD).map(SecretString::from),
+        };
+        connection.passfile = file
+            .passfile
+            .or_else(|| variable(names::PG_PASSFILE).map(PathBuf::from))
+            .or_else(|| {
+                let home = environment.get(names::HOME)?;
+                Some(Path::new(home).join(".pgpass")).filter(|path| path.exists())
+            });
+        if let Some(text) = file.sslmode.or_else(|| variable(names::PG_SSLMODE)) {
+            connection.ssl_mode = text
+                .parse()
+                .map_err(|e: backup_pg_process::Error| AppError::usage(e.to_string()))?;
+        }
+        connection.ssl_root_cert = file
+            .sslrootcert
+            .or_else(|| variable(names::PG_SSLROOTCERT).map(PathBuf::from));
+        connection.ssl_client_cert = file.sslcert;
+        connection.ssl_client_key = file.sslkey;
+        if let Some(timeout) = file.connect_timeout {
+            connection.connect_timeout = timeout;
+        } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {
+            let seconds = text
+                .parse()
+                .map_err(|_| AppError::usage(format!("{text:?} is not a number of seconds")))?;
+            connection.connect_timeout = Duration::from_secs(seconds);
+        }
+        if let Some(database) = file.maintenance_database {
+            connection.maintenance_database = database;
+        }
+        Ok(connection)
+    }
+}
+
+/// Where client programs are looked for.
+pub(crate) fn tools(server: Option<&ServerConfig>, environment: &Environment) -> ToolLocator {
+    let path = environment.get(names::PATH).unwrap_or_default();
+    let directories = path.split(':').filter(|d| !d.is_empty()).map(PathBuf::from);
+    let mut locator = ToolLocator::default().with_search_path(directories);
+    locator.bin_dirs = server.iter().filter_map(|s| s.bin_dir.clone()).collect();
+    locator
+}
+
+fn default_host() -> String {
+    SOCKET_DIRECTORIES
+        .iter()
+        .find(|directory| Path::new(directory).is_dir())
+        .unwrap_or(&"localhost")
+        .to_string()
+}
+
+fn login_name() -> Result<String, AppError> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    match user {
+        Ok(Some(user)) => Ok(user.name),
+        _ => Err(AppError::usage_hint("no user name is given", "say -U NAME")),
+    }
+}

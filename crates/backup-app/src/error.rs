@@ -1,0 +1,155 @@
+//! Every error as a user sees it: what, why, what to do.
+
+use backup_core::error::{Error as CoreError, ErrorKind, PortError, chain};
+use serde::Serialize;
+
+/// What a frontend has to report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// The configuration cannot be used.
+    #[error("configuration")]
+    Config(#[source] backup_config::Error),
+    /// What was asked for makes no sense.
+    #[error("{message}")]
+    Usage {
+        /// Why.
+        message: String,
+        /// What to say instead.
+        hint: Option<String>,
+    },
+    /// An adapter could not be set up.
+    #[error("{operation}")]
+    Setup {
+        /// Which.
+        operation: String,
+        /// Why.
+        #[source]
+        source: PortError,
+    },
+    /// An operation failed.
+    #[error(transparent)]
+    Engine(CoreError),
+    /// The time for the whole operation is up.
+    #[error("not done within {}", humantime(.0))]
+    Timeout(std::time::Duration),
+    /// A local file cannot be read or written.
+    #[error("{operation}")]
+    File {
+        /// What was tried.
+        operation: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn humantime(duration: &std::time::Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+impl AppError {
+    /// A usage error.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A usage error that says what to do instead.
+    pub fn usage_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    pub(crate) fn setup(operation: impl Into<String>, source: PortError) -> Self {
+        Self::Setup {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    /// The class.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) | Self::Usage { .. } => ErrorKind::InvalidInput,
+            Self::Setup { source, .. } => source.kind(),
+            Self::Engine(error) => error.kind(),
+            Self::Timeout(_) => ErrorKind::Timeout,
+            Self::File { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+                std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Unavailable,
+            },
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::Setup { source, .. } => source.hint().map(str::to_owned),
+            Self::Engine(error) => error.hint().map(str::to_owned),
+            Self::Timeout(_) | Self::File { .. } => None,
+        }
+    }
+
+    /// The parts of the message, for JSON.
+    #[must_use]
+    pub fn report(&self) -> ErrorReport {
+        let mut causes = Vec::new();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        ErrorReport {
+            kind: self.kind().as_str(),
+            message: self.to_string(),
+            causes,
+            hint: self.hint(),
+        }
+    }
+
+    /// The whole message: the chain on one line, then the hint on a second.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let text = chain(self);
+        match self.hint() {
+            Some(hint) => format!("{text}\nhint: {hint}"),
+            None => text,
+        }
+    }
+}
+
+impl From<CoreError> for AppError {
+    fn from(error: CoreError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<backup_config::Error> for AppError {
+    fn from(error: backup_config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// An error in the parts that JSON output has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorReport {
+    /// Its class.
+    pub kind: &'static str,
+    /// What failed.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}

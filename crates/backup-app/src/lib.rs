@@ -1,0 +1,26 @@
+//! The composition root of both frontends: configuration in, engine and adapters out.
+//!
+//! A frontend says what its user asked for ([`Overrides`]: flags over variables over file);
+//! [`App`] finds the source, the place and the keys, and hands out ports and an engine.
+//! Logging, signals, the clock and the text of errors are here too, so that every frontend
+//! behaves alike.
+
+mod clock;
+mod compose;
+mod connection;
+mod error;
+mod logging;
+mod place;
+mod signals;
+
+pub use backup_compress::Compression;
+pub use backup_config::{Config, Environment, names};
+pub use backup_crypt::generate as generate_identity;
+pub use backup_pg_process::PgInspector;
+pub use clock::SystemClock;
+pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Overrides, RestoreTarget};
+pub use connection::ServerOverrides;
+pub use error::{AppError, ErrorReport};
+pub use logging::{LogFormat, LogLevel, init_logging};
+pub use place::Place;
+pub use signals::{Interrupt, private_umask};

@@ -1,0 +1,87 @@
+//! Where backups live, from flags, variables or file.
+
+use std::sync::Arc;
+
+use backup_config::{DestinationConfig, Environment, SecretRef, names};
+use backup_core::store::Store;
+use backup_store::{StoreConfig, StoreOptions};
+use secrecy::SecretString;
+
+use crate::error::AppError;
+
+/// A destination with a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The configured name, or the URL when there is none.
+    pub name: String,
+    /// How to reach it.
+    pub settings: DestinationConfig,
+}
+
+impl Place {
+    /// A place that was given as a URL.
+    #[must_use]
+    pub fn from_url(url: &str) -> Self {
+        Self {
+            name: url.to_owned(),
+            settings: DestinationConfig {
+                url: url.to_owned(),
+                ..DestinationConfig::default()
+            },
+        }
+    }
+
+    /// The place that `MINIO_BUCKET` and its like name, when nothing else is said.
+    pub(crate) fn from_environment(environment: &Environment) -> Option<Self> {
+        let bucket = environment.first(names::BUCKET)?;
+        let path = environment.first(names::BUCKET_PATH).unwrap_or_default();
+        let url = format!("s3://{bucket}/{}", path.trim_matches('/'));
+        Some(Self::from_url(url.trim_end_matches('/')))
+    }
+
+    /// Connects, or rather: says how connections will be made.
+    ///
+    /// # Errors
+    /// When URL or credentials make no sense; whether the place exists shows on first use.
+    pub fn open(&self, environment: &Environment) -> Result<Arc<dyn Store>, AppError> {
+        let operation = || format!("open destination {}", self.name);
+        let options = self.options(environment)?;
+        let config = StoreConfig::parse(&self.settings.url, &options)
+            .map_err(|e| AppError::setup(operation(), e))?;
+        backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
+    }
+
+    fn options(&self, environment: &Environment) -> Result<StoreOptions, AppError> {
+        let settings = &self.settings;
+        let variable = |names: &[&str]| environment.first(names).map(str::to_owned);
+        let secret = |reference: &Option<SecretRef>, names: &[&str]| match reference {
+            Some(reference) => reference.resolve(environment).map(Some),
+            None => Ok(environment.first(names).map(SecretString::from)),
+        };
+        let endpoint = settings
+            .endpoint
+            .clone()
+            .or_else(|| variable(names::ENDPOINT));
+        let allow_http = variable(names::ALLOW_HTTP).map(|text| text == "true" || text == "1");
+        Ok(StoreOptions {
+            endpoint: endpoint.map(with_scheme),
+            region: settings.region.clone().or_else(|| variable(names::REGION)),
+            access_key_id: secret(&settings.access_key_id, names::ACCESS_KEY)?,
+            secret_access_key: secret(&settings.secret_access_key, names::SECRET_KEY)?,
+            session_token: secret(&settings.session_token, names::SESSION_TOKEN)?,
+            allow_http: settings.allow_http.or(allow_http).unwrap_or(false),
+            virtual_hosted_style: settings.virtual_hosted_style.unwrap_or(false),
+            checksum: settings.checksums.unwrap_or(true),
+            ca_certificate: settings.ca_file.clone(),
+        })
+    }
+}
+
+/// `MINIO_ENDPOINT` is often given as `host:9000`.
+fn with_scheme(endpoint: String) -> String {
+    if endpoint.contains("://") {
+        endpoint
+    } else {
+        format!("http://{endpoint}")
+    }
+}

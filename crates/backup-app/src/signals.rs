@@ -1,0 +1,69 @@
+//! Signals as a cancellation, and what a process sets once at its start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels its token at SIGINT, SIGTERM or SIGHUP, and remembers which it was.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    token: CancellationToken,
+    signal: Arc<AtomicI32>,
+}
+
+impl Interrupt {
+    /// Starts listening. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// When the system does not let us listen.
+    pub fn listen() -> std::io::Result<Self> {
+        let interrupt = Self {
+            token: CancellationToken::new(),
+            signal: Arc::new(AtomicI32::new(0)),
+        };
+        for kind in [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ] {
+            let mut signals = signal(kind)?;
+            let listener = interrupt.clone();
+            tokio::spawn(async move {
+                if signals.recv().await.is_some() {
+                    let number = kind.as_raw_value();
+                    let _ = listener.signal.compare_exchange(
+                        0,
+                        number,
+                        Ordering::SeqCst,
+                        Ordering::SeqCst,
+                    );
+                    tracing::warn!(target: "backup", signal = number, "stopping");
+                    listener.token.cancel();
+                }
+            });
+        }
+        Ok(interrupt)
+    }
+
+    /// Cancelled by the first signal.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// The signal that came, if one did.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.signal.load(Ordering::SeqCst) {
+            0 => None,
+            number => Some(number),
+        }
+    }
+}
+
+/// Lets nobody else read what this process creates. Called first thing in `main`.
+pub fn private_umask() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}

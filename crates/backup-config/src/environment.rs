@@ -1,0 +1,134 @@
+//! The environment, as a value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Every variable that is read, in one list.
+pub mod names {
+    /// The configuration file.
+    pub const CONFIG: &str = "BACKUP_CONFIG";
+    /// Beginning of the variables that override the file: `BACKUP_DEFAULTS__JOBS=2`.
+    pub const PREFIX: &str = "BACKUP_";
+    /// The user's configuration directory.
+    pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+    /// The user's home, for `~/.config` and `~/.pgpass`.
+    pub const HOME: &str = "HOME";
+    /// Where client programs are looked for.
+    pub const PATH: &str = "PATH";
+    /// Where systemd puts credentials.
+    pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+    /// Log filter, as `tracing` understands it.
+    pub const LOG: &str = "RUST_LOG";
+    /// Turns colours off, whatever its value (<https://no-color.org>).
+    pub const NO_COLOR: &str = "NO_COLOR";
+
+    /// Server host or socket directory; the first that is set counts.
+    pub const PG_HOST: &[&str] = &["PGHOST", "PG_HOST", "POSTGRES_HOST"];
+    /// Server port.
+    pub const PG_PORT: &[&str] = &["PGPORT", "PG_PORT", "POSTGRES_PORT"];
+    /// Database.
+    pub const PG_DATABASE: &[&str] = &["PGDATABASE", "PG_DB", "POSTGRES_DB"];
+    /// Role.
+    pub const PG_USER: &[&str] = &["PGUSER", "PG_USER", "POSTGRES_USER"];
+    /// Its password.
+    pub const PG_PASSWORD: &[&str] = &["PGPASSWORD", "PG_PASSWORD", "POSTGRES_PASSWORD"];
+    /// The user's password file.
+    pub const PG_PASSFILE: &[&str] = &["PGPASSFILE"];
+    /// TLS mode.
+    pub const PG_SSLMODE: &[&str] = &["PGSSLMODE"];
+    /// Authorities to believe.
+    pub const PG_SSLROOTCERT: &[&str] = &["PGSSLROOTCERT"];
+    /// Seconds that connecting may take.
+    pub const PG_CONNECT_TIMEOUT: &[&str] = &["PGCONNECT_TIMEOUT"];
+
+    /// Object store access key.
+    pub const ACCESS_KEY: &[&str] = &["AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY"];
+    /// Object store secret key.
+    pub const SECRET_KEY: &[&str] = &["AWS_SECRET_ACCESS_KEY", "MINIO_SECRET_KEY"];
+    /// Token of temporary credentials.
+    pub const SESSION_TOKEN: &[&str] = &["AWS_SESSION_TOKEN"];
+    /// Region.
+    pub const REGION: &[&str] = &["AWS_REGION", "AWS_DEFAULT_REGION"];
+    /// Endpoint of an S3 server that is not Amazon's.
+    pub const ENDPOINT: &[&str] = &[
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT",
+        "MINIO_ENDPOINT",
+    ];
+    /// Whether an endpoint without TLS is meant.
+    pub const ALLOW_HTTP: &[&str] = &["AWS_ALLOW_HTTP"];
+    /// Bucket, when no URL is given.
+    pub const BUCKET: &[&str] = &["MINIO_BUCKET"];
+    /// Prefix in that bucket.
+    pub const BUCKET_PATH: &[&str] = &["MINIO_BACKUP_PATH"];
+
+    /// Parts at the same time.
+    pub const JOBS: &[&str] = &["PARALLEL_JOBS"];
+}
+
+/// Variables and their values. Values are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The variables of this process. Those that are not UTF-8 are left out.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    pub fn from_process() -> Self {
+        let pairs = std::env::vars_os();
+        Self(
+            pairs
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The value of `name`; an empty one counts as not set.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
+    }
+
+    /// The value of the first of `names` that is set.
+    #[must_use]
+    pub fn first(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.get(name))
+    }
+
+    /// Whether `name` exists with an empty value.
+    #[must_use]
+    pub fn is_empty_value(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(String::is_empty)
+    }
+
+    /// All variables.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

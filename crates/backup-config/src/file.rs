@@ -1,0 +1,182 @@
+//! The form of the configuration file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::secret::SecretRef;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What every source does unless it says otherwise.
+    pub defaults: DefaultsConfig,
+    /// Who can read the backups.
+    pub encryption: EncryptionConfig,
+    /// PostgreSQL servers.
+    pub server: BTreeMap<String, ServerConfig>,
+    /// What to back up.
+    pub source: BTreeMap<String, SourceConfig>,
+    /// Where backups go.
+    pub destination: BTreeMap<String, DestinationConfig>,
+}
+
+/// `[defaults]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DefaultsConfig {
+    /// `zstd:3`, `gzip:6`, `none`.
+    pub compression: String,
+    /// Parts at the same time.
+    pub jobs: usize,
+    /// How long a whole backup may take.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long nothing may move.
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+    /// How long a lock may be waited for.
+    #[serde(with = "humantime_serde")]
+    pub lock_wait_timeout: Duration,
+}
+
+impl Default for DefaultsConfig {
+    fn default() -> Self {
+        Self {
+            compression: "zstd:3".to_owned(),
+            jobs: 4,
+            timeout: Duration::from_hours(6),
+            stall_timeout: Duration::from_mins(30),
+            lock_wait_timeout: Duration::from_mins(1),
+        }
+    }
+}
+
+/// `[encryption]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncryptionConfig {
+    /// Public keys that new backups are encrypted to.
+    pub recipients: Vec<String>,
+    /// The private keys, only where restores run.
+    pub identities: Option<SecretRef>,
+    /// Must be `none` to write without encryption.
+    pub mode: EncryptionMode,
+}
+
+/// Whether to encrypt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncryptionMode {
+    /// To the recipients; without any, backups are refused.
+    #[default]
+    Age,
+    /// Not at all, said explicitly.
+    None,
+}
+
+/// `[server.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Host name, address or socket directory.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Role.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<SecretRef>,
+    /// A password file in libpq's form.
+    pub passfile: Option<PathBuf>,
+    /// As in libpq.
+    pub sslmode: Option<String>,
+    /// As in libpq.
+    pub sslrootcert: Option<PathBuf>,
+    /// As in libpq.
+    pub sslcert: Option<PathBuf>,
+    /// As in libpq.
+    pub sslkey: Option<PathBuf>,
+    /// How long connecting may take.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Option<Duration>,
+    /// The database for work that belongs to none.
+    pub maintenance_database: Option<String>,
+    /// Where its client programs are.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// `[source.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceConfig {
+    /// Name of its server.
+    pub server: Option<String>,
+    /// Its database; the source's own name if absent.
+    pub database: Option<String>,
+    /// Names of its destinations.
+    pub destinations: Vec<String>,
+    /// Only these schemas; the backup is then marked as filtered.
+    pub schemas: Vec<String>,
+    /// Without these schemas.
+    pub exclude_schemas: Vec<String>,
+    /// Only these tables.
+    pub tables: Vec<String>,
+    /// Without these tables.
+    pub exclude_tables: Vec<String>,
+    /// Instead of the default.
+    pub compression: Option<String>,
+    /// Instead of the default.
+    pub jobs: Option<usize>,
+}
+
+impl Config {
+    /// The configuration as TOML. Secrets are shown by where they are.
+    ///
+    /// # Errors
+    /// When a value has no TOML form, which none here lacks.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|e| Error::Invalid {
+            message: e.to_string(),
+            suggestion: None,
+        })
+    }
+}
+
+impl SourceConfig {
+    /// The database, if the source names one.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+}
+
+/// `[destination.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DestinationConfig {
+    /// `file:///dir`, `s3://bucket/prefix`.
+    pub url: String,
+    /// An S3 server that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Access key.
+    pub access_key_id: Option<SecretRef>,
+    /// Secret key.
+    pub secret_access_key: Option<SecretRef>,
+    /// Token of temporary credentials.
+    pub session_token: Option<SecretRef>,
+    /// Whether an endpoint without TLS is meant.
+    pub allow_http: Option<bool>,
+    /// Whether the bucket is in the host name instead of the path.
+    pub virtual_hosted_style: Option<bool>,
+    /// Whether uploads carry SHA-256 checksums; some servers do not know them.
+    pub checksums: Option<bool>,
+    /// Certificates of the authorities to believe.
+    pub ca_file: Option<PathBuf>,
+}

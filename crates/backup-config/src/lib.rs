@@ -1,0 +1,38 @@
+//! Where settings come from: one TOML file, `BACKUP_…` variables over it, flags over both.
+//!
+//! The process environment is read in [`Environment::from_process`] and nowhere else in the
+//! workspace; everything below takes an [`Environment`], so that a test can hand in its own.
+//! Secrets are never in the file: a [`SecretRef`] says where they are.
+//!
+//! ```
+//! use backup_config::{Config, Environment};
+//!
+//! let toml = r#"
+//!     [encryption]
+//!     mode = "none"
+//!     [server.main]
+//!     host = "/run/postgresql"
+//!     [source.shop]
+//!     server = "main"
+//!     destinations = ["local"]
+//!     [destination.local]
+//!     url = "file:///var/lib/backups"
+//! "#;
+//! let config = Config::from_toml(toml, &Environment::default())?;
+//! assert_eq!(config.source["shop"].database(), None);
+//! # Ok::<(), backup_config::Error>(())
+//! ```
+
+mod environment;
+mod error;
+mod file;
+mod load;
+mod secret;
+
+pub use environment::{Environment, names};
+pub use error::Error;
+pub use file::{
+    Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode, ServerConfig,
+    SourceConfig,
+};
+pub use secret::SecretRef;

@@ -1,0 +1,204 @@
+//! Where a secret is.
+
+use std::fmt;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::environment::{Environment, names};
+use crate::error::Error;
+
+/// No secret is longer.
+const MAX_SECRET_BYTES: u64 = 1 << 20;
+
+/// Says where a secret is; the file never holds the secret itself.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum SecretRef {
+    /// A file that nobody else can read.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// What a program prints: the client of a secret manager.
+    Command(Vec<String>),
+    /// A systemd credential (<https://systemd.io/CREDENTIALS/>).
+    Credential(String),
+}
+
+impl SecretRef {
+    /// Fetches the secret; one line end at its end is dropped.
+    ///
+    /// # Errors
+    /// When it is not there, empty, or in a file that others can read.
+    pub fn resolve(&self, environment: &Environment) -> Result<SecretString, Error> {
+        let text = match self {
+            Self::File(path) => read_private(path)?,
+            Self::Env(name) => environment
+                .get(name)
+                .ok_or_else(|| self.failure("the variable is not set or empty"))?
+                .to_owned(),
+            Self::Command(argv) => self.run(argv)?,
+            Self::Credential(name) => {
+                let directory = environment
+                    .get(names::CREDENTIALS_DIRECTORY)
+                    .ok_or_else(|| self.failure("systemd passed no credentials"))?;
+                if name.contains('/') || name.starts_with('.') {
+                    return Err(self.failure("a credential's name is one file name"));
+                }
+                read_private(&Path::new(directory).join(name))?
+            }
+        };
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        if text.is_empty() {
+            return Err(self.failure("it is empty"));
+        }
+        Ok(SecretString::from(text))
+    }
+
+    fn run(&self, argv: &[String]) -> Result<String, Error> {
+        let (program, arguments) = argv
+            .split_first()
+            .ok_or_else(|| self.failure("the command is empty"))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| self.failure(&format!("cannot be started: {e}")))?;
+        let mut text = String::new();
+        let read = child
+            .stdout
+            .take()
+            .map(|out| out.take(MAX_SECRET_BYTES).read_to_string(&mut text));
+        let status = child
+            .wait()
+            .map_err(|e| self.failure(&format!("cannot be awaited: {e}")))?;
+        if !status.success() {
+            return Err(self.failure(&format!("ended with {status}")));
+        }
+        match read {
+            Some(Ok(_)) => Ok(text),
+            _ => Err(self.failure("its output is not text")),
+        }
+    }
+
+    fn failure(&self, reason: &str) -> Error {
+        Error::Secret {
+            origin: self.to_string(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "variable {name}"),
+            // Its arguments may be secret themselves.
+            Self::Command(argv) => {
+                write!(f, "command {}", argv.first().map_or("", String::as_str))
+            }
+            Self::Credential(name) => write!(f, "credential {name}"),
+        }
+    }
+}
+
+/// Written as where the secret is, for people; the arguments of a command stay out.
+impl Serialize for SecretRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretRef({self})")
+    }
+}
+
+/// Reads a file that only its owner (and group) may read.
+pub(crate) fn read_private(path: &Path) -> Result<String, Error> {
+    let failure = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(failure)?;
+    // The opened file is asked, not the path: it cannot be exchanged in between.
+    let mode = file.metadata().map_err(failure)?.mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return Err(Error::Permissions {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut text = String::new();
+    (&mut file)
+        .take(MAX_SECRET_BYTES)
+        .read_to_string(&mut text)
+        .map_err(failure)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn file(content: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn secrets_come_from_files_variables_and_commands() {
+        let (_dir, path) = file("from file\n", 0o600);
+        let environment: Environment = [("PW", "from env")].into_iter().collect();
+        let command = vec![
+            "printf".to_owned(),
+            "from %s".to_owned(),
+            "command".to_owned(),
+        ];
+        for (reference, expected) in [
+            (SecretRef::File(path), "from file"),
+            (SecretRef::Env("PW".to_owned()), "from env"),
+            (SecretRef::Command(command), "from command"),
+        ] {
+            let secret = reference.resolve(&environment).unwrap();
+            assert_eq!(secret.expose_secret(), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let (_dir, path) = file("x", 0o644);
+        let error = SecretRef::File(path).resolve(&Environment::default());
+        assert!(error.unwrap_err().hint().unwrap().starts_with("chmod 600"));
+    }
+
+    #[test]
+    fn what_is_empty_or_fails_is_no_secret() {
+        let (_dir, path) = file("\n", 0o600);
+        let environment: Environment = [("EMPTY", "")].into_iter().collect();
+        for reference in [
+            SecretRef::File(path),
+            SecretRef::File("/nonexistent".into()),
+            SecretRef::Env("EMPTY".to_owned()),
+            SecretRef::Env("UNSET".to_owned()),
+            SecretRef::Command(vec!["false".to_owned()]),
+            SecretRef::Command(vec![]),
+            SecretRef::Credential("x".to_owned()),
+        ] {
+            assert!(reference.resolve(&environment).is_err(), "{reference}");
+        }
+    }
+}

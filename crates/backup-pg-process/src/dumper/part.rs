@@ -1,0 +1,219 @@
+//! Parts that `pg_dump` makes.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backup_core::dumper::PartStream;
+use backup_core::facts::TableName;
+use backup_pg_archive::Contents;
+use tokio_util::sync::CancellationToken;
+
+use super::DumpFilter;
+use crate::child::{ToolCommand, stdout_body};
+use crate::error::Error;
+use crate::inspector::{Archive, inspected, table_name};
+use crate::{ToolEnv, exact_pattern};
+
+/// What every `pg_dump` of a session has in common.
+#[derive(Debug, Clone)]
+pub(super) struct PgDump {
+    pub(super) program: PathBuf,
+    pub(super) env: ToolEnv,
+    pub(super) database: String,
+    pub(super) snapshot: String,
+    pub(super) lock_wait: Duration,
+    pub(super) filter: DumpFilter,
+}
+
+/// Names of a table as they are.
+pub(super) type Names = (String, String);
+
+/// What one `pg_dump` writes.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// Definitions. Both sections in one archive, so that its table of contents has the complete
+    /// graph of dependencies.
+    Schema,
+    /// Rows of these tables.
+    Tables(Vec<Names>),
+    /// Rows of everything but `apart`, sequences and large objects.
+    Rest {
+        apart: Vec<Names>,
+        /// Tables whose rows must be there, if that is known.
+        expected: BTreeSet<TableName>,
+    },
+}
+
+impl PgDump {
+    /// Starts `pg_dump` for one part.
+    pub(super) fn start(
+        &self,
+        content: Content,
+        cancel: &CancellationToken,
+    ) -> Result<PartStream, Error> {
+        let command = ToolCommand::new(&self.program, self.env.clone()).args(self.args(&content));
+        let (body, stderr) = stdout_body(&command, cancel)?;
+        let database = self.database.clone();
+        let check = move |contents: &Contents| {
+            check_database(contents, &database)?;
+            check_tables(contents, &content)
+        };
+        Ok(inspected(body, Archive::new(check), Some(stderr)))
+    }
+
+    /// The database is named by the environment only: as an argument, a name such as
+    /// `dbname=other` would be read as a connection string.
+    /// <https://www.postgresql.org/docs/current/app-pgdump.html>
+    ///
+    /// `--enable-row-security` must never be here: with it rows are left out without a word.
+    fn args(&self, content: &Content) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec![
+            "--format=custom".into(),
+            "--compress=0".into(),
+            "--no-password".into(),
+            format!("--snapshot={}", self.snapshot).into(),
+            format!("--lock-wait-timeout={}", self.lock_wait.as_millis().max(1)).into(),
+        ];
+        match content {
+            Content::Schema => {
+                args.extend(["--section=pre-data".into(), "--section=post-data".into()]);
+                args.extend(self.filter_args());
+            }
+            Content::Tables(tables) => {
+                args.push("--section=data".into());
+                args.extend(tables.iter().map(|names| pattern_arg("--table", names)));
+            }
+            Content::Rest { apart, .. } => {
+                args.push("--section=data".into());
+                args.extend(self.filter_args());
+                let excluded = apart.iter();
+                args.extend(excluded.map(|names| pattern_arg("--exclude-table-data", names)));
+            }
+        }
+        args
+    }
+
+    fn filter_args(&self) -> Vec<OsString> {
+        let filter = &self.filter;
+        [
+            ("--schema", &filter.schemas),
+            ("--exclude-schema", &filter.exclude_schemas),
+            ("--table", &filter.tables),
+            ("--exclude-table", &filter.exclude_tables),
+        ]
+        .into_iter()
+        .flat_map(|(option, patterns)| {
+            patterns
+                .iter()
+                .map(move |pattern| OsString::from(format!("{option}={pattern}")))
+        })
+        .collect()
+    }
+}
+
+fn pattern_arg(option: &str, (schema, name): &Names) -> OsString {
+    format!("{option}={}", exact_pattern(schema, name)).into()
+}
+
+/// The archive says which database it is of: the last defence against a name that means another.
+pub(super) fn check_database(contents: &Contents, database: &str) -> Result<(), Error> {
+    match &contents.header.database {
+        Some(name) if name == database => Ok(()),
+        other => Err(Error::corrupt(format!(
+            "pg_dump dumped database {:?} instead of {database:?}",
+            other.as_ref().map_or_else(String::new, ToString::to_string)
+        ))),
+    }
+}
+
+/// A pattern that matches too little loses rows, one that matches too much doubles them.
+fn check_tables(contents: &Contents, content: &Content) -> Result<(), Error> {
+    let found: BTreeSet<TableName> = contents
+        .entries
+        .iter()
+        .filter(|entry| entry.desc == "TABLE DATA" && entry.had_dumper)
+        .map(|entry| {
+            let schema = entry
+                .namespace
+                .as_ref()
+                .map_or(&b""[..], |name| name.as_bytes());
+            table_name(schema, entry.tag.as_bytes())
+        })
+        .collect();
+    let (missing, surplus) = match content {
+        Content::Schema => (None, found.first().cloned()),
+        Content::Tables(tables) => {
+            let wanted = names_of(tables);
+            (
+                wanted.difference(&found).next().cloned(),
+                found.difference(&wanted).next().cloned(),
+            )
+        }
+        Content::Rest { apart, expected } => (
+            expected.difference(&found).next().cloned(),
+            found.intersection(&names_of(apart)).next().cloned(),
+        ),
+    };
+    match (missing, surplus) {
+        (Some(table), _) => Err(Error::corrupt(format!("pg_dump left out table {table}"))),
+        (None, Some(table)) => Err(Error::corrupt(format!(
+            "pg_dump dumped rows of table {table}, which belong elsewhere"
+        ))),
+        (None, None) => Ok(()),
+    }
+}
+
+fn names_of(tables: &[Names]) -> BTreeSet<TableName> {
+    tables
+        .iter()
+        .map(|(schema, name)| TableName {
+            schema: schema.clone(),
+            name: name.clone(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pg_dump() -> PgDump {
+        PgDump {
+            program: "/bin/pg_dump".into(),
+            env: ToolEnv::default(),
+            database: "dbname=other".to_owned(),
+            snapshot: "00000003-0000001B-1".to_owned(),
+            lock_wait: Duration::from_secs(60),
+            filter: DumpFilter::default(),
+        }
+    }
+
+    #[test]
+    fn arguments_name_no_database_and_filter_no_rows() {
+        let names = ("a\"b".to_owned(), "C.d".to_owned());
+        for content in [
+            Content::Schema,
+            Content::Tables(vec![names.clone()]),
+            Content::Rest {
+                apart: vec![names],
+                expected: BTreeSet::new(),
+            },
+        ] {
+            let args = pg_dump().args(&content);
+            let text = format!("{args:?}");
+            assert!(!text.contains("other"), "{text}");
+            assert!(!text.contains("enable-row-security"), "{text}");
+            assert!(args.contains(&"--snapshot=00000003-0000001B-1".into()));
+            assert!(args.contains(&"--lock-wait-timeout=60000".into()));
+        }
+    }
+
+    #[test]
+    fn tables_are_named_exactly() {
+        let names = ("a\"b".to_owned(), "C.d*".to_owned());
+        let args = pg_dump().args(&Content::Tables(vec![names]));
+        assert_eq!(args.last().unwrap(), "--table=\"a\"\"b\".\"C.d*\"");
+    }
+}

@@ -1,0 +1,42 @@
+//! PostgreSQL for the backup manager: [`PgDumper`] and [`PgInspector`] over the server's own client
+//! programs.
+//!
+//! One [`ConnectionConfig`] produces both the options of our SQL connections and the environment of
+//! the child programs, so "the preflight passes" means "`pg_dump` connects". Children are started
+//! by [`child`] alone: no shell, a cleared environment, a process group of their own, and an end of
+//! the byte stream that depends on the exit status.
+//!
+//! A dump is a set of parts that share one snapshot, held by a coordinator connection. Every data
+//! part, whoever made it, is an archive in `pg_dump`'s custom format that stock `pg_restore` loads.
+//!
+//! ```
+//! use backup_pg_process::{ConnectionConfig, PgDumper, PgDumperConfig, ToolLocator};
+//!
+//! let connection = ConnectionConfig::new("/run/postgresql", "backup");
+//! let config = PgDumperConfig::new(connection, "shop", ToolLocator::default());
+//! let _dumper = PgDumper::new(config);
+//! ```
+
+pub mod child;
+mod connection;
+mod details;
+mod dumper;
+mod error;
+mod ident;
+mod inspector;
+mod passfile;
+mod restorer;
+mod tools;
+
+pub use connection::{ConnectionConfig, SslMode, ToolEnv};
+pub use details::{
+    DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
+    SnapshotDetails,
+};
+pub use dumper::{DumpFilter, PgDumper, PgDumperConfig};
+pub use error::Error;
+pub use ident::{conninfo_value, exact_pattern, quote_ident, quote_literal};
+pub use inspector::PgInspector;
+pub use passfile::PassFile;
+pub use restorer::{PgRestorer, PgRestorerConfig, RestoreError, Words};
+pub use tools::{ToolLocator, ToolVersion, Tools};

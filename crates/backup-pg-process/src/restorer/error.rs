@@ -1,0 +1,181 @@
+//! What can go wrong with a restore.
+
+use std::io;
+
+use backup_core::error::{BoxError, ErrorKind, PortError};
+use backup_core::manifest::PartName;
+
+use crate::Error;
+
+/// A failure of a restore. At the port it becomes a [`PortError`] of the same kind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The name cannot be given to a database.
+    #[error("{name:?} cannot be the name of a database: {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is such a database already.
+    #[error("database {database:?} already exists")]
+    TargetExists {
+        /// Its name.
+        database: String,
+    },
+    /// The server is older than the one that was dumped.
+    #[error("backup of PostgreSQL {backup} cannot be restored into PostgreSQL {target}")]
+    OlderServer {
+        /// Version of the server that was dumped.
+        backup: String,
+        /// Version of the server to restore to.
+        target: String,
+    },
+    /// Owners or grantees are missing.
+    #[error("roles that the backup needs do not exist: {}", roles.join(", "))]
+    MissingRoles {
+        /// Their names.
+        roles: Vec<String>,
+    },
+    /// Extensions are not installed.
+    #[error("extensions that the backup needs are not installed: {}", extensions.join(", "))]
+    MissingExtensions {
+        /// Their names.
+        extensions: Vec<String>,
+    },
+    /// The backup lacks what a restore needs, or says what cannot be.
+    #[error("{what}")]
+    BadBackup {
+        /// What is wrong.
+        what: String,
+        /// The reader's words.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// A part cannot be read, or is not what was written.
+    #[error("{source}")]
+    Part {
+        /// The part.
+        part: PartName,
+        /// The reader's words, which name the kind.
+        source: PortError,
+    },
+    /// `pg_restore` could not restore something.
+    #[error("cannot restore {what}")]
+    Entry {
+        /// What.
+        what: String,
+        /// The words of the server or the program.
+        #[source]
+        words: Words,
+    },
+    /// A file in the private directory cannot be written.
+    #[error("cannot write a private file")]
+    PrivateFile {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A database of that name exists, but this run did not make it.
+    #[error("database {database:?} was not made by this restore, so it stays")]
+    NotOurs {
+        /// Its name.
+        database: String,
+    },
+    /// A defect of ours.
+    #[error("{what}")]
+    Internal {
+        /// What cannot be.
+        what: String,
+    },
+    /// Whatever the foundation reports.
+    #[error(transparent)]
+    Base(#[from] Error),
+}
+
+/// Somebody else's message as a cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Words(pub String);
+
+impl RestoreError {
+    /// The class of the failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BadName { .. } => ErrorKind::InvalidInput,
+            Self::TargetExists { .. } => ErrorKind::AlreadyExists,
+            Self::OlderServer { .. } | Self::NotOurs { .. } => ErrorKind::Refused,
+            Self::MissingRoles { .. } | Self::MissingExtensions { .. } => ErrorKind::NotFound,
+            Self::BadBackup { .. } => ErrorKind::Corrupt,
+            Self::Part { source, .. } => source.kind(),
+            Self::Entry { words, .. } => kind_of(&words.0),
+            Self::PrivateFile { .. } | Self::Internal { .. } => ErrorKind::Internal,
+            Self::Base(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::TargetExists { .. } => Some("choose another name for the restored database"),
+            Self::MissingRoles { .. } => Some(
+                "create the roles, restore the part `globals` first, or let the login own \
+                 everything with --no-owner",
+            ),
+            Self::MissingExtensions { .. } => {
+                Some("install the packages with these extensions on the server")
+            }
+            Self::OlderServer { .. } => Some("restore into a server of the same major or a newer"),
+            _ => None,
+        }
+    }
+
+    /// The same as a damaged backup, with nothing more to say.
+    pub(crate) fn bad_backup(what: impl Into<String>) -> Self {
+        Self::BadBackup {
+            what: what.into(),
+            source: None,
+        }
+    }
+}
+
+/// What the program's words suggest, for failures that are not about the backup itself.
+fn kind_of(words: &str) -> ErrorKind {
+    const UNAVAILABLE: [&str; 5] = [
+        "connection to server",
+        "server closed the connection",
+        "terminating connection",
+        "the database system is shutting down",
+        "No space left on device",
+    ];
+    if UNAVAILABLE.iter().any(|text| words.contains(text)) {
+        ErrorKind::Unavailable
+    } else if words.contains("permission denied") || words.contains("must be owner") {
+        ErrorKind::PermissionDenied
+    } else {
+        ErrorKind::ToolFailed
+    }
+}
+
+impl From<RestoreError> for PortError {
+    fn from(error: RestoreError) -> Self {
+        let (kind, message, hint) = (error.kind(), error.to_string(), error.hint());
+        let mut port = match error {
+            RestoreError::Base(error) => return error.into(),
+            RestoreError::Part { source, .. } => return source,
+            RestoreError::BadBackup {
+                source: Some(source),
+                ..
+            } => Self::new(kind, message).with_source(source),
+            RestoreError::Entry { words, .. } => Self::new(kind, message).with_source(words),
+            RestoreError::PrivateFile { source } => Self::new(kind, message).with_source(source),
+            _ => Self::new(kind, message),
+        };
+        if let Some(hint) = hint {
+            port = port.with_hint(hint);
+        }
+        port
+    }
+}

@@ -1,0 +1,196 @@
+//! Loading a backup into an empty database: what the plan says, as much at once as there are jobs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use backup_core::manifest::{PartFormat, PartName};
+use backup_core::restorer::PartReader;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::error::RestoreError;
+use super::pg_restore::PgRestore;
+use super::schedule::Schedule;
+use super::toc_list::{DataPart, LoadPlan, Work};
+use super::workspace::Workspace;
+
+/// Everything that a running step needs.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    /// Gives the data parts.
+    pub(crate) reader: Arc<dyn PartReader>,
+    /// Holds the schema part.
+    pub(crate) workspace: Workspace,
+    /// Runs on the target.
+    pub(crate) pg_restore: PgRestore,
+    /// The data parts.
+    pub(crate) parts: Vec<DataPart>,
+}
+
+type Outcome = (Vec<usize>, Result<Vec<String>, RestoreError>);
+
+impl Loader {
+    /// Loads everything. Returns what is worth a warning. After the first failure nothing new
+    /// starts, what runs is ended, and all of it is gone when this returns.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        plan: LoadPlan,
+        jobs: usize,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, RestoreError> {
+        let LoadPlan {
+            pre_data,
+            steps,
+            work,
+            ..
+        } = plan;
+        let started = Instant::now();
+        let mut warnings = self.entries(&pre_data, cancel).await?;
+        tracing::debug!(elapsed = ?started.elapsed(), entries = pre_data.len(), "pre-data restored");
+
+        let schedule = Schedule::new(steps, jobs).map_err(|cycle| RestoreError::Internal {
+            what: format!("cannot order the archive's entries: {cycle}"),
+        })?;
+        let mut run = Run {
+            loader: Arc::clone(self),
+            work: work.into(),
+            schedule,
+            running: JoinSet::new(),
+            stop: cancel.child_token(),
+        };
+        let result = run.all(jobs.max(1), &mut warnings).await;
+        run.end().await;
+        result.map(|()| warnings)
+    }
+
+    async fn entries(
+        &self,
+        dump_ids: &[u32],
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, RestoreError> {
+        if dump_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = self.workspace.list(dump_ids)?;
+        let archive = self.workspace.archive();
+        self.pg_restore.entries(&archive, &list, cancel).await
+    }
+
+    async fn part(
+        &self,
+        part: &PartName,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, RestoreError> {
+        let failed = |source| RestoreError::Part {
+            part: part.clone(),
+            source,
+        };
+        let body = self.reader.open(part).await.map_err(failed)?;
+        self.pg_restore.part(part, body, cancel).await
+    }
+
+    /// Runs what the schedule gave at once: one data part, or some entries.
+    async fn run(
+        &self,
+        work: &[Work],
+        batch: &[usize],
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, RestoreError> {
+        let started = Instant::now();
+        let mut dump_ids = Vec::with_capacity(batch.len());
+        for &step in batch {
+            match work[step] {
+                Work::Load(part) => {
+                    let part = &self.parts[part];
+                    let done = self.part(&part.name, cancel).await;
+                    tracing::debug!(elapsed = ?started.elapsed(), part = %part.name, "part loaded");
+                    return done;
+                }
+                Work::Restore(dump_id) => dump_ids.push(dump_id),
+            }
+        }
+        let done = self.entries(&dump_ids, cancel).await;
+        tracing::debug!(elapsed = ?started.elapsed(), ?dump_ids, "entries restored");
+        done
+    }
+}
+
+struct Run {
+    loader: Arc<Loader>,
+    work: Arc<[Work]>,
+    schedule: Schedule,
+    running: JoinSet<Outcome>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    async fn all(&mut self, jobs: usize, warnings: &mut Vec<String>) -> Result<(), RestoreError> {
+        loop {
+            while self.running.len() < jobs
+                && let Some(batch) = self.schedule.next()
+            {
+                self.start(batch);
+            }
+            let Some(joined) = self.running.join_next().await else {
+                break;
+            };
+            let (batch, done) = joined.map_err(|error| RestoreError::Internal {
+                what: format!("a step of the load died: {error}"),
+            })?;
+            warnings.extend(done?);
+            self.schedule.finish(&batch);
+        }
+        if self.schedule.is_finished() {
+            Ok(())
+        } else {
+            Err(RestoreError::Internal {
+                what: "the load stopped although steps are left".to_owned(),
+            })
+        }
+    }
+
+    fn start(&mut self, batch: Vec<usize>) {
+        let (loader, work) = (Arc::clone(&self.loader), Arc::clone(&self.work));
+        let stop = self.stop.clone();
+        self.running.spawn(async move {
+            let done = loader.run(&work, &batch, &stop).await;
+            (batch, done)
+        });
+    }
+
+    /// Ends what is still running. Its results no longer matter: either there are none, or a
+    /// failure came before.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// The backup's data parts, as the schedule wants them.
+pub(crate) fn data_parts(reader: &dyn PartReader) -> Result<Vec<DataPart>, RestoreError> {
+    use backup_core::manifest::PartKind;
+    let facts = reader.facts();
+    let mut parts = Vec::new();
+    for record in &reader.manifest().parts {
+        if record.kind != PartKind::Data {
+            continue;
+        }
+        if record.format != PartFormat::Custom {
+            return Err(RestoreError::bad_backup(format!(
+                "part {} is not in the custom format of pg_dump",
+                record.name
+            )));
+        }
+        let tables = facts.parts.get(&record.name).map(|facts| &facts.tables);
+        parts.push(DataPart {
+            name: record.name.clone(),
+            bytes: record.raw_bytes,
+            tables: tables
+                .into_iter()
+                .flatten()
+                .map(|facts| (facts.table.clone(), facts.fingerprint.bytes))
+                .collect(),
+        });
+    }
+    Ok(parts)
+}

@@ -1,0 +1,261 @@
+//! A directory.
+//!
+//! `object_store` writes staging files (`name#1`), syncs them and moves them into place. It
+//! knows no file modes, so directories are made here, closed to others before anything is in
+//! them, and a finished file is closed as well. Listings are made here too: those of
+//! `object_store` show empty folders, follow links, and fail at a foreign folder that cannot
+//! be read, as `lost+found` in the root of a disk.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use backup_core::body::BodyStream;
+use backup_core::error::{ErrorKind, PortError};
+use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::Limits;
+use crate::objects::Objects;
+
+mod listing;
+mod sweep;
+
+/// A file is read in pieces of this size.
+const READ_BYTES: u64 = 1 << 20;
+
+/// A directory that holds objects as files.
+pub(crate) struct LocalStore {
+    root: PathBuf,
+    limits: Arc<Limits>,
+    objects: OnceLock<Objects>,
+    ready: OnceCell<()>,
+}
+
+impl fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalStore").field(&self.root).finish()
+    }
+}
+
+impl LocalStore {
+    pub(crate) fn new(root: PathBuf, limits: Limits) -> Self {
+        let read_bytes = limits.read_bytes.min(READ_BYTES);
+        Self {
+            root,
+            limits: Arc::new(Limits {
+                read_bytes,
+                ..limits
+            }),
+            objects: OnceLock::new(),
+            ready: OnceCell::new(),
+        }
+    }
+
+    /// The objects, once there is a directory.
+    fn objects(&self) -> Result<&Objects, PortError> {
+        if let Some(objects) = self.objects.get() {
+            return Ok(objects);
+        }
+        let files = LocalFileSystem::new_with_prefix(&self.root)
+            .map_err(|_| self.missing())?
+            .with_fsync(true);
+        let objects = Objects::new(Arc::new(files), None, Arc::clone(&self.limits));
+        Ok(self.objects.get_or_init(|| objects))
+    }
+
+    fn missing(&self) -> PortError {
+        PortError::new(
+            ErrorKind::NotFound,
+            format!("directory {} does not exist", self.root.display()),
+        )
+        .with_hint("create it, or check that its disk is mounted")
+    }
+
+    /// Makes the root once, and clears what dead runs left behind.
+    async fn prepare(&self) -> Result<&Objects, PortError> {
+        let prepare = || async {
+            let root = self.root.clone();
+            blocking(move || {
+                // One level only: a missing parent is a disk that is not mounted.
+                make_private_dir(&root)?;
+                sweep::remove_stale(&root, sweep::STALE);
+                Ok(())
+            })
+            .await
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => self.missing(),
+                _ => local_error("create directory", &self.root, e),
+            })
+        };
+        self.ready.get_or_try_init(prepare).await?;
+        self.objects()
+    }
+
+    /// Makes the folders of a key.
+    async fn make_folders(&self, key: &StoreKey) -> Result<(), PortError> {
+        let (root, file) = (self.root.clone(), self.file(key));
+        let made = blocking(move || {
+            let folders: Vec<_> = file
+                .ancestors()
+                .skip(1)
+                .take_while(|dir| *dir != root)
+                .collect();
+            folders.into_iter().rev().try_for_each(make_private_dir)
+        });
+        made.await
+            .map_err(|e| local_error("create folder of", &self.file(key), e))
+    }
+
+    /// Closes a finished file to others and makes that last.
+    async fn close_to_others(&self, key: &StoreKey) -> Result<(), PortError> {
+        let file = self.file(key);
+        let closed = blocking(move || fs::set_permissions(file, fs::Permissions::from_mode(0o600)));
+        closed
+            .await
+            .map_err(|e| local_error("set mode of", &self.file(key), e))
+    }
+
+    fn file(&self, key: &StoreKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Removes the folders of `key` that are empty.
+    async fn remove_empty_folders(&self, key: &StoreKey) {
+        let (root, file) = (self.root.clone(), self.file(key));
+        let removed = blocking(move || {
+            let folders = file.ancestors().skip(1).take_while(|dir| *dir != root);
+            // The first that is not empty ends it.
+            for folder in folders {
+                fs::remove_dir(folder)?;
+            }
+            Ok(())
+        });
+        let _ = removed.await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+/// Makes one directory for the owner alone, whatever the umask, and makes it last.
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(_) if dir.is_dir() => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Err(e) => return Err(e),
+    }
+    match dir.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn local_error(operation: &str, path: &Path, error: io::Error) -> PortError {
+    let wrapped = object_store::Error::Generic {
+        store: "local",
+        source: Box::new(error),
+    };
+    crate::error::port_error(operation, path.display(), &wrapped)
+}
+
+/// Bytes that this user can still write below `path`, which must exist.
+///
+/// # Errors
+/// `NotFound` or `PermissionDenied` when the file system cannot be asked.
+pub fn free_bytes(path: &Path) -> Result<u64, PortError> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|e| local_error("ask for free space of", path, e.into()))?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    fn describe(&self) -> String {
+        match url::Url::from_file_path(&self.root) {
+            Ok(url) => url.to_string(),
+            Err(()) => self.root.display().to_string(),
+        }
+    }
+
+    fn capacity(&self, _options: &PutOptions) -> u64 {
+        u64::MAX
+    }
+
+    async fn put(
+        &self,
+        key: &StoreKey,
+        body: BodyStream,
+        options: &PutOptions,
+        cancel: &CancellationToken,
+    ) -> Result<u64, StoreError> {
+        let objects = self.prepare().await?;
+        self.make_folders(key).await?;
+        let written = objects.put(key, body, options, cancel).await;
+        match written {
+            Ok(_) => self.close_to_others(key).await?,
+            Err(_) => self.remove_empty_folders(key).await,
+        }
+        written
+    }
+
+    async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
+        let objects = self.prepare().await?;
+        self.make_folders(key).await?;
+        objects.create(key, content).await?;
+        self.close_to_others(key).await
+    }
+
+    async fn read(
+        &self,
+        key: &StoreKey,
+        range: Option<Range<u64>>,
+    ) -> Result<BodyStream, StoreError> {
+        self.objects()?.read(key, range).await
+    }
+
+    async fn head(&self, key: &StoreKey) -> Result<ObjectMeta, StoreError> {
+        self.objects()?.head(key).await
+    }
+
+    fn list(
+        &self,
+        prefix: Option<&StoreKey>,
+        depth: Depth,
+    ) -> BoxStream<'_, Result<Entry, StoreError>> {
+        let root = self.root.clone();
+        match depth {
+            Depth::Recursive => listing::recursive(root, prefix.cloned()),
+            Depth::Children => listing::children(root, prefix.cloned()),
+        }
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let Ok(objects) = self.objects() else {
+            return Ok(());
+        };
+        objects.delete(key).await?;
+        let folder = self.file(key).parent().map(Path::to_path_buf);
+        // `object_store` syncs no deletion, and one that comes back would be found damaged.
+        let synced = blocking(move || folder.map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all()));
+        let _ = synced.await;
+        self.remove_empty_folders(key).await;
+        Ok(())
+    }
+}

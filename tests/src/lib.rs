@@ -1,0 +1,40 @@
+//! Fixtures for the end-to-end tests: real servers that live as long as a test needs them.
+//!
+//! The servers themselves come from `scripts/test-servers`, which prints where they are; those
+//! lines are the environment that this crate reads (`PGB_TEST_PG14` … `PGB_TEST_PG18`,
+//! `PGB_TEST_WEED`, `PGB_TEST_MINIO`). A test that needs one says
+//! `#[ignore = "needs servers: run ./scripts/test"]`, so that a plain `cargo test` reports it as
+//! ignored and never as passed; `scripts/test` runs the ignored ones too, and there a server that
+//! is missing fails the test. Tests that need `MinIO` have `minio` in their name, because it is
+//! the one server that a machine without Go cannot have.
+//!
+//! Nothing outlives the test process: a fixture stops its server when dropped, and the kernel
+//! stops it when the process dies first.
+//!
+//! ```no_run
+//! use backup_e2e::{pg, sample};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let cluster = pg::Cluster::shared(18)?;
+//! let database = cluster.fresh_db("shop")?;
+//! cluster.psql(&database, &sample::everything_sql(18))?;
+//! let before = cluster.contents(&database)?;
+//! // … back up, restore into `restored` …
+//! # let restored = database.clone();
+//! assert_eq!(before, cluster.contents(&restored)?);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod fault;
+pub mod pg;
+pub mod s3;
+pub mod sample;
+
+mod binaries;
+mod child;
+mod ports;
+mod scratch;
+mod servers;
+
+pub use binaries::binary;
