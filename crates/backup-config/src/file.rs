@@ -47,7 +47,7 @@ pub struct DefaultsConfig {
 impl Default for DefaultsConfig {
     fn default() -> Self {
         Self {
-            compression: "zstd:3".to_owned(),
+            compression: "zstd:2".to_owned(),
             jobs: 4,
             timeout: Duration::from_hours(6),
             stall_timeout: Duration::from_mins(30),

@@ -198,7 +198,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.defaults.jobs, 7);
         assert_eq!(config.defaults.timeout, Duration::from_mins(90));
-        assert_eq!(config.defaults.compression, "zstd:3");
+        assert_eq!(config.defaults.compression, "zstd:2");
     }
 
     #[test]
