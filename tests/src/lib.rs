@@ -26,10 +26,14 @@
 //! # }
 //! ```
 
+pub mod cli;
+pub mod fake_tools;
 pub mod fault;
 pub mod pg;
 pub mod s3;
 pub mod sample;
+pub mod scene;
+pub mod vault;
 
 mod binaries;
 mod child;

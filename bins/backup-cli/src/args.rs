@@ -152,7 +152,7 @@ pub(crate) struct BackupArgs {
     /// Write without encryption
     #[arg(long, conflicts_with = "recipient")]
     no_encryption: bool,
-    /// Compression: zstd:LEVEL, gzip:LEVEL, none [default: zstd:3]
+    /// Compression: zstd:LEVEL, gzip:LEVEL, none [default: zstd:2]
     #[arg(short = 'Z', long, value_name = "METHOD")]
     compress: Option<String>,
     /// Parts at the same time [default: 4]

@@ -52,7 +52,11 @@ fn of_engine(error: &Error) -> u8 {
         (Error::Store { .. }, ErrorKind::Refused) => REFUSED,
         (Error::Store { .. }, _) => STORE,
         (Error::Key { .. }, _) => KEY,
+        // A tool that wrote nonsense: nothing that was stored or restored is in doubt.
+        (Error::Dump { .. }, ErrorKind::Corrupt) => FAILED,
         (_, ErrorKind::Corrupt) => INTEGRITY,
+        // The server did not answer; a part in which nothing moves is an error of its own.
+        (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Timeout) => DATABASE,
         (_, ErrorKind::NotFound) if matches!(error, Error::NotFound { .. }) => NOT_FOUND,
         (_, ErrorKind::InvalidInput) => USAGE,
         (_, ErrorKind::ToolMissing) => PREFLIGHT,

@@ -122,6 +122,14 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// So many of something: `1 source`, `2 sources`.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{} {what}s", count(number as u64)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,7 +83,8 @@ pub enum Depth {
 pub enum Entry {
     /// An object.
     Object(ObjectMeta),
-    /// Something that has objects below it; no trailing slash.
+    /// Something that has objects below it; no trailing slash. Some stores go on showing one
+    /// for a while after its last object was deleted.
     Prefix(StoreKey),
 }
 

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{ConnectionConfig, ToolLocator};
 
+pub use planner::PartSizes;
+
 /// What to leave out, in `pg_dump`'s own patterns. Empty means the whole database.
 ///
 /// <https://www.postgresql.org/docs/current/app-psql.html#APP-PSQL-PATTERNS>
@@ -58,6 +60,8 @@ pub struct PgDumperConfig {
     pub lock_wait_timeout: Duration,
     /// Whether roles and tablespaces of the server are a part of the backup.
     pub include_globals: bool,
+    /// From which size on tables are treated apart.
+    pub part_sizes: PartSizes,
 }
 
 impl PgDumperConfig {
@@ -73,8 +77,9 @@ impl PgDumperConfig {
             database: database.into(),
             tools,
             filter: DumpFilter::default(),
-            lock_wait_timeout: Duration::from_secs(60),
+            lock_wait_timeout: Duration::from_mins(1),
             include_globals: true,
+            part_sizes: PartSizes::default(),
         }
     }
 }

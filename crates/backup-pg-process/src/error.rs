@@ -71,6 +71,13 @@ pub enum Error {
         /// The login.
         user: String,
     },
+    /// Tables come and go faster than they can be locked.
+    #[error("tables are dropped while the dump begins")]
+    TablesChange {
+        /// The driver's words.
+        #[source]
+        source: sqlx::Error,
+    },
     /// A lock was not granted in time.
     #[error("{table} is locked: waited {} s for {blockers}", after.as_secs())]
     LockTimeout {
@@ -183,7 +190,7 @@ impl Error {
             Self::Connect { source, .. } | Self::Query { source, .. } => kind_of(source),
             Self::ConnectTimeout { .. } => ErrorKind::Timeout,
             Self::HiddenRows { .. } => ErrorKind::PermissionDenied,
-            Self::LockTimeout { .. } => ErrorKind::Conflict,
+            Self::LockTimeout { .. } | Self::TablesChange { .. } => ErrorKind::Conflict,
             Self::ToolMissing { .. } => ErrorKind::ToolMissing,
             Self::SpawnTool { .. } | Self::ToolIo { .. } | Self::ToolMisbehaved { .. } => {
                 ErrorKind::ToolFailed
@@ -235,7 +242,9 @@ impl Error {
             | Self::ReadPassFile { source, .. }
             | Self::SpawnTool { source, .. }
             | Self::ToolIo { source, .. } => Some(source.into()),
-            Self::Connect { source, .. } | Self::Query { source, .. } => Some(cause(source)),
+            Self::Connect { source, .. }
+            | Self::Query { source, .. }
+            | Self::TablesChange { source } => Some(cause(source)),
             Self::SnapshotLost { source, .. } => source.map(cause),
             Self::Corrupt { source, .. } => source,
             _ => None,

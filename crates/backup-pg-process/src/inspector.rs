@@ -37,8 +37,12 @@ impl Inspector for PgInspector {
 
     fn rows(&self, table: &TableName, format: RowFormat, body: BodyStream) -> BodyStream {
         let extractor = RowExtractor::new(bytes_of(&table.schema), bytes_of(&table.name));
-        let csv = (format == RowFormat::Csv).then_some(None);
-        rows(body, Extraction { extractor, csv })
+        let form = match format {
+            RowFormat::Copy => RowForm::Copy,
+            RowFormat::Csv => RowForm::CsvBegin { header: true },
+            RowFormat::CsvRows => RowForm::CsvBegin { header: false },
+        };
+        rows(body, Extraction { extractor, form })
     }
 }
 
@@ -313,8 +317,16 @@ pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
 /// Takes one table's rows out of an archive, as they are or as CSV.
 struct Extraction {
     extractor: RowExtractor,
-    /// `Some` for CSV; the converter is made when the columns are known.
-    csv: Option<Option<CsvConverter>>,
+    form: RowForm,
+}
+
+enum RowForm {
+    Copy,
+    /// CSV before the columns are known.
+    CsvBegin {
+        header: bool,
+    },
+    Csv(CsvConverter),
 }
 
 impl Extraction {
@@ -324,20 +336,18 @@ impl Extraction {
             .extractor
             .push(bytes, |rows| copied.extend_from_slice(rows));
         pushed.map_err(row_error)?;
-        let Some(csv) = &mut self.csv else {
-            return Ok(copied);
-        };
-        let mut out = Vec::with_capacity(copied.len());
-        if csv.is_none()
-            && let Some(entry) = self.extractor.entry()
-        {
+        let mut out = Vec::new();
+        if let (RowForm::CsvBegin { header }, Some(entry)) = (&self.form, self.extractor.entry()) {
             let columns: Vec<DumpText> = entry.copy_columns().unwrap_or_default();
             let converter = CsvConverter::new(columns.len());
-            converter.header(&columns, &mut out);
-            *csv = Some(converter);
+            if *header {
+                converter.header(&columns, &mut out);
+            }
+            self.form = RowForm::Csv(converter);
         }
-        if let Some(converter) = csv {
-            converter.push(&copied, &mut out);
+        match &mut self.form {
+            RowForm::Csv(converter) => converter.push(&copied, &mut out),
+            RowForm::Copy | RowForm::CsvBegin { .. } => out = copied,
         }
         Ok(out)
     }
@@ -345,7 +355,7 @@ impl Extraction {
     fn finish(self) -> Result<Vec<u8>, Error> {
         self.extractor.finish().map_err(row_error)?;
         let mut out = Vec::new();
-        if let Some(Some(converter)) = self.csv {
+        if let RowForm::Csv(converter) = self.form {
             converter.finish(&mut out);
         }
         Ok(out)

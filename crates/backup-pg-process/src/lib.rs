@@ -33,7 +33,7 @@ pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
     SnapshotDetails,
 };
-pub use dumper::{DumpFilter, PgDumper, PgDumperConfig};
+pub use dumper::{DumpFilter, PartSizes, PgDumper, PgDumperConfig};
 pub use error::Error;
 pub use ident::{conninfo_value, exact_pattern, quote_ident, quote_literal};
 pub use inspector::PgInspector;

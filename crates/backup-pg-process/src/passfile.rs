@@ -144,7 +144,10 @@ mod tests {
     #[case("", None)]
     fn finds_as_libpq_does(#[case] content: &str, #[case] expected: Option<&str>) {
         let found = find_password(content, WANTED);
-        assert_eq!(found.as_ref().map(|p| p.expose_secret()), expected);
+        assert_eq!(
+            found.as_ref().map(secrecy::ExposeSecret::expose_secret),
+            expected
+        );
     }
 
     #[rstest]

@@ -16,7 +16,6 @@ mod target;
 mod toc_list;
 mod workspace;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,10 +31,11 @@ use tokio_util::sync::CancellationToken;
 pub use error::{RestoreError, Words};
 
 use crate::{ConnectionConfig, DatabaseDetails, Error, ToolLocator, Tools};
+use complaints::Names;
 use load::{Loader, data_parts};
 use pg_restore::PgRestore;
 use target::{Server, Target};
-use toc_list::{LoadPlan, Omit, describe};
+use toc_list::{LoadPlan, Omit};
 use workspace::Workspace;
 
 /// How to restore into one server.
@@ -196,15 +196,13 @@ impl PgRestorer {
             ("synchronous_commit", "off"),
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
+            // Checking a foreign key looks expensive enough to compile, and runs once.
+            ("jit", "off"),
         ];
         let database = &request.target_database;
         let env = self.config.connection.tool_env(database, &settings)?;
-        let names = archive
-            .entries
-            .iter()
-            .map(|entry| (entry.dump_id, describe(entry)));
         let mut pg_restore = PgRestore::new(tools.pg_restore.clone(), env, database)
-            .with_names(names.collect::<HashMap<_, _>>());
+            .with_names(Names::of(&archive.entries));
         if request.ownership == Ownership::Login {
             pg_restore = pg_restore.with_option("--no-owner").with_option("--no-acl");
         }

@@ -35,10 +35,12 @@ pub struct ToolLocator {
     pub search_path: Vec<PathBuf>,
     /// Whether to look where distributions put the programs.
     pub system_dirs: bool,
-    known: Arc<Mutex<BTreeMap<PathBuf, (Stamp, Option<ToolVersion>)>>>,
+    known: Arc<Mutex<KnownVersions>>,
 }
 
+/// What tells one file from its replacement: time and length.
 type Stamp = (Option<SystemTime>, u64);
+type KnownVersions = BTreeMap<PathBuf, (Stamp, Option<ToolVersion>)>;
 
 impl Default for ToolLocator {
     /// Looks only where distributions put the programs.
@@ -218,7 +220,7 @@ impl ToolLocator {
         Ok(version)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, (Stamp, Option<ToolVersion>)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownVersions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,8 @@
 //! What the supervisor makes of programs that misbehave. The programs are shell scripts.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes helpers of tests for no tests"
+)]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -62,7 +62,9 @@ impl Default for Limits {
             read_timeout: secs(60),
             request_timeout: secs(300),
             retry_timeout: secs(280),
-            max_retries: 8,
+            // The waits are random: ten of them can be over in three seconds, twenty last about
+            // two minutes.
+            max_retries: 20,
             first_backoff: Duration::from_millis(100),
             complete_timeout: secs(300),
             abort_timeout: secs(30),
@@ -74,7 +76,7 @@ impl Limits {
     /// The size of every part but the last (some servers refuse unequal ones), such that nine
     /// tenths of the allowed parts hold a quarter more than expected.
     pub(crate) fn part_size(&self, expected: Option<u64>) -> u64 {
-        let parts = (self.max_parts * 9 / 10).max(1);
+        let parts = (self.max_parts.saturating_mul(9) / 10).max(1);
         let expected = u128::from(expected.unwrap_or(0)) * 5 / 4;
         let needed = u64::try_from(expected.div_ceil(u128::from(parts))).unwrap_or(u64::MAX);
         // Whole MiB: a part is then a multiple of everything that buffers.
@@ -126,6 +128,11 @@ mod tests {
             );
         }
         assert_eq!(limits.capacity(Some(u64::MAX)), 32 * MIB * 10_000);
+        let unlimited = Limits {
+            max_parts: u64::MAX,
+            ..limits
+        };
+        assert_eq!(unlimited.part_size(Some(u64::MAX)), 8 * MIB);
         let wide = Limits {
             max_part_bytes: 5 * GIB,
             ..limits

@@ -30,8 +30,8 @@ use crate::objects::Objects;
 mod listing;
 mod sweep;
 
-/// A file is read in pieces of this size.
-const READ_BYTES: u64 = 1 << 20;
+/// A file is read and written in pieces of this size; larger ones gain nothing.
+const PIECE: u64 = 1 << 20;
 
 /// A directory that holds objects as files.
 pub(crate) struct LocalStore {
@@ -49,13 +49,20 @@ impl fmt::Debug for LocalStore {
 
 impl LocalStore {
     pub(crate) fn new(root: PathBuf, limits: Limits) -> Self {
-        let read_bytes = limits.read_bytes.min(READ_BYTES);
+        let part_bytes = limits.part_bytes.min(PIECE);
+        let limits = Limits {
+            part_bytes,
+            max_part_bytes: part_bytes,
+            // A file has no parts, so there is no limit to their number.
+            max_parts: u64::MAX,
+            // One is being written, one waits.
+            parts_in_flight: 2,
+            read_bytes: limits.read_bytes.min(PIECE),
+            ..limits
+        };
         Self {
             root,
-            limits: Arc::new(Limits {
-                read_bytes,
-                ..limits
-            }),
+            limits: Arc::new(limits),
             objects: OnceLock::new(),
             ready: OnceCell::new(),
         }

@@ -123,6 +123,7 @@ fn connect(config: &S3Config, limits: &Limits) -> Result<AmazonS3, PortError> {
             retry_timeout: limits.retry_timeout,
             backoff: BackoffConfig {
                 init_backoff: limits.first_backoff,
+                base: 3.0,
                 ..BackoffConfig::default()
             },
         });

@@ -161,6 +161,22 @@ async fn measure() {
         }
         report(&format!("{name} read"), mib, begun, cpu);
         store.delete(&key("big")).await.unwrap();
+        let (begun, cpu) = (Instant::now(), cpu_seconds());
+        let puts = (0..4).map(|n| {
+            let store = Arc::clone(&store);
+            let options = options.clone();
+            tokio::spawn(async move {
+                let body = bodies::generated((mib << 20) / 4, n);
+                let cancel = CancellationToken::new();
+                store
+                    .put(&key(&format!("big{n}")), body, &options, &cancel)
+                    .await
+            })
+        });
+        for put in futures::future::join_all(puts).await {
+            put.unwrap().unwrap();
+        }
+        report(&format!("{name} four puts"), mib, begun, cpu);
     }
 }
 

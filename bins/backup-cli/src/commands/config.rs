@@ -30,10 +30,10 @@ fn check(context: &Context) -> Outcome {
         }));
     } else {
         render::line(&format!(
-            "ok: {} sources, {} servers, {} destinations",
-            config.source.len(),
-            config.server.len(),
-            config.destination.len()
+            "ok: {}, {}, {}",
+            render::counted(config.source.len(), "source"),
+            render::counted(config.server.len(), "server"),
+            render::counted(config.destination.len(), "destination"),
         ));
     }
     Ok(exit_code::DONE)

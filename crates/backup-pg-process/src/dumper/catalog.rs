@@ -19,17 +19,23 @@ pub(super) struct Table {
     pub(super) name: Vec<u8>,
     /// Both as SQL; absent where they are no text in any encoding.
     pub(super) sql_name: Option<String>,
-    /// Has rows of its own.
-    pub(super) is_plain: bool,
-    /// Can be read in ranges of blocks.
-    pub(super) is_heap: bool,
-    /// `pg_dump` loads it through the head of its partitions, which we do not imitate.
-    pub(super) is_hash_partition: bool,
+    pub(super) form: TableForm,
     /// A policy would hide rows from this login.
     pub(super) hides_rows: bool,
     /// Bytes of the rows themselves, and with their long values. 0 until measured.
     pub(super) heap_bytes: u64,
     pub(super) bytes: u64,
+}
+
+/// How a table's rows can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TableForm {
+    /// It has none: it is the head of a partitioned table.
+    Head,
+    /// By `pg_dump` only: it is no heap, or `pg_dump` loads it through the head of its partitions.
+    Whole,
+    /// In ranges of blocks too.
+    Blocks,
 }
 
 impl Table {
@@ -107,11 +113,12 @@ SELECT c.oid::int8 AS oid,
        convert_to(n.nspname, getdatabaseencoding()) AS schema,
        convert_to(c.relname, getdatabaseencoding()) AS name,
        textsend(format('%I.%I', n.nspname, c.relname)) AS sql_name,
-       c.relkind = 'r' AS is_plain,
-       c.relkind = 'r' AND a.amname = 'heap' AS is_heap,
-       EXISTS (SELECT FROM pg_partition_ancestors(c.oid) p
-               JOIN pg_partitioned_table t ON t.partrelid = p.relid
-               WHERE t.partstrat = 'h') AS is_hash_partition,
+       CASE WHEN c.relkind = 'p' THEN 'head'
+            WHEN a.amname = 'heap'
+             AND NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) p
+                             JOIN pg_partitioned_table t ON t.partrelid = p.relid
+                             WHERE t.partstrat = 'h') THEN 'blocks'
+            ELSE 'whole' END AS form,
        row_security_active(c.oid) AS hides_rows
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -138,9 +145,11 @@ fn table(row: &sqlx::postgres::PgRow) -> Result<Table, sqlx::Error> {
         schema: row.try_get("schema")?,
         name: row.try_get("name")?,
         sql_name: String::from_utf8(sql_name).ok(),
-        is_plain: row.try_get("is_plain")?,
-        is_heap: row.try_get::<Option<bool>, _>("is_heap")?.unwrap_or(false),
-        is_hash_partition: row.try_get("is_hash_partition")?,
+        form: match row.try_get("form")? {
+            "head" => TableForm::Head,
+            "blocks" => TableForm::Blocks,
+            _ => TableForm::Whole,
+        },
         hides_rows: row.try_get("hides_rows")?,
         heap_bytes: 0,
         bytes: 0,
@@ -245,9 +254,6 @@ SELECT jsonb_build_object(
                  ELSE pg_current_wal_lsn() END,
      'txid_snapshot', pg_current_snapshot()::text,
      'in_recovery', pg_is_in_recovery()),
-  'system_identifier', CASE
-     WHEN has_function_privilege('pg_control_system()', 'execute')
-     THEN (SELECT system_identifier::text FROM pg_control_system()) END,
   'foreign_tables', (SELECT count(*) FROM pg_foreign_table),
   'subscriptions', (SELECT count(subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
@@ -269,7 +275,6 @@ struct Answer {
     large_objects: u64,
     lc_monetary: String,
     snapshot: SnapshotDetails,
-    system_identifier: Option<String>,
     foreign_tables: u64,
     subscriptions: u64,
     is_superuser: bool,
@@ -312,11 +317,32 @@ pub(super) async fn details(
     })?;
     let warnings = warnings(&answer);
     let reads_passwords = answer.reads_passwords;
+    let mut details = into_details(answer, version_num);
+    details.system_identifier = system_identifier(connection).await?;
     Ok(Found {
-        details: into_details(answer, version_num),
+        details,
         warnings,
         reads_passwords,
     })
+}
+
+/// Which cluster it is, if the login may know. A query of its own: the right to call a function is
+/// checked even where the call is in a branch that is not taken.
+async fn system_identifier(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    let failed = || Error::query("ask which cluster this is");
+    let may_ask: bool = sqlx::query_scalar(
+        "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'execute')",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed())?;
+    if !may_ask {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
+        .fetch_optional(connection)
+        .await
+        .map_err(failed())
 }
 
 fn warnings(answer: &Answer) -> Vec<String> {
@@ -373,6 +399,6 @@ fn into_details(answer: Answer, version_num: u32) -> DatabaseDetails {
         large_objects: answer.large_objects,
         lc_monetary: answer.lc_monetary,
         snapshot: answer.snapshot,
-        system_identifier: answer.system_identifier,
+        system_identifier: None,
     }
 }

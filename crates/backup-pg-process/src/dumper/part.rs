@@ -185,7 +185,7 @@ mod tests {
             env: ToolEnv::default(),
             database: "dbname=other".to_owned(),
             snapshot: "00000003-0000001B-1".to_owned(),
-            lock_wait: Duration::from_secs(60),
+            lock_wait: Duration::from_mins(1),
             filter: DumpFilter::default(),
         }
     }

@@ -1,16 +1,32 @@
 //! Which tables share a part: a pure function of their sizes.
 
-/// Tables below this are not worth a program of their own.
-const MIN_APART: u64 = 64 << 20;
 /// At most so many parts beside `data-rest`; each costs a `pg_dump` that reads all catalogs.
 const MAX_APART: usize = 64;
-/// A table below this is not worth splitting.
-const MIN_SPLIT: u64 = 256 << 20;
-/// The least that a range may have.
-const MIN_RANGE: u64 = 128 << 20;
 /// At most so many tables leave the tail: each is an argument for two programs, and a search through
 /// the catalog in both.
 const MAX_GROUPED: usize = 1000;
+
+/// From which size on a table is treated apart. The defaults suit; tests use smaller ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartSizes {
+    /// A table below this is not worth a program of its own.
+    pub apart: u64,
+    /// A table below this is not worth splitting.
+    pub split: u64,
+    /// The least that a range of a split table has.
+    pub range: u64,
+}
+
+impl Default for PartSizes {
+    /// 64, 256 and 128 MiB.
+    fn default() -> Self {
+        Self {
+            apart: 64 << 20,
+            split: 256 << 20,
+            range: 128 << 20,
+        }
+    }
+}
 
 /// What the planner knows of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +73,12 @@ pub(super) struct PlannedData {
 /// Parts of data for `jobs` readers, largest first.
 ///
 /// `other_bytes` is what only the rest can hold, such as large objects.
-pub(super) fn plan(tables: &[TableSize], other_bytes: u64, jobs: usize) -> Vec<PlannedData> {
+pub(super) fn plan(
+    tables: &[TableSize],
+    other_bytes: u64,
+    jobs: usize,
+    least: PartSizes,
+) -> Vec<PlannedData> {
     let jobs = u64::try_from(jobs.max(1)).unwrap_or(1);
     let total = tables.iter().map(|table| table.bytes).sum::<u64>() + other_bytes;
     let mut by_size: Vec<usize> = (0..tables.len())
@@ -65,7 +86,7 @@ pub(super) fn plan(tables: &[TableSize], other_bytes: u64, jobs: usize) -> Vec<P
         .collect();
     by_size.sort_by_key(|&index| (std::cmp::Reverse(tables[index].bytes), index));
 
-    let threshold = (total / (8 * jobs)).max(MIN_APART);
+    let threshold = (total / (8 * jobs)).max(least.apart);
     let large = by_size
         .iter()
         .take(MAX_APART)
@@ -77,8 +98,8 @@ pub(super) fn plan(tables: &[TableSize], other_bytes: u64, jobs: usize) -> Vec<P
     for &index in large {
         rest -= tables[index].bytes;
         let share = total / jobs;
-        if jobs > 1 && tables[index].can_be_split && tables[index].bytes > share.max(MIN_SPLIT) {
-            parts.extend(split(index, &tables[index], jobs));
+        if jobs > 1 && tables[index].can_be_split && tables[index].bytes > share.max(least.split) {
+            parts.extend(split(index, &tables[index], jobs, least.range));
         } else {
             parts.push(PlannedData {
                 part: DataPart::Tables(vec![index]),
@@ -87,7 +108,7 @@ pub(super) fn plan(tables: &[TableSize], other_bytes: u64, jobs: usize) -> Vec<P
         }
     }
     let sizes = tail.iter().map(|&index| (index, tables[index].bytes));
-    let groups = group(sizes, rest, total, jobs);
+    let groups = group(sizes, rest, Share { total, jobs }, least.apart);
     rest -= groups.iter().map(|group| group.bytes).sum::<u64>();
     parts.extend(groups);
     parts.push(PlannedData {
@@ -99,9 +120,14 @@ pub(super) fn plan(tables: &[TableSize], other_bytes: u64, jobs: usize) -> Vec<P
 }
 
 /// Two ranges a reader, so that one slow range does not hold up the end.
-fn split(index: usize, table: &TableSize, jobs: u64) -> impl Iterator<Item = PlannedData> {
+fn split(
+    index: usize,
+    table: &TableSize,
+    jobs: u64,
+    least: u64,
+) -> impl Iterator<Item = PlannedData> {
     let (blocks, bytes) = (table.blocks, table.bytes);
-    let pieces = (bytes / MIN_RANGE).clamp(2, 2 * jobs);
+    let pieces = (bytes / least.max(1)).clamp(2, 2 * jobs);
     (0..pieces).map(move |piece| PlannedData {
         part: DataPart::Range(BlockRange {
             table: index,
@@ -112,17 +138,24 @@ fn split(index: usize, table: &TableSize, jobs: u64) -> impl Iterator<Item = Pla
     })
 }
 
+/// What there is to do, and how many share it.
+#[derive(Clone, Copy)]
+struct Share {
+    total: u64,
+    jobs: u64,
+}
+
 /// A long tail of middling tables would make the rest the part that everybody waits for: as many
 /// of them as make it small enough go into a few parts of their own.
 fn group(
     tail: impl Iterator<Item = (usize, u64)>,
     mut rest: u64,
-    total: u64,
-    jobs: u64,
+    Share { total, jobs }: Share,
+    least: u64,
 ) -> Vec<PlannedData> {
-    let wanted = (total / (4 * jobs)).max(MIN_APART);
+    let wanted = (total / (4 * jobs)).max(least);
     let tail: Vec<(usize, u64)> = tail.take(MAX_GROUPED).collect();
-    if jobs == 1 || tail.iter().map(|(_, bytes)| bytes).sum::<u64>() < MIN_APART {
+    if jobs == 1 || tail.iter().map(|(_, bytes)| bytes).sum::<u64>() < least {
         return Vec::new();
     }
     let mut groups: Vec<(Vec<usize>, u64)> = Vec::new();
@@ -203,13 +236,16 @@ mod tests {
         #[case] expected: &str,
     ) {
         let tables: Vec<TableSize> = sizes.iter().map(|&size| table(size)).collect();
-        assert_eq!(shape(&plan(&tables, other * MB, jobs)), expected);
+        assert_eq!(
+            shape(&plan(&tables, other * MB, jobs, PartSizes::default())),
+            expected
+        );
     }
 
     #[test]
     fn a_long_tail_is_shared_out() {
         let tables = vec![table(1); 4000];
-        let parts = plan(&tables, 0, 2);
+        let parts = plan(&tables, 0, 2, PartSizes::default());
         assert!(parts.len() > 2, "{}", shape(&parts));
         let rest = parts
             .iter()
@@ -223,7 +259,10 @@ mod tests {
         let mut tables = [table(1000), table(900)];
         tables[0].can_be_split = false;
         tables[1].can_be_apart = false;
-        assert_eq!(shape(&plan(&tables, 0, 4)), "table0:1000 rest:900");
+        assert_eq!(
+            shape(&plan(&tables, 0, 4, PartSizes::default())),
+            "table0:1000 rest:900"
+        );
     }
 
     #[rstest]
@@ -232,7 +271,7 @@ mod tests {
     #[case(&[1, 1000, 1, 1000, 1, 1000], 8)]
     fn every_table_and_block_is_planned_once(#[case] sizes: &[u64], #[case] jobs: usize) {
         let tables: Vec<TableSize> = sizes.iter().map(|&size| table(size)).collect();
-        let parts = plan(&tables, 0, jobs);
+        let parts = plan(&tables, 0, jobs, PartSizes::default());
         let mut whole = vec![0; tables.len()];
         let mut ranges: Vec<Vec<BlockRange>> = vec![Vec::new(); tables.len()];
         for planned in &parts {

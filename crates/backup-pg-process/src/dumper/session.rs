@@ -11,7 +11,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{self, Found, Table};
+use super::catalog::{self, Found, Table, TableForm};
 use super::part::{Content, Names, PgDump};
 use super::planner::{self, BlockRange, DataPart, TableSize};
 use super::range::{RangeSource, RangeTable};
@@ -76,9 +76,12 @@ impl PgDumpSession {
             match opened {
                 // A table went away between listing and locking it.
                 Err(Error::Query { source, .. })
-                    if !tries.is_empty() && sqlstate(&source).as_deref() == Some("42P01") =>
+                    if sqlstate(&source).as_deref() == Some("42P01") =>
                 {
-                    tracing::debug!("a table was dropped while the dump began, trying again");
+                    tracing::debug!("a table was dropped while the dump began");
+                    if tries.is_empty() {
+                        return Err(Error::TablesChange { source });
+                    }
                 }
                 other => return other,
             }
@@ -211,7 +214,7 @@ fn refuse_hidden_rows(config: &PgDumperConfig, tables: &[Table]) -> Result<(), E
     const NAMED: usize = 5;
     let hidden: Vec<String> = tables
         .iter()
-        .filter(|table| table.is_plain && table.hides_rows)
+        .filter(|table| table.form != TableForm::Head && table.hides_rows)
         .map(|table| table_name(&table.schema, &table.name).to_string())
         .collect();
     if hidden.is_empty() || !config.filter.is_empty() {
@@ -342,9 +345,13 @@ fn plan_filtered(config: &PgDumperConfig, taken: &Taken) -> Result<Plan, Error> 
 async fn plan_whole(config: &PgDumperConfig, opened: &Opened, jobs: usize) -> Result<Plan, Error> {
     let taken = &opened.taken;
     let encoding = &opened.found.details.encoding;
-    let tables: Vec<&Table> = taken.tables.iter().filter(|table| table.is_plain).collect();
+    let tables: Vec<&Table> = taken
+        .tables
+        .iter()
+        .filter(|table| table.form != TableForm::Head)
+        .collect();
     let sizes: Vec<TableSize> = tables.iter().map(|table| size(table, encoding)).collect();
-    let planned = planner::plan(&sizes, taken.large_object_bytes, jobs);
+    let planned = planner::plan(&sizes, taken.large_object_bytes, jobs, config.part_sizes);
     let names = |index: usize| -> Names {
         tables[index]
             .plain_names(encoding)
@@ -404,7 +411,7 @@ fn size(table: &Table, encoding: &str) -> TableSize {
         bytes: table.bytes,
         blocks: table.heap_bytes / BLOCK,
         can_be_apart,
-        can_be_split: can_be_apart && table.is_heap && !table.is_hash_partition,
+        can_be_split: can_be_apart && table.form == TableForm::Blocks,
     }
 }
 

@@ -3,14 +3,23 @@
 //! `pg_restore` goes on after an error and exits with 1, whether a comment or a table's rows were
 //! lost. Here each error is looked at by itself: a short list of harmless ones becomes warnings,
 //! and everything else, known or not, is a failed restore. With `LC_ALL=C` the texts are fixed.
+//!
+//! Only `pg_restore` 14 and older say which entry they were working on, unless they are told to be
+//! verbose, which would drown the errors of a large archive. All print the statement that failed, so
+//! that is what decides and what the entry is found by.
 
+use std::collections::HashMap;
 use std::fmt;
+
+use backup_pg_archive::TocEntry;
+
+use super::toc_list::describe;
 
 /// One error, as `pg_restore` reported it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Complaint {
-    /// The entry that it was working on.
-    pub(crate) entry: Option<Entry>,
+    /// The entry that it was working on, where `pg_restore` says so.
+    entry: Option<Entry>,
     /// The first line of what went wrong, mostly the server's words.
     pub(crate) message: String,
     /// The lines after it, such as DETAIL and CONTEXT.
@@ -19,13 +28,43 @@ pub(crate) struct Complaint {
     command: Option<String>,
 }
 
+/// How much of a statement goes into a message.
+const COMMAND_CHARS: usize = 200;
+
 /// An entry of the table of contents, as `pg_restore` names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+struct Entry {
     /// Its dump id.
-    pub(crate) dump_id: u32,
+    dump_id: u32,
     /// Kind, name and owner.
-    pub(crate) text: String,
+    text: String,
+}
+
+/// The names of an archive's entries, to be found by what `pg_restore` says.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    by_id: HashMap<u32, String>,
+    by_command: HashMap<String, String>,
+}
+
+impl Names {
+    /// Those of these entries.
+    pub(crate) fn of(entries: &[TocEntry]) -> Self {
+        let mut names = Self::default();
+        for entry in entries {
+            let name = describe(entry);
+            if let Some(definition) = &entry.defn {
+                let command = first_line(&definition.to_str_lossy()).to_owned();
+                names.by_command.insert(command, name.clone());
+            }
+            names.by_id.insert(entry.dump_id, name);
+        }
+        names
+    }
+}
+
+fn first_line(definition: &str) -> &str {
+    definition.trim_start().lines().next().unwrap_or_default()
 }
 
 impl fmt::Display for Complaint {
@@ -38,6 +77,10 @@ impl fmt::Display for Complaint {
         };
         for line in self.details.iter().filter(telling).take(3) {
             write!(f, "; {line}")?;
+        }
+        if let Some(command) = &self.command {
+            let shown: String = command.chars().take(COMMAND_CHARS).collect();
+            write!(f, "; statement: {shown}")?;
         }
         Ok(())
     }
@@ -122,13 +165,9 @@ impl Complaints {
         if self.errors.is_empty() || self.ignored != Some(self.errors.len()) {
             return Verdict::Unclear;
         }
-        let said = |error: &Complaint| match &error.entry {
-            Some(entry) => format!("{}: {error}", entry.text),
-            None => error.to_string(),
-        };
         // pg_restore's own settings are nobody's loss.
-        let told = self.errors.iter().filter(|error| error.entry.is_some());
-        Verdict::Harmless(told.map(said).chain(self.warnings).collect())
+        let told = self.errors.iter().filter(|error| !error.is_about_a_setting());
+        Verdict::Harmless(told.map(ToString::to_string).chain(self.warnings).collect())
     }
 }
 
@@ -146,36 +185,48 @@ impl Entry {
 }
 
 impl Complaint {
+    /// What could not be restored, as far as it can be told.
+    pub(crate) fn entry_name(&self, names: &Names) -> Option<String> {
+        if let Some(name) = self.command.as_deref().and_then(|c| names.by_command.get(c.trim_end())) {
+            return Some(name.clone());
+        }
+        let entry = self.entry.as_ref()?;
+        // Data parts have dump ids of their own, so the kinds have to agree.
+        let kind = |text: &str| text.split(' ').next().map(str::to_owned);
+        let known = names.by_id.get(&entry.dump_id);
+        let known = known.filter(|name| kind(name) == kind(&entry.text));
+        Some(known.unwrap_or(&entry.text).clone())
+    }
+
+    fn server_words(&self) -> Option<&str> {
+        self.message.strip_prefix("could not execute query: ERROR:  ")
+    }
+
+    /// A newer `pg_restore` sets a timeout that an older server does not have.
+    fn is_about_a_setting(&self) -> bool {
+        let unknown = "unrecognized configuration parameter \"transaction_timeout\"";
+        self.server_words() == Some(unknown)
+            && self.command.as_deref() == Some("SET transaction_timeout = 0;")
+    }
+
     /// Whether the restored database lacks nothing because of it.
     fn is_harmless(&self) -> bool {
-        let Some(server) = self
-            .message
-            .strip_prefix("could not execute query: ERROR:  ")
-        else {
+        let (Some(server), Some(command)) = (self.server_words(), self.command.as_deref()) else {
             return false;
         };
-        let Some(entry) = &self.entry else {
-            // A newer pg_restore sets a timeout that an older server does not have.
-            let command = self.command.as_deref().unwrap_or_default();
-            return server
-                .starts_with("unrecognized configuration parameter \"transaction_timeout\"")
-                && command.starts_with("SET transaction_timeout = 0");
-        };
-        let kind = entry.text.as_str();
-        (kind.starts_with("COMMENT EXTENSION ")
-            && server.starts_with("must be owner of extension "))
-            || (kind.starts_with("EXTENSION ")
+        let on_public = ["ALTER SCHEMA public OWNER TO ", "COMMENT ON SCHEMA public IS "]
+            .iter()
+            .any(|start| command.starts_with(start))
+            || ["GRANT ", "REVOKE "].iter().any(|start| command.starts_with(start))
+                && command.contains(" ON SCHEMA public ");
+        self.is_about_a_setting()
+            || (command.starts_with("COMMENT ON EXTENSION ")
+                && server.starts_with("must be owner of extension "))
+            || (command.starts_with("CREATE EXTENSION ")
                 && server.starts_with("extension \"")
                 && server.ends_with("\" already exists"))
-            || (kind.starts_with("SCHEMA public ") && server == "schema \"public\" already exists")
-            || ([
-                "COMMENT SCHEMA public ",
-                "ACL SCHEMA public ",
-                "SCHEMA public ",
-            ]
-            .iter()
-            .any(|start| kind.starts_with(start))
-                && server == "must be owner of schema public")
+            || (command == "CREATE SCHEMA public;" && server == "schema \"public\" already exists")
+            || (on_public && server == "must be owner of schema public")
     }
 }
 
@@ -196,10 +247,9 @@ Command was: ALTER TABLE ONLY public.t
 pg_restore: warning: errors ignored on restore: 1
 ";
 
-    fn harmless(entry: &str, message: &str, command: &str) -> String {
+    fn said(message: &str, command: &str) -> String {
         format!(
-            "pg_restore: from TOC entry {entry}\n\
-             pg_restore: error: could not execute query: ERROR:  {message}\n\
+            "pg_restore: error: could not execute query: ERROR:  {message}\n\
              Command was: {command}\n\n\n"
         )
     }
@@ -214,14 +264,34 @@ pg_restore: warning: errors ignored on restore: 1
         let Verdict::Failed(error) = Complaints::parse(DUPLICATE).verdict() else {
             panic!("not failed");
         };
-        let entry = error.entry.as_ref().unwrap();
-        assert_eq!(entry.dump_id, 3012);
-        assert_eq!(entry.text, "CONSTRAINT t t_pkey postgres");
+        assert_eq!(error.entry_name(&Names::default()).unwrap(), "CONSTRAINT t t_pkey postgres");
         assert_eq!(
             error.to_string(),
             "could not execute query: ERROR:  could not create unique index \"t_pkey\"; \
-             DETAIL:  Key (id)=(1) is duplicated."
+             DETAIL:  Key (id)=(1) is duplicated.; statement: ALTER TABLE ONLY public.t"
         );
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_statement() {
+        let mut index = TocEntry::default();
+        index.dump_id = 7;
+        index.desc = "INDEX".into();
+        index.tag = "t_idx".into();
+        index.namespace = Some("app".into());
+        index.defn = Some("CREATE INDEX t_idx ON app.t USING btree (a);\n".into());
+        let names = Names::of(&[index]);
+        let text = said("out of memory", "CREATE INDEX t_idx ON app.t USING btree (a);");
+        let Verdict::Failed(error) = ended(&text, 1) else {
+            panic!("not failed");
+        };
+        assert_eq!(error.entry_name(&names).unwrap(), "INDEX app.t_idx");
+        assert_eq!(error.entry_name(&Names::default()), None);
+        let old = "pg_restore: from TOC entry 7; 1259 1 INDEX t_idx me\npg_restore: error: x\n";
+        let Verdict::Failed(error) = ended(old, 1) else {
+            panic!("not failed");
+        };
+        assert_eq!(error.entry_name(&names).unwrap(), "INDEX app.t_idx");
     }
 
     #[test]
@@ -241,70 +311,52 @@ pg_restore: warning: errors ignored on restore: 1
     }
 
     #[rstest]
-    #[case::comment(
-        "9; 0 0 COMMENT EXTENSION plpgsql ",
-        "must be owner of extension plpgsql",
-        1
-    )]
-    #[case::extension(
-        "9; 3079 1 EXTENSION pg_trgm ",
-        "extension \"pg_trgm\" already exists",
-        1
-    )]
-    #[case::schema("9; 2615 2200 SCHEMA public pg", "schema \"public\" already exists", 1)]
-    #[case::owner("9; 0 0 ACL SCHEMA public pg", "must be owner of schema public", 1)]
-    fn harmless_errors_become_warnings(
-        #[case] entry: &str,
-        #[case] message: &str,
-        #[case] warnings: usize,
-    ) {
-        let Verdict::Harmless(said) = ended(&harmless(entry, message, "…"), 1) else {
+    #[case("must be owner of extension plpgsql", "COMMENT ON EXTENSION plpgsql IS 'x';")]
+    #[case("extension \"a\" already exists", "CREATE EXTENSION a WITH SCHEMA public;")]
+    #[case("schema \"public\" already exists", "CREATE SCHEMA public;")]
+    #[case("must be owner of schema public", "GRANT ALL ON SCHEMA public TO me;")]
+    #[case("must be owner of schema public", "ALTER SCHEMA public OWNER TO me;")]
+    fn harmless_errors_become_warnings(#[case] message: &str, #[case] command: &str) {
+        let Verdict::Harmless(warnings) = ended(&said(message, command), 1) else {
             panic!("not harmless");
         };
-        assert_eq!(said.len(), warnings);
-        assert!(said[0].contains(message));
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains(message));
     }
 
     #[test]
     fn a_setting_that_an_old_server_lacks_is_not_worth_a_word() {
-        let text = "pg_restore: error: could not execute query: ERROR:  unrecognized \
-                    configuration parameter \"transaction_timeout\"\n\
-                    Command was: SET transaction_timeout = 0;\n";
-        assert_eq!(ended(text, 1), Verdict::Harmless(Vec::new()));
+        let text = said(
+            "unrecognized configuration parameter \"transaction_timeout\"",
+            "SET transaction_timeout = 0;",
+        );
+        assert_eq!(ended(&text, 1), Verdict::Harmless(Vec::new()));
     }
 
     #[rstest]
-    #[case::other_comment("9; 0 0 COMMENT TABLE t pg", "must be owner of table t")]
-    #[case::other_schema("9; 2615 1 SCHEMA app pg", "schema \"app\" already exists")]
-    #[case::missing_extension("9; 3079 1 EXTENSION x ", "extension \"x\" is not available")]
-    #[case::table("9; 1259 1 TABLE t pg", "relation \"t\" already exists")]
-    #[case::unknown("9; 0 0 SOMETHING NEW pg", "whatever")]
-    fn everything_else_fails(#[case] entry: &str, #[case] message: &str) {
-        let failed = ended(&harmless(entry, message, "…"), 1);
+    #[case("must be owner of table t", "COMMENT ON TABLE t IS 'x';")]
+    #[case("must be owner of extension x", "ALTER TABLE public.t OWNER TO me;")]
+    #[case("schema \"app\" already exists", "CREATE SCHEMA app;")]
+    #[case("extension \"x\" is not available", "CREATE EXTENSION x;")]
+    #[case("relation \"t\" already exists", "CREATE TABLE public.t (")]
+    #[case("unrecognized configuration parameter \"x\"", "SET x = 0;")]
+    #[case("whatever", "SOMETHING NEW;")]
+    fn everything_else_fails(#[case] message: &str, #[case] command: &str) {
+        let failed = ended(&said(message, command), 1);
         assert!(matches!(failed, Verdict::Failed(_)), "{failed:?}");
     }
 
+    const COMMENT: (&str, &str) = ("must be owner of extension x", "COMMENT ON EXTENSION x IS 'x';");
+
     #[test]
     fn one_failure_among_harmless_ones_is_found() {
-        let comment = harmless(
-            "9; 0 0 COMMENT EXTENSION x ",
-            "must be owner of extension x",
-            "…",
-        );
-        let text = format!("{comment}{DUPLICATE}");
-        assert!(matches!(
-            Complaints::parse(&text).verdict(),
-            Verdict::Failed(_)
-        ));
+        let text = format!("{}{DUPLICATE}", said(COMMENT.0, COMMENT.1));
+        assert!(matches!(Complaints::parse(&text).verdict(), Verdict::Failed(_)));
     }
 
     #[test]
     fn missing_messages_are_no_reason_to_believe() {
-        let comment = harmless(
-            "9; 0 0 COMMENT EXTENSION x ",
-            "must be owner of extension x",
-            "…",
-        );
+        let comment = said(COMMENT.0, COMMENT.1);
         assert_eq!(ended(&comment, 2), Verdict::Unclear);
         assert_eq!(Complaints::parse(&comment).verdict(), Verdict::Unclear);
         assert_eq!(Complaints::parse("").verdict(), Verdict::Unclear);

@@ -1,6 +1,5 @@
 //! Running `pg_restore` into one database.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
 use tokio_util::sync::CancellationToken;
 
-use super::complaints::{Complaint, Complaints, Verdict};
+use super::complaints::{Complaint, Complaints, Names, Verdict};
 use super::error::{RestoreError, Words};
 use crate::child::{ToolChild, ToolCommand, ToolExit};
 use crate::{Error, ToolEnv, conninfo_value};
@@ -29,8 +28,8 @@ pub(crate) struct PgRestore {
     program: PathBuf,
     env: ToolEnv,
     options: Vec<OsString>,
-    /// What the entries of the schema part are called, by dump id.
-    names: Arc<HashMap<u32, String>>,
+    /// What the entries of the schema part are called.
+    names: Arc<Names>,
 }
 
 impl PgRestore {
@@ -55,8 +54,8 @@ impl PgRestore {
         self
     }
 
-    /// Names entries by dump id in errors.
-    pub(crate) fn with_names(mut self, names: HashMap<u32, String>) -> Self {
+    /// Names entries in errors.
+    pub(crate) fn with_names(mut self, names: Names) -> Self {
         self.names = Arc::new(names);
         self
     }
@@ -192,21 +191,12 @@ impl PgRestore {
     }
 
     fn failure(&self, complaint: &Complaint, what: &str) -> RestoreError {
-        let entry = complaint.entry.as_ref();
-        let named = entry.map(|entry| match self.names.get(&entry.dump_id) {
-            // Dump ids of data parts are others, so the texts have to agree.
-            Some(name) if same_kind(name, &entry.text) => name.clone(),
-            _ => entry.text.clone(),
-        });
+        let name = complaint.entry_name(&self.names);
         RestoreError::Entry {
-            what: named.unwrap_or_else(|| what.to_owned()),
+            what: name.unwrap_or_else(|| what.to_owned()),
             words: Words(complaint.to_string()),
         }
     }
-}
-
-fn same_kind(name: &str, text: &str) -> bool {
-    name.split(' ').next() == text.split(' ').next()
 }
 
 /// How far a body went into a program.

@@ -216,15 +216,16 @@ impl Kind {
         }
     }
 
+    /// The shares are what a table of narrow rows took; what matters is only their order of size.
     fn of(entry: &TocEntry) -> Self {
         let main = |lock, percent| Self::new(Pass::Main, lock, (percent, PER_ENTRY));
         let last = Self::new(Pass::EventTriggers, Lock::Privileges, (0, PER_ENTRY));
         match entry.desc.as_bytes() {
-            b"INDEX" => main(Lock::Shared, 40).on_one_table(),
-            b"CONSTRAINT" if is_only(entry) => main(Lock::Exclusive, 40).on_one_table(),
+            b"INDEX" => main(Lock::Shared, 45).on_one_table(),
+            b"CONSTRAINT" if is_only(entry) => main(Lock::Exclusive, 30).on_one_table(),
             b"CONSTRAINT" => main(Lock::Exclusive, 5),
             b"INDEX ATTACH" => main(Lock::Exclusive, 0).on_one_table(),
-            b"FK CONSTRAINT" => main(Lock::Exclusive, 15),
+            b"FK CONSTRAINT" => main(Lock::Exclusive, 40),
             b"CHECK CONSTRAINT" => main(Lock::Exclusive, 5),
             b"TRIGGER"
             | b"RULE"

@@ -1,0 +1,340 @@
+//! The binary as a user meets it, as far as that needs no server: usage, exit codes, JSON.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+
+/// A directory of its own, and the binary without anything from this environment.
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            dir: tempfile::tempdir()?,
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str, mode: u32) -> std::io::Result<PathBuf> {
+        let path = self.path(name);
+        std::fs::write(&path, content)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+        Ok(path)
+    }
+
+    fn run(&self, arguments: &[&str]) -> std::io::Result<Output> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backup-cli"));
+        command
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .args(arguments)
+            .output()
+    }
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn file_url(path: &Path) -> String {
+    format!("file://{}", path.display())
+}
+
+#[test]
+fn help_and_version_go_to_stdout() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    for arguments in [
+        &["--help"][..],
+        &["-?"],
+        &["backup", "--help"],
+        &["--version"],
+    ] {
+        let output = bench.run(arguments)?;
+        assert_eq!(code(&output), Some(0), "{arguments:?}");
+        assert!(stdout(&output).contains("backup-cli"), "{arguments:?}");
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+    }
+    Ok(())
+}
+
+/// What was said, how it ends, and what the message must hold.
+#[test]
+fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = file_url(&bench.path("repo"));
+    let rows: &[(&[&str], i32, &[&str])] = &[
+        (&[], 2, &["Usage"]),
+        (&["bakcup"], 2, &["bakcup", "backup"]),
+        (&["backup"], 2, &["no source is configured", "-d NAME"]),
+        (
+            &["backup", "-d", "x", "--no-encryption"],
+            2,
+            &["no place for backups", "--to"],
+        ),
+        (
+            &["backup", "shop"],
+            2,
+            &["source \"shop\" is not configured"],
+        ),
+        (
+            &["backup", "-d", "x", "--to", &place],
+            2,
+            &["no recipient", "--no-encryption"],
+        ),
+        (
+            &[
+                "backup",
+                "-d",
+                "x",
+                "--to",
+                &place,
+                "--recipient",
+                "age1nonsense",
+            ],
+            2,
+            &["age1nonsense"],
+        ),
+        (
+            &["backup", "-d", "x", "--to", "ftp://x", "--no-encryption"],
+            2,
+            &["ftp"],
+        ),
+        (
+            &[
+                "backup",
+                "-d",
+                "x",
+                "--to",
+                &place,
+                "--no-encryption",
+                "-Z",
+                "zstd:99",
+            ],
+            2,
+            &["99", "19"],
+        ),
+        (
+            &[
+                "backup",
+                "-d",
+                "x",
+                "--to",
+                &place,
+                "--no-encryption",
+                "-j",
+                "0",
+            ],
+            2,
+            &["at least one job"],
+        ),
+        (&["list"], 2, &["no place for backups"]),
+        (
+            &["show", "nonsense", "--from", &place],
+            2,
+            &["nonsense", "latest"],
+        ),
+        (&["show", "latest", "--from", &place], 4, &["not found"]),
+        (&["verify", "--from", &place], 2, &["BACKUPS"]),
+        (&["verify", "--all", "--from", &place], 4, &["not found"]),
+        (
+            &["restore", "latest", "--from", &place],
+            2,
+            &["--target-db"],
+        ),
+        (
+            &[
+                "cat",
+                "latest",
+                "--from",
+                &place,
+                "--table",
+                "a.b",
+                "-i",
+                "/nonexistent",
+            ],
+            2,
+            &["/nonexistent"],
+        ),
+        (
+            &["--config", "/nonexistent.toml", "list"],
+            2,
+            &["/nonexistent.toml"],
+        ),
+        (&["config", "show", "--nonsense"], 2, &["--nonsense"]),
+    ];
+    for (arguments, expected, texts) in rows {
+        let output = bench.run(arguments)?;
+        assert_eq!(
+            code(&output),
+            Some(*expected),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        for text in *texts {
+            assert!(
+                stderr(&output).contains(text),
+                "{arguments:?}: {}",
+                stderr(&output)
+            );
+        }
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_are_json_on_stdout_when_json_is_asked_for() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = file_url(&bench.path("repo"));
+    let output = bench.run(&["show", "latest", "--from", &place, "--json"])?;
+    assert_eq!(code(&output), Some(4));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(value["error"]["kind"], "not_found");
+    assert!(
+        value["error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("not found"))
+    );
+    assert!(value["error"]["causes"].is_array());
+    Ok(())
+}
+
+#[test]
+fn an_empty_place_lists_nothing_and_is_not_made() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = file_url(&bench.path("repo"));
+    let output = bench.run(&["list", "--from", &place, "--json"])?;
+    assert_eq!((code(&output), stdout(&output).trim()), (Some(0), "[]"));
+    Ok(())
+}
+
+#[test]
+fn a_failed_backup_is_json_too_and_names_the_server() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = file_url(&bench.path("repo"));
+    let host = bench.path("no-socket");
+    let host = host.to_string_lossy();
+    let output = bench.run(&[
+        "backup",
+        "-h",
+        &host,
+        "-U",
+        "nobody",
+        "-d",
+        "shop",
+        "--to",
+        &place,
+        "--no-encryption",
+        "--json",
+    ])?;
+    assert_eq!(code(&output), Some(9), "{}", stderr(&output));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(
+        (&value["status"], &value["source"]),
+        (&"failed".into(), &"shop".into())
+    );
+    assert_eq!(value["destinations"][0]["status"], "failed");
+    assert!(value["error"].to_string().contains("no-socket"), "{value}");
+    Ok(())
+}
+
+#[test]
+fn keygen_writes_a_private_file_and_never_over_another() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let path = bench.path("identity.txt");
+    let name = path.to_string_lossy();
+    let output = bench.run(&["keygen", "-o", &name])?;
+    assert_eq!(code(&output), Some(0));
+    assert!(stderr(&output).contains("public key: age1"));
+    assert_eq!(stdout(&output), "");
+    let text = std::fs::read_to_string(&path)?;
+    assert!(text.contains("AGE-SECRET-KEY-1") && text.contains("# public key: age1"));
+    assert_eq!(
+        std::fs::metadata(&path)?.permissions().mode() & 0o777,
+        0o600
+    );
+    let again = bench.run(&["keygen", "-o", &name])?;
+    assert_ne!(code(&again), Some(0));
+    assert_eq!(std::fs::read_to_string(&path)?, text);
+    Ok(())
+}
+
+#[test]
+fn the_configuration_is_checked_and_shown_without_secrets() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let password = bench.write("password", "canary-password", 0o600)?;
+    let repo = file_url(&bench.path("repo"));
+    let toml = format!(
+        "[encryption]\nmode = 'none'\n[server.main]\nhost = '/tmp'\nuser = 'backup'\n\
+         password = {{ file = '{}' }}\n[source.shop]\nserver = 'main'\ndestinations = ['local']\n\
+         [destination.local]\nurl = '{repo}'\n",
+        password.display()
+    );
+    let config = bench.write("backup.toml", &toml, 0o600)?;
+    let config = config.to_string_lossy();
+    let check = bench.run(&["--config", &config, "config", "check"])?;
+    assert_eq!(code(&check), Some(0), "{}", stderr(&check));
+    assert_eq!(stdout(&check), "ok: 1 source, 1 server, 1 destination\n");
+    for json in [false, true] {
+        let mut arguments = vec!["--config", &config, "config", "show"];
+        arguments.extend(json.then_some("--json"));
+        let shown = bench.run(&arguments)?;
+        assert!(stdout(&shown).contains("shop"), "{}", stdout(&shown));
+        assert!(!stdout(&shown).contains("canary"), "{}", stdout(&shown));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_others_can_read_is_refused() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let config = bench.write("backup.toml", "", 0o644)?;
+    let output = bench.run(&["--config", &config.to_string_lossy(), "list"])?;
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains("chmod 600"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn a_typing_error_in_the_configuration_suggests_what_was_meant() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let config = bench.write("backup.toml", "[defaults]\njbos = 2\n", 0o600)?;
+    let output = bench.run(&["--config", &config.to_string_lossy(), "list"])?;
+    assert_eq!(code(&output), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("unknown key \"jbos\" in defaults") && text.contains("\"jobs\""),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn completions_and_man_pages_are_complete() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    for shell in ["bash", "zsh", "fish"] {
+        let output = bench.run(&["completions", shell])?;
+        assert!(stdout(&output).contains("restore"), "{shell}");
+    }
+    let man = bench.path("man");
+    let output = bench.run(&["man", &man.to_string_lossy()])?;
+    assert_eq!(code(&output), Some(0));
+    let page = std::fs::read_to_string(man.join("backup-cli-restore.1"))?;
+    assert!(page.contains("target"), "{page}");
+    Ok(())
+}

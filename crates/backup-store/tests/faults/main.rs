@@ -1,0 +1,438 @@
+//! What real servers do rarely and tests need often.
+
+mod fake_s3;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use backup_core::body::{BodyStream, counted};
+use backup_core::error::{ErrorKind, PortError};
+use backup_core::store::{PutOptions, Store, StoreKey};
+use backup_store::{Limits, StoreConfig, StoreOptions, open};
+use backup_testing::bodies;
+use bytes::Bytes;
+use fake_s3::{FakeS3, Fault, Request, error_document};
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+const PART: u64 = 1 << 20;
+
+/// Everything shrunk, so that what takes minutes takes parts of a second.
+fn small() -> Limits {
+    let millis = Duration::from_millis;
+    Limits {
+        part_bytes: PART,
+        max_part_bytes: PART,
+        upload_memory: 4 * PART,
+        read_bytes: 100_000,
+        connect_timeout: millis(500),
+        read_timeout: millis(400),
+        request_timeout: millis(800),
+        retry_timeout: millis(1500),
+        first_backoff: millis(5),
+        complete_timeout: millis(3000),
+        abort_timeout: millis(1000),
+        ..Limits::default()
+    }
+}
+
+fn store(server: &FakeS3, limits: Limits) -> Arc<dyn Store> {
+    let options = StoreOptions {
+        endpoint: Some(server.endpoint.clone()),
+        access_key_id: Some("id".into()),
+        secret_access_key: Some("canary".into()),
+        ..StoreOptions::default()
+    };
+    let mut config = StoreConfig::parse("s3://bucket", &options).expect("a bucket");
+    config.limits = limits;
+    open(&config).expect("opening connects to nothing")
+}
+
+fn key(text: &str) -> StoreKey {
+    StoreKey::new(text).expect("a valid key")
+}
+
+async fn put(store: &dyn Store, body: BodyStream) -> Result<u64, PortError> {
+    let (name, options) = (key("object"), PutOptions::default());
+    store
+        .put(&name, body, &options, &CancellationToken::new())
+        .await
+}
+
+fn content() -> Bytes {
+    bodies::random(3_500_000, 1)
+}
+
+fn body() -> BodyStream {
+    bodies::chunked(content(), 100_000)
+}
+
+async fn assert_stored(server: &FakeS3, store: &dyn Store) {
+    let written = put(store, body()).await;
+    assert!(matches!(written, Ok(3_500_000)), "{written:?}");
+    assert!(
+        server
+            .object("object")
+            .is_some_and(|found| found == content())
+    );
+    assert_eq!(server.open_uploads(), 0);
+}
+
+/// The put fails with this kind, soon, and leaves nothing.
+async fn assert_refused(server: &FakeS3, store: &dyn Store, kind: ErrorKind) -> PortError {
+    let begun = Instant::now();
+    let error = put(store, body()).await.expect_err("the put fails");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "took {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert_eq!(server.object("object"), None);
+    assert_eq!(server.open_uploads(), 0, "{error:?}");
+    assert!(!format!("{error:?}").contains("canary"));
+    error
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_slow_down_is_asked_again() {
+    let server = FakeS3::start().await;
+    let answer = Fault::Answer(503, error_document("SlowDown"));
+    server.fault(Request::is_part, 1, 5, answer);
+    assert_stored(&server, &*store(&server, small())).await;
+}
+
+#[tokio::test]
+async fn a_server_that_never_recovers_ends_the_upload_within_the_budget() {
+    let server = FakeS3::start().await;
+    let answer = Fault::Answer(503, error_document("SlowDown"));
+    server.fault(Request::is_part, 1, usize::MAX, answer);
+    let error = assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
+    assert_eq!(error.to_string(), "upload part of object");
+}
+
+#[tokio::test]
+async fn parts_are_sent_again_after_a_reset() {
+    let server = FakeS3::start().await;
+    server.fault(Request::is_part, 1, 2, Fault::ResetAfter(300_000));
+    assert_stored(&server, &*store(&server, small())).await;
+}
+
+#[tokio::test]
+async fn an_error_in_a_200_is_an_error() {
+    let server = FakeS3::start().await;
+    let again = Fault::Answer(200, error_document("InternalError"));
+    server.fault(Request::is_complete, 0, 1, again);
+    assert_stored(&server, &*store(&server, small())).await;
+
+    let server = FakeS3::start().await;
+    let never = Fault::Answer(200, error_document("AccessDenied"));
+    server.fault(Request::is_complete, 0, usize::MAX, never);
+    assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_complete_is_found_out() {
+    let server = FakeS3::start().await;
+    server.fault(Request::is_complete, 0, 1, Fault::LoseAnswer);
+    assert_stored(&server, &*store(&server, small())).await;
+    // An older object of the same length is no proof.
+    let old = vec![0; content().len()];
+    server.set_object("object", &old);
+    let refused = Fault::Answer(404, error_document("NoSuchUpload"));
+    server.fault(Request::is_complete, 0, usize::MAX, refused);
+    put(&*store(&server, small()), body())
+        .await
+        .expect_err("the put fails");
+    assert_eq!(server.object("object"), Some(old));
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_silent_server_ends_the_upload() {
+    for request in [Request::is_part, Request::is_complete] {
+        let server = FakeS3::start().await;
+        server.fault(request, 0, usize::MAX, Fault::Stall);
+        assert_refused(&server, &*store(&server, small()), ErrorKind::Timeout).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_removed_is_reported() {
+    let server = FakeS3::start().await;
+    server.fault(
+        Request::is_abort,
+        0,
+        usize::MAX,
+        Fault::Answer(500, String::new()),
+    );
+    let bad = bodies::failing(content(), ErrorKind::ToolFailed);
+    let error = put(&*store(&server, small()), bad)
+        .await
+        .expect_err("the body fails");
+    assert_eq!(error.kind(), ErrorKind::ToolFailed);
+    assert!(
+        error.to_string().contains("could not be removed"),
+        "{error}"
+    );
+    assert!(error.hint().is_some());
+
+    let server = FakeS3::start().await;
+    server.fault(Request::is_abort, 0, 3, Fault::Answer(500, String::new()));
+    let bad = bodies::failing(content(), ErrorKind::ToolFailed);
+    let error = put(&*store(&server, small()), bad)
+        .await
+        .expect_err("the body fails");
+    assert_eq!(
+        (error.to_string().as_str(), server.open_uploads()),
+        ("scripted failure", 0)
+    );
+}
+
+#[tokio::test]
+async fn cancel_does_not_wait_for_a_silent_server() {
+    let server = FakeS3::start().await;
+    server.fault(Request::is_part, 0, usize::MAX, Fault::Stall);
+    let store = store(
+        &server,
+        Limits {
+            part_bytes: PART,
+            max_part_bytes: PART,
+            ..Limits::default()
+        },
+    );
+    let cancel = CancellationToken::new();
+    let (name, options) = (key("object"), PutOptions::default());
+    let cancelling = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cancel.cancel();
+    };
+    let begun = Instant::now();
+    let put = store.put(&name, body(), &options, &cancel);
+    let (outcome, ()) = tokio::join!(put, cancelling);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn dropped_and_panicking_puts_are_aborted() {
+    let server = FakeS3::start().await;
+    let store = store(&server, small());
+    let dropped = put(&*store, bodies::stalling(content()));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), dropped)
+            .await
+            .is_err()
+    );
+    let shared = Arc::clone(&store);
+    let panicking = tokio::spawn(async move { put(&*shared, bodies::panicking(content())).await });
+    assert!(panicking.await.unwrap_err().is_panic());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(server.part_sizes().len() >= 6, "both had begun");
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn parts_are_equal_and_their_number_is_limited() {
+    let server = FakeS3::start().await;
+    let limits = Limits {
+        max_parts: 4,
+        ..small()
+    };
+    let store = store(&server, limits);
+    assert_eq!(store.capacity(&PutOptions::default()), 4 * PART);
+    assert_stored(&server, &*store).await;
+    let part = usize::try_from(PART).unwrap();
+    let mut sizes = server.part_sizes();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [3_500_000 - 3 * part, part, part, part]);
+
+    let exact = put(&*store, bodies::generated(4 * PART, 1)).await;
+    assert_eq!(exact.unwrap(), 4 * PART);
+    let error = put(&*store, bodies::generated(4 * PART + 1, 1))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn memory_is_bounded_over_all_uploads() {
+    let server = FakeS3::start().await;
+    server.fault(Request::is_part, 0, usize::MAX, Fault::Stall);
+    let patient = Limits {
+        read_timeout: Duration::from_mins(1),
+        request_timeout: Duration::from_mins(1),
+        ..small()
+    };
+    let store = store(&server, patient);
+    let pulled = Arc::new(AtomicU64::new(0));
+    let puts = (0..6).map(|_| {
+        let pulled = Arc::clone(&pulled);
+        let body = counted(bodies::generated(100 * PART, 1), move |n| {
+            pulled.fetch_add(n, Ordering::Relaxed);
+        });
+        put(&*store, body)
+    });
+    let all = futures::future::join_all(puts);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(700), all)
+            .await
+            .is_err()
+    );
+    // The shared budget, and for each upload the part it fills and the chunk behind it.
+    let most = 4 * PART + 6 * (PART + (256 << 10));
+    let pulled = pulled.load(Ordering::Relaxed);
+    assert!(
+        pulled >= 8 * PART && pulled <= most,
+        "{pulled} bytes of at most {most}"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_reader_outlives_every_timeout() {
+    let server = FakeS3::start().await;
+    server.set_object("object", &content());
+    server.fault(Request::is_get, 3, 2, Fault::CutAnswer(50_000));
+    server.fault(Request::is_get, 12, 2, Fault::LoseAnswer);
+    server.fault(
+        Request::is_get,
+        20,
+        2,
+        Fault::Answer(503, error_document("SlowDown")),
+    );
+    server.fault(Request::is_get, 28, 1, Fault::Stall);
+    let store = store(&server, small());
+    let begun = Instant::now();
+    let mut body = store.read(&key("object"), None).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.unwrap();
+        found.extend_from_slice(&chunk);
+        tokio::time::sleep(Duration::from_micros(chunk.len() as u64)).await;
+    }
+    assert!(found == content());
+    assert!(
+        begun.elapsed() > Duration::from_secs(3),
+        "longer than the total timeout"
+    );
+}
+
+#[tokio::test]
+async fn an_object_that_changes_under_its_reader_is_an_error() {
+    let server = FakeS3::start().await;
+    server.set_object("object", &content());
+    let store = store(&server, small());
+    let mut body = store.read(&key("object"), None).await.unwrap();
+    body.next().await.unwrap().unwrap();
+    server.set_object("object", &bodies::random(3_500_000, 2));
+    let (_, error) = bodies::drain(body).await;
+    assert_eq!(
+        bodies::kind_of(error.expect("an error")),
+        ErrorKind::Corrupt
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_create_is_not_hidden() {
+    let server = FakeS3::start().await;
+    server.fault(|request| request.method == "PUT", 0, 1, Fault::LoseAnswer);
+    let store = store(&server, small());
+    let outcome = store
+        .create(&key("object"), Bytes::from_static(b"mine"))
+        .await;
+    // The client asks again and finds the key taken, by itself: the caller has to look.
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(server.object("object"), Some(b"mine".to_vec()));
+}
+
+#[tokio::test]
+async fn answers_that_explain_themselves_are_passed_on() {
+    for (status, code, kind, words) in [
+        (
+            403,
+            "InvalidAccessKeyId",
+            ErrorKind::PermissionDenied,
+            "access key id",
+        ),
+        (
+            403,
+            "SignatureDoesNotMatch",
+            ErrorKind::PermissionDenied,
+            "secret access key",
+        ),
+        (
+            403,
+            "RequestTimeTooSkewed",
+            ErrorKind::PermissionDenied,
+            "clock",
+        ),
+        (403, "AccessDenied", ErrorKind::PermissionDenied, "rights"),
+        (
+            400,
+            "ExpiredToken",
+            ErrorKind::PermissionDenied,
+            "temporary",
+        ),
+        (
+            404,
+            "NoSuchBucket",
+            ErrorKind::NotFound,
+            "create the bucket",
+        ),
+        (
+            400,
+            "AuthorizationHeaderMalformed",
+            ErrorKind::InvalidInput,
+            "region",
+        ),
+    ] {
+        let server = FakeS3::start().await;
+        server.fault(
+            |_| true,
+            0,
+            usize::MAX,
+            Fault::Answer(status, error_document(code)),
+        );
+        let store = store(&server, small());
+        let Err(read) = store.read(&key("object"), None).await else {
+            panic!("{code}: the read begins");
+        };
+        let outcomes = [
+            (
+                "small put",
+                put(&*store, bodies::chunked("x", 1)).await.map(drop),
+            ),
+            ("large put", put(&*store, body()).await.map(drop)),
+            ("create", store.create(&key("object"), Bytes::new()).await),
+            ("delete", store.delete(&key("object")).await),
+            ("read", Err(read)),
+        ];
+        for (name, outcome) in outcomes {
+            if name == "delete" && kind == ErrorKind::NotFound {
+                continue;
+            }
+            let error = outcome.expect_err(name);
+            assert_eq!(error.kind(), kind, "{name}, {code}: {error:?}");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains(words), "{name}, {code}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_unavailable() {
+    let mut server = FakeS3::start().await;
+    "http://127.0.0.1:9".clone_into(&mut server.endpoint);
+    let error = store(&server, small())
+        .head(&key("object"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let source = std::error::Error::source(&error)
+        .expect("a cause")
+        .to_string();
+    assert!(source.contains("refused"), "{source}");
+}
