@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Unavailable,
     /// A client program of the right version is not installed.
     ToolMissing,
+    /// The server lacks what the work needs: a version, a role, an extension.
+    Unsuitable,
     /// A client program, or the server it talked to, reported a failure.
     ToolFailed,
     /// Bytes are not what was written.
@@ -60,6 +62,7 @@ impl ErrorKind {
             Self::PermissionDenied => "permission_denied",
             Self::Unavailable => "unavailable",
             Self::ToolMissing => "tool_missing",
+            Self::Unsuitable => "unsuitable",
             Self::ToolFailed => "tool_failed",
             Self::Corrupt => "corrupt",
             Self::Conflict => "conflict",

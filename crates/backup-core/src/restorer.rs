@@ -74,8 +74,8 @@ pub trait Restorer: fmt::Debug + Send + Sync {
     /// Checks that the backup can go there and makes the empty target.
     ///
     /// # Errors
-    /// `AlreadyExists` when the target exists, `ToolMissing` or `Refused` when versions do not
-    /// fit; nothing was made after an error.
+    /// `AlreadyExists` when the target exists, `ToolMissing` or `Unsuitable` when versions do
+    /// not fit or roles are missing; nothing was made after an error.
     async fn create(
         &self,
         request: &RestoreRequest,

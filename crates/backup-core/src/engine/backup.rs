@@ -103,7 +103,7 @@ impl Engine {
         let started_at = self.clock.now();
         let id = BackupId::new(started_at, rand::random());
         let (codec, sealed) = self.codec(request)?;
-        let repository = self.catalog().repository(started_at).await?;
+        let repository = unless(cancel, self.catalog().repository(started_at)).await??;
         let dump = DumpRequest { jobs: request.jobs };
         let session: Arc<dyn DumpSession> = dumper
             .open(&dump, cancel)
@@ -189,7 +189,7 @@ impl Engine {
         if let Some((record, wrapped)) = sealed {
             let key = layout::object_key(&run.writer.source, &run.writer.id, &record.key)
                 .map_err(|e| Error::store("store the backup's key", e))?;
-            self.create(&run.writer, key, wrapped).await?;
+            unless(cancel, self.create(&run.writer, key, wrapped)).await??;
         }
         let token = cancel.child_token();
         let mut stored = BTreeMap::new();
@@ -274,7 +274,13 @@ impl Engine {
             .encode()
             .map_err(|e| Error::dump("describe the backup", e))?;
         let key = layout::manifest_key(&manifest.source, &manifest.id);
-        self.create(&run.writer, key, text.into()).await?;
+        // Not cancellable: a request that is on its way may still arrive.
+        if let Err(error) = self.create(&run.writer, key, text.into()).await {
+            if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+                self.leave(&run.writer);
+            }
+            return Err(error);
+        }
         Ok(BackupOutcome {
             manifest,
             warnings: facts.warnings,
@@ -303,7 +309,18 @@ impl Engine {
         }
     }
 
-    /// Removes what a failed run stored; the manifest first, should it be there after all.
+    /// Leaves everything where it is: the store did not say whether it has the manifest, and
+    /// should it turn up, then with its parts.
+    fn leave(&self, writer: &PartWriter) {
+        lock(&writer.written).clear();
+        let text = format!(
+            "it is not known whether backup {} was committed; its objects are left",
+            writer.id
+        );
+        self.observer.event(&Event::Warning(text));
+    }
+
+    /// Removes what a failed run stored; only called when there is no manifest.
     async fn clean_up(&self, writer: &PartWriter) {
         let mut keys = std::mem::take(&mut *lock(&writer.written));
         keys.reverse();
@@ -402,6 +419,15 @@ impl PartJob {
 
     fn tell(&self, event: &Event) {
         self.engine.observer.event(event);
+    }
+}
+
+/// Drops work that cannot be cancelled from within: a store that does not answer is asked for
+/// minutes.
+async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = cancel.cancelled() => Err(Error::Cancelled),
     }
 }
 

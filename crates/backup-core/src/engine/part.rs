@@ -217,11 +217,11 @@ impl PartWriter {
             .put(&key, body, options, cancel)
             .await
             .map_err(|e| Error::store(operation(), e))?;
-        let meta = self
-            .store
-            .head(&key)
-            .await
-            .map_err(|e| Error::store(format!("check {name}"), e))?;
+        let meta = tokio::select! {
+            meta = self.store.head(&key) => meta,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        let meta = meta.map_err(|e| Error::store(format!("check {name}"), e))?;
         Ok(meta.bytes)
     }
 }

@@ -231,7 +231,9 @@ fn store_faults() -> Vec<(&'static str, Fault, bool)> {
         ),
         (
             "manifest refused",
-            Fault::on(Op::Create).key("manifest"),
+            Fault::on(Op::Create)
+                .key("manifest")
+                .rejects(ErrorKind::PermissionDenied),
             false,
         ),
         (
@@ -363,4 +365,41 @@ async fn warnings_of_source_and_tools_come_out() {
         ["a subscription is not dumped", "tool said so"]
     );
     assert_eq!(outcome.manifest.warnings, 2);
+}
+
+/// The store does not say whether it has the manifest: should it have it, or get it late, the
+/// backup must be whole.
+#[tokio::test]
+async fn a_commit_of_unknown_outcome_keeps_its_parts() {
+    for (arrived, fault) in [
+        (false, Fault::on(Op::Create).key("manifest")),
+        (
+            true,
+            Fault::on(Op::Create).key("manifest").loses_the_answer(),
+        ),
+    ] {
+        let mut faulty = None;
+        let bench = Bench::over(MemoryStore::new(), |memory| {
+            let store = Arc::new(FaultyStore::new(memory));
+            store.inject(fault);
+            store.inject(Fault::on(Op::Read).key("manifest"));
+            faulty = Some(Arc::clone(&store));
+            store as Arc<dyn Store>
+        });
+        let error = bench.backup(&dumper()).await.unwrap_err();
+        assert!(matches!(error, Error::Store { .. }), "{error:?}");
+        let warned = bench.observer.warnings();
+        assert!(warned[0].contains("not known whether"), "{warned:?}");
+        faulty.unwrap().heal();
+        let listing = bench.engine.catalog().list(&ListRequest::default()).await;
+        let backups = listing.unwrap().backups;
+        assert_eq!(backups.len(), usize::from(arrived));
+        for manifest in backups {
+            bench.engine.open(manifest.clone()).await.unwrap();
+            for object in manifest.parts.iter().flat_map(|part| &part.objects) {
+                let key = format!("backups/app/{}/{}", manifest.id, object.name);
+                assert!(bench.memory.bytes(&key).is_some(), "{key}");
+            }
+        }
+    }
 }
