@@ -176,6 +176,12 @@ impl Cluster {
         self.scratch.path().join("data")
     }
 
+    /// The server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.scratch.path().join("log")
+    }
+
     /// The superuser's password, if the cluster asks for one.
     #[must_use]
     pub fn password(&self) -> Option<&str> {
@@ -420,7 +426,7 @@ impl Cluster {
 
     /// Starts the server and waits until it answers; `false` if its port is taken.
     fn try_launch(&mut self) -> Result<bool> {
-        let log = self.scratch.path().join("log");
+        let log = self.log();
         // SIGQUIT is PostgreSQL's immediate shutdown: it frees its shared memory.
         let mut command = child::command_unprivileged(self.bin("postgres"), Signal::SIGQUIT);
         command

@@ -391,6 +391,7 @@ impl<'a> Scene<'a> {
             Place::Bucket { .. } => writeln!(
                 text,
                 "url = 's3://{}/prefix'\nendpoint = 'http://127.0.0.1:{}'\n\
+                 retry_timeout = '5s'\n\
                  access_key_id = {{ env = 'E2E_ACCESS_KEY' }}\n\
                  secret_access_key = {{ env = 'E2E_SECRET_KEY' }}",
                 settings.store, settings.store_port

@@ -63,6 +63,25 @@ impl Vault {
         })
     }
 
+    /// The same place and key, with the program set to reach another server.
+    ///
+    /// # Errors
+    ///
+    /// When no folder can be made.
+    pub fn beside(&self, cluster: &Cluster) -> Result<Self> {
+        let mut cli = Cli::new(cluster)?;
+        if let Some((server, _)) = &self.bucket {
+            cli = cli.with_s3(server);
+        }
+        let (url, keys, bucket) = (self.url.clone(), self.keys.clone(), self.bucket.clone());
+        Ok(Self {
+            cli,
+            url,
+            keys,
+            bucket,
+        })
+    }
+
     /// Backs `database` up, encrypted, and returns what `--json` prints.
     ///
     /// # Errors

@@ -246,17 +246,17 @@ fn check_refusals(kind: Kind) -> Result<()> {
     let rows: [(&str, Change<'_>, &[&str]); 3] = [
         (
             "wrong bucket",
-            &|s| s.store = "nobody-made-this".to_owned(),
+            &|s| "nobody-made-this".clone_into(&mut s.store),
             &["NoSuchBucket", "create the bucket"],
         ),
         (
             "wrong secret",
-            &|s| s.secret_key = "wr0ng/secret+canary".to_owned(),
+            &|s| "wr0ng/secret+canary".clone_into(&mut s.secret_key),
             &["SignatureDoesNotMatch", "secret access key is wrong"],
         ),
         (
             "wrong key id",
-            &|s| s.access_key = "nobody".to_owned(),
+            &|s| "nobody".clone_into(&mut s.access_key),
             &["InvalidAccessKeyId"],
         ),
     ];
@@ -339,9 +339,7 @@ fn a_full_or_read_only_disk_leaves_no_backup_as_root() -> Result<()> {
     ensure!(matches!(&scene.place, Place::Local(path) if *path == root));
 
     let filler = root.join("filler");
-    let space = |bytes: u64| fs::File::create(&filler)?.set_len(0).map(|()| bytes);
-    let fill = space(24 << 20)?;
-    fs::write(&filler, vec![7; usize::try_from(fill)?])?;
+    fs::write(&filler, vec![7; 40 << 20])?;
     let before = scene.state()?;
     let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
     run.expect(

@@ -111,8 +111,12 @@ impl ServerArgs {
 /// Where backups are read from.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FromArgs {
-    /// Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]
-    #[arg(long, value_name = "URL")]
+    /// Where backups live
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
+    )]
     pub(crate) from: Option<String>,
     /// File with the private key of a recipient; may be repeated
     #[arg(short, long, value_name = "FILE")]
@@ -143,8 +147,12 @@ pub(crate) struct BackupArgs {
     dbname: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
-    /// Where to put backups: file:///dir, s3://bucket/prefix
-    #[arg(long, value_name = "URL")]
+    /// Where backups live
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where to put backups: file:///dir, s3://bucket/prefix"
+    )]
     to: Option<String>,
     /// Encrypt to this public key; may be repeated
     #[arg(long, value_name = "age1…")]
@@ -204,8 +212,12 @@ pub(crate) struct ListArgs {
     /// At most N backups
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]
-    #[arg(long, value_name = "URL")]
+    /// Where backups live
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
+    )]
     pub(crate) from: Option<String>,
 }
 

@@ -152,7 +152,12 @@ impl Context {
         let mut failure = None;
         for place in self.app.places()? {
             let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
-            match engine.catalog().find(&selector, source.as_ref()).await {
+            let catalog = engine.catalog();
+            let found = tokio::select! {
+                found = catalog.find(&selector, source.as_ref()) => found,
+                () = self.interrupt.token().cancelled() => return Err(CoreError::Cancelled.into()),
+            };
+            match found {
                 Ok(manifest) => {
                     return Ok(Found {
                         manifest,

@@ -59,7 +59,7 @@ fn of_engine(error: &Error) -> u8 {
         (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Timeout) => DATABASE,
         (_, ErrorKind::NotFound) if matches!(error, Error::NotFound { .. }) => NOT_FOUND,
         (_, ErrorKind::InvalidInput) => USAGE,
-        (_, ErrorKind::ToolMissing) => PREFLIGHT,
+        (_, ErrorKind::ToolMissing | ErrorKind::Unsuitable) => PREFLIGHT,
         (_, ErrorKind::Conflict) => LOCKED,
         (_, ErrorKind::AlreadyExists | ErrorKind::Refused) => REFUSED,
         (_, ErrorKind::PermissionDenied | ErrorKind::Unavailable | ErrorKind::NotFound) => DATABASE,

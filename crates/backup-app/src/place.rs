@@ -46,8 +46,11 @@ impl Place {
     pub fn open(&self, environment: &Environment) -> Result<Arc<dyn Store>, AppError> {
         let operation = || format!("open destination {}", self.name);
         let options = self.options(environment)?;
-        let config = StoreConfig::parse(&self.settings.url, &options)
+        let mut config = StoreConfig::parse(&self.settings.url, &options)
             .map_err(|e| AppError::setup(operation(), e))?;
+        if let Some(limit) = self.settings.retry_timeout {
+            config.limits.retry_timeout = limit;
+        }
         backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
     }
 

@@ -179,4 +179,7 @@ pub struct DestinationConfig {
     pub checksums: Option<bool>,
     /// Certificates of the authorities to believe.
     pub ca_file: Option<PathBuf>,
+    /// For how long a request that fails is repeated.
+    #[serde(with = "humantime_serde")]
+    pub retry_timeout: Option<Duration>,
 }

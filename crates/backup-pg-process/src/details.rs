@@ -41,6 +41,8 @@ pub struct DatabaseDetails {
     pub extensions: Vec<ExtensionDetails>,
     /// Roles that own something or are granted something, also by default privileges and policies.
     pub roles: Vec<String>,
+    /// Those of them that policies and user mappings name: needed even without owners and grants.
+    pub named_roles: Vec<String>,
     /// Large objects.
     pub large_objects: u64,
     /// `lc_monetary` that the rows were printed under: `money` must be read under the same.

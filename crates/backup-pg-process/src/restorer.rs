@@ -45,24 +45,25 @@ pub struct PgRestorerConfig {
     pub connection: ConnectionConfig,
     /// Where the client programs are.
     pub tools: ToolLocator,
-    /// Memory that all index builds at one time may use together, in bytes. The server's own
-    /// `maintenance_work_mem` is used where it is more.
-    pub maintenance_memory_bytes: u64,
-    /// Whether to run ANALYZE on the restored tables.
-    pub analyze: bool,
+    /// Memory for each index build and each check of a foreign key; the server's own setting if
+    /// absent. More is not always faster: sorts outgrow the processor's cache, and foreign keys are
+    /// checked by a hash join where a merge of two indexes costs a fifth.
+    pub maintenance_work_mem_bytes: Option<u64>,
+    /// Whether to run VACUUM on large tables and ANALYZE on all.
+    pub vacuum_analyze: bool,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
 }
 
 impl PgRestorerConfig {
-    /// 512 MiB for index builds, and ANALYZE.
+    /// The server's own memory settings, and everything analysed.
     #[must_use]
     pub fn new(connection: ConnectionConfig, tools: ToolLocator) -> Self {
         Self {
             connection,
             tools,
-            maintenance_memory_bytes: 512 << 20,
-            analyze: true,
+            maintenance_work_mem_bytes: None,
+            vacuum_analyze: true,
             work_dir: None,
         }
     }
@@ -123,6 +124,7 @@ impl PgRestorer {
         let tools = self.tools(&archive, &server, cancel).await?;
         let pg_restore = self.pg_restore(&tools, (&archive, &server), request, &mut warnings)?;
         let omit = Omit {
+            vacuum: !config.vacuum_analyze,
             privileges: request.ownership == Ownership::Login,
             superuser_objects: request.ownership == Ownership::Login && !server.is_superuser,
         };
@@ -139,12 +141,13 @@ impl PgRestorer {
         Ok(Session {
             request: request.clone(),
             details,
-            target,
-            analyze: config.analyze,
+            target: target.clone(),
+            vacuum_analyze: config.vacuum_analyze,
             version_num: server.version_num,
             pending: Mutex::new(Some(Pending {
                 loader: Arc::new(Loader {
                     reader: Arc::clone(&reader),
+                    target,
                     workspace,
                     pg_restore,
                     parts,
@@ -186,19 +189,20 @@ impl PgRestorer {
         request: &RestoreRequest,
         warnings: &mut Vec<String>,
     ) -> Result<PgRestore, RestoreError> {
-        let jobs = u64::try_from(request.jobs.max(1)).unwrap_or(u64::MAX);
-        let memory = (self.config.maintenance_memory_bytes / jobs).max(server.maintenance_work_mem);
-        let memory = format!("{}kB", memory >> 10);
+        let memory = self.config.maintenance_work_mem_bytes;
+        let memory = memory.map(|bytes| format!("{}kB", bytes >> 10));
         // All of this is for a database that nobody uses yet. A crash of the server can lose the
         // last commits of a load, but `finish` commits durably after all of them.
-        let settings = [
-            ("maintenance_work_mem", memory.as_str()),
+        let mut settings = vec![
             ("synchronous_commit", "off"),
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
             // Checking a foreign key looks expensive enough to compile, and runs once.
             ("jit", "off"),
         ];
+        if let Some(memory) = &memory {
+            settings.push(("maintenance_work_mem", memory));
+        }
         let database = &request.target_database;
         let env = self.config.connection.tool_env(database, &settings)?;
         let mut pg_restore = PgRestore::new(tools.pg_restore.clone(), env, database)
@@ -251,7 +255,7 @@ struct Session {
     reader: Arc<dyn PartReader>,
     details: DatabaseDetails,
     target: Target,
-    analyze: bool,
+    vacuum_analyze: bool,
     version_num: u32,
     /// Until it is loaded.
     pending: Mutex<Option<Pending>>,
@@ -275,14 +279,15 @@ impl Session {
             mut warnings,
         } = pending;
         let jobs = self.request.jobs.max(1);
+        let vacuumed = plan.vacuumed();
         let loaded = loader.load(plan, jobs, cancel).await;
         if let Some(loader) = Arc::into_inner(loader) {
             loader.workspace.remove()?;
         }
         warnings.extend(loaded?);
-        if self.analyze {
+        if self.vacuum_analyze {
             let started = std::time::Instant::now();
-            warnings.extend(analyze::analyze(&self.target, jobs, cancel).await?);
+            warnings.extend(analyze::analyze(&self.target, &vacuumed, jobs, cancel).await?);
             tracing::debug!(elapsed = ?started.elapsed(), "analysed");
         }
         warnings.extend(

@@ -8,7 +8,9 @@ use backup_core::error::{ErrorKind, PortError};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _};
+use object_store::{
+    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -136,10 +138,18 @@ impl Reader {
         }
     }
 
+    /// A request that fails has been repeated by the client already; here an answer that breaks
+    /// off is asked for again.
     async fn fetch(&self, range: Range<u64>, tag: Option<String>) -> object_store::Result<Piece> {
         let mut retry = 0;
         loop {
-            match self.fetch_once(range.clone(), tag.clone()).await {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                if_match: tag.clone(),
+                ..GetOptions::default()
+            };
+            let answer = self.store.get_opts(&self.path, options).await?;
+            match collect(answer).await {
                 Err(e) if is_transient(&e) && retry + 1 < self.limits.read_attempts => {
                     tracing::debug!(path = %self.path, error = %e, "read failed, trying again");
                     sleep(self.limits.backoff(retry + 2)).await;
@@ -149,34 +159,24 @@ impl Reader {
             }
         }
     }
+}
 
-    async fn fetch_once(
-        &self,
-        range: Range<u64>,
-        tag: Option<String>,
-    ) -> object_store::Result<Piece> {
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            if_match: tag,
-            ..GetOptions::default()
-        };
-        let result = self.store.get_opts(&self.path, options).await?;
-        let (size, tag) = (result.meta.size, result.meta.e_tag.clone());
-        let expected = result.range.end - result.range.start;
-        let chunks = match result.payload {
-            // `bytes` copies a stream together, but reads a file at once.
-            GetResultPayload::File(..) => pieces_of(result.bytes().await?),
-            GetResultPayload::Stream(stream) => stream.try_collect().await?,
-        };
-        let found: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        if found == expected {
-            return Ok(Piece { chunks, size, tag });
-        }
-        Err(object_store::Error::Generic {
-            store: "read",
-            source: format!("{found} bytes came where {expected} were announced").into(),
-        })
+async fn collect(result: GetResult) -> object_store::Result<Piece> {
+    let (size, tag) = (result.meta.size, result.meta.e_tag.clone());
+    let expected = result.range.end - result.range.start;
+    let chunks = match result.payload {
+        // `bytes` copies a stream together, but reads a file at once.
+        GetResultPayload::File(..) => pieces_of(result.bytes().await?),
+        GetResultPayload::Stream(stream) => stream.try_collect().await?,
+    };
+    let found: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+    if found == expected {
+        return Ok(Piece { chunks, size, tag });
     }
+    Err(object_store::Error::Generic {
+        store: "read",
+        source: format!("{found} bytes came where {expected} were announced").into(),
+    })
 }
 
 fn pieces_of(mut content: Bytes) -> Vec<Bytes> {

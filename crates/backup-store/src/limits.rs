@@ -30,7 +30,7 @@ pub struct Limits {
     pub read_attempts: u32,
     /// Until a connection stands.
     pub connect_timeout: Duration,
-    /// Between two bytes of an answer.
+    /// Until the first byte of an answer to anything but an upload, and between two bytes.
     pub read_timeout: Duration,
     /// For one whole request; each is bounded in size.
     pub request_timeout: Duration,

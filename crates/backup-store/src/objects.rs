@@ -40,6 +40,12 @@ impl Objects {
         }
     }
 
+    /// Sends long bodies through another client to the same place.
+    pub(crate) fn with_uploads_through(mut self, store: Arc<dyn ObjectStore>) -> Self {
+        self.uploader = Uploader::new(store, Arc::clone(&self.limits));
+        self
+    }
+
     /// The path of a key. Not [`Path::from`], which would encode `~` once more.
     pub(crate) fn path(&self, key: &StoreKey) -> Result<Path, PortError> {
         let text = match &self.prefix {

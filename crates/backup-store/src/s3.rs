@@ -42,10 +42,14 @@ impl S3Store {
             Some(prefix) => format!("s3://{}/{prefix}", config.bucket),
             None => format!("s3://{}", config.bucket),
         };
-        let store: Arc<dyn ObjectStore> = Arc::new(connect(config, &limits)?);
+        let store: Arc<dyn ObjectStore> = Arc::new(connect(config, &limits, client(&limits))?);
+        // The client counts all of an upload as waiting for the first byte of the answer.
+        let patient = client(&limits).with_read_timeout(limits.request_timeout);
+        let uploads: Arc<dyn ObjectStore> = Arc::new(connect(config, &limits, patient)?);
         Ok(Self {
             name,
-            objects: Objects::new(store, config.prefix.clone(), Arc::clone(&limits)),
+            objects: Objects::new(store, config.prefix.clone(), Arc::clone(&limits))
+                .with_uploads_through(uploads),
             limits,
         })
     }
@@ -94,16 +98,23 @@ fn list_error(path: Option<&Path>, error: &object_store::Error) -> PortError {
     port
 }
 
-fn connect(config: &S3Config, limits: &Limits) -> Result<AmazonS3, PortError> {
+fn client(limits: &Limits) -> ClientOptions {
+    ClientOptions::new()
+        .with_connect_timeout(limits.connect_timeout)
+        .with_read_timeout(limits.read_timeout)
+        .with_timeout(limits.request_timeout)
+}
+
+fn connect(
+    config: &S3Config,
+    limits: &Limits,
+    client: ClientOptions,
+) -> Result<AmazonS3, PortError> {
     let plain_http = config
         .endpoint
         .as_ref()
         .is_some_and(|url| url.scheme() == "http");
-    let mut client = ClientOptions::new()
-        .with_connect_timeout(limits.connect_timeout)
-        .with_read_timeout(limits.read_timeout)
-        .with_timeout(limits.request_timeout)
-        .with_allow_http(plain_http);
+    let mut client = client.with_allow_http(plain_http);
     if let Some(file) = &config.ca_certificate {
         for certificate in certificates(file)? {
             client = client.with_root_certificate(certificate);

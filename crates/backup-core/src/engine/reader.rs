@@ -1,6 +1,6 @@
 //! A stored backup, readable again: every byte checked against what was written.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -95,7 +95,7 @@ impl Decoder {
             bytes_read.fetch_add(bytes, Ordering::Relaxed);
         });
         let clear = match &self.key {
-            Some(key) => key.decrypt(stored),
+            Some(key) => decrypted(key.as_ref(), stored),
             None => stored,
         };
         let raw = self.compressor.decompress(in_own_task(clear, AHEAD));
@@ -123,14 +123,14 @@ impl Decoder {
     }
 }
 
-/// The error of reading a part, in the class that tells what to do: damage, key, store.
+/// The error of reading a part, in the class that tells what to do: damage, store.
 pub(super) fn read_error(operation: impl Into<String>, error: PortError) -> Error {
     match error.kind() {
         ErrorKind::Corrupt | ErrorKind::NotFound => Error::Corrupt {
             what: operation.into(),
             source: Some(error),
         },
-        ErrorKind::PermissionDenied => Error::key(operation, error),
+        // Keys are tried when a backup is opened: here it is the store that denies.
         _ => Error::store(operation, error),
     }
 }
@@ -289,7 +289,7 @@ fn ended_by(
     let last = stream::once(async move { check() })
         .filter_map(|result| async move { result.err().map(|e| Err(e.into_io())) });
     // A body that failed has told so; what follows its error would only confuse.
-    let failed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let failed = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&failed);
     body.inspect_err(move |_| seen.store(true, Ordering::Relaxed))
         .chain(last)
@@ -300,6 +300,30 @@ fn ended_by(
         })
         .fuse()
         .boxed()
+}
+
+/// An object that the backup's own key does not fit has come from somewhere else: that key was
+/// unwrapped, so it is the right one.
+fn decrypted(key: &dyn BackupKey, stored: BodyStream) -> BodyStream {
+    let store_failed = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&store_failed);
+    let stored = stored.inspect_err(move |_| seen.store(true, Ordering::Relaxed));
+    let clear = key.decrypt(stored.boxed()).map_err(move |e| {
+        if store_failed.load(Ordering::Relaxed) {
+            return e;
+        }
+        let error = PortError::from_io(e, ErrorKind::Corrupt, "cannot be decrypted");
+        match error.kind() {
+            ErrorKind::PermissionDenied => {
+                let text = "an object is not of this backup";
+                PortError::new(ErrorKind::Corrupt, text)
+                    .with_source(error)
+                    .into_io()
+            }
+            _ => error.into_io(),
+        }
+    });
+    clear.boxed()
 }
 
 fn named(body: BodyStream, part: &PartName) -> BodyStream {

@@ -246,6 +246,10 @@ SELECT jsonb_build_object(
      UNION SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.oid >= 16384
        AND n.nspname !~ '^pg_'
        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = n.oid AND d.deptype = 'e')) r),
+  'named_roles', (SELECT jsonb_agg(DISTINCT name ORDER BY name) FROM (
+     SELECT pg_get_userbyid(role)::text AS name FROM pg_policy, unnest(polroles) AS role
+     WHERE role <> 0
+     UNION SELECT usename::text FROM pg_user_mappings WHERE umuser <> 0) r),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'lc_monetary', current_setting('lc_monetary'),
   'snapshot', jsonb_build_object(
@@ -272,6 +276,7 @@ struct Answer {
     settings: Option<Vec<(Option<String>, String)>>,
     extensions: Option<Vec<ExtensionDetails>>,
     roles: Option<Vec<String>>,
+    named_roles: Option<Vec<String>>,
     large_objects: u64,
     lc_monetary: String,
     snapshot: SnapshotDetails,
@@ -396,6 +401,7 @@ fn into_details(answer: Answer, version_num: u32) -> DatabaseDetails {
         connection_limit: database.datconnlimit,
         extensions: answer.extensions.unwrap_or_default(),
         roles: answer.roles.unwrap_or_default(),
+        named_roles: answer.named_roles.unwrap_or_default(),
         large_objects: answer.large_objects,
         lc_monetary: answer.lc_monetary,
         snapshot: answer.snapshot,

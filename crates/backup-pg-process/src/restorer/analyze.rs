@@ -1,7 +1,7 @@
-//! Statistics for the planner: a dump has none, and without them the first queries on the restored
-//! database, the comparison's own too, can be slow beyond use.
+//! VACUUM and ANALYZE: a dump has no statistics, and without them the first queries on the restored
+//! database can be slow beyond use.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::AssertSqlSafe;
@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 use super::error::RestoreError;
 use super::target::{Target, execute};
 use crate::Error;
+use crate::ident::quote_qualified;
 
-/// Tables and materialized views, large ones first. ANALYZE of a partitioned table reads its
+/// Tables and materialized views, large ones first, and whether they have what an early ANALYZE could
+/// not see: an indexed expression or extended statistics. ANALYZE of a partitioned table reads its
 /// partitions too. <https://www.postgresql.org/docs/current/sql-analyze.html>
 const TABLES: &str = "
-SELECT format('%I.%I', n.nspname, c.relname)
+SELECT n.nspname::text, c.relname::text,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL)
+       OR EXISTS (SELECT FROM pg_statistic_ext e WHERE e.stxrelid = c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -27,18 +31,24 @@ const AT_ONCE: usize = 50;
 
 type Queue = Arc<Mutex<VecDeque<Vec<String>>>>;
 
-/// Runs ANALYZE on everything over `jobs` connections. What it cannot do is a warning: statistics
-/// are no content.
+/// Runs ANALYZE over `jobs` connections on everything but `done`. What it cannot do is a warning:
+/// statistics are no content.
 pub(crate) async fn analyze(
     target: &Target,
+    done: &HashSet<String>,
     jobs: usize,
     cancel: &CancellationToken,
 ) -> Result<Vec<String>, RestoreError> {
     let mut connection = target.connect().await?;
-    let tables: Vec<String> = sqlx::query_scalar(TABLES)
+    let tables: Vec<(String, String, bool)> = sqlx::query_as(TABLES)
         .fetch_all(&mut connection)
         .await
         .map_err(Error::query("list the tables to analyse"))?;
+    let tables = tables.into_iter().filter_map(|(schema, name, again)| {
+        let table = quote_qualified(&schema, &name);
+        (again || !done.contains(&table)).then_some(table)
+    });
+    let tables = tables.collect();
     let queue: Queue = Arc::new(Mutex::new(batches(tables, jobs)));
     let mut workers = JoinSet::new();
     for _ in 1..jobs {
@@ -64,6 +74,29 @@ pub(crate) async fn analyze(
                 });
             }
         }
+    }
+}
+
+/// Vacuums and analyses one table. Returns what is worth a warning.
+pub(crate) async fn vacuum(
+    target: &Target,
+    table: &str,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, RestoreError> {
+    let work = async {
+        let mut connection = target.connect().await?;
+        execute(
+            &mut connection,
+            "SET statement_timeout = 0",
+            "prepare VACUUM",
+        )
+        .await?;
+        let refusal = run(&mut connection, format!("VACUUM (ANALYZE) {table}")).await?;
+        Ok(refusal.map(|refusal| format!("cannot vacuum {table}: {refusal}")))
+    };
+    tokio::select! {
+        done = work => done.map(|warning| warning.into_iter().collect()),
+        () = cancel.cancelled() => Err(Error::Cancelled.into()),
     }
 }
 
@@ -112,12 +145,16 @@ async fn work(mut connection: PgConnection, queue: &Queue) -> Result<Vec<String>
     }
 }
 
-/// Runs ANALYZE; returns the server's refusal.
 async fn statistics(connection: &mut PgConnection, tables: &str) -> Result<Option<String>, Error> {
-    let statement = sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {tables}")));
+    run(connection, format!("ANALYZE {tables}")).await
+}
+
+/// Runs a statement; returns the server's refusal.
+async fn run(connection: &mut PgConnection, sql: String) -> Result<Option<String>, Error> {
+    let statement = sqlx::raw_sql(AssertSqlSafe(sql));
     match statement.execute(connection).await {
         Ok(_) => Ok(None),
         Err(error) if error.as_database_error().is_some() => Ok(Some(error.to_string())),
-        Err(error) => Err(Error::query("ANALYZE")(error)),
+        Err(error) => Err(Error::query("VACUUM or ANALYZE")(error)),
     }
 }

@@ -166,7 +166,10 @@ impl Complaints {
             return Verdict::Unclear;
         }
         // pg_restore's own settings are nobody's loss.
-        let told = self.errors.iter().filter(|error| !error.is_about_a_setting());
+        let told = self
+            .errors
+            .iter()
+            .filter(|error| !error.is_about_a_setting());
         Verdict::Harmless(told.map(ToString::to_string).chain(self.warnings).collect())
     }
 }
@@ -187,7 +190,11 @@ impl Entry {
 impl Complaint {
     /// What could not be restored, as far as it can be told.
     pub(crate) fn entry_name(&self, names: &Names) -> Option<String> {
-        if let Some(name) = self.command.as_deref().and_then(|c| names.by_command.get(c.trim_end())) {
+        if let Some(name) = self
+            .command
+            .as_deref()
+            .and_then(|c| names.by_command.get(c.trim_end()))
+        {
             return Some(name.clone());
         }
         let entry = self.entry.as_ref()?;
@@ -199,7 +206,8 @@ impl Complaint {
     }
 
     fn server_words(&self) -> Option<&str> {
-        self.message.strip_prefix("could not execute query: ERROR:  ")
+        self.message
+            .strip_prefix("could not execute query: ERROR:  ")
     }
 
     /// A newer `pg_restore` sets a timeout that an older server does not have.
@@ -214,10 +222,15 @@ impl Complaint {
         let (Some(server), Some(command)) = (self.server_words(), self.command.as_deref()) else {
             return false;
         };
-        let on_public = ["ALTER SCHEMA public OWNER TO ", "COMMENT ON SCHEMA public IS "]
-            .iter()
-            .any(|start| command.starts_with(start))
-            || ["GRANT ", "REVOKE "].iter().any(|start| command.starts_with(start))
+        let on_public = [
+            "ALTER SCHEMA public OWNER TO ",
+            "COMMENT ON SCHEMA public IS ",
+        ]
+        .iter()
+        .any(|start| command.starts_with(start))
+            || ["GRANT ", "REVOKE "]
+                .iter()
+                .any(|start| command.starts_with(start))
                 && command.contains(" ON SCHEMA public ");
         self.is_about_a_setting()
             || (command.starts_with("COMMENT ON EXTENSION ")
@@ -264,7 +277,10 @@ pg_restore: warning: errors ignored on restore: 1
         let Verdict::Failed(error) = Complaints::parse(DUPLICATE).verdict() else {
             panic!("not failed");
         };
-        assert_eq!(error.entry_name(&Names::default()).unwrap(), "CONSTRAINT t t_pkey postgres");
+        assert_eq!(
+            error.entry_name(&Names::default()).unwrap(),
+            "CONSTRAINT t t_pkey postgres"
+        );
         assert_eq!(
             error.to_string(),
             "could not execute query: ERROR:  could not create unique index \"t_pkey\"; \
@@ -281,7 +297,10 @@ pg_restore: warning: errors ignored on restore: 1
         index.namespace = Some("app".into());
         index.defn = Some("CREATE INDEX t_idx ON app.t USING btree (a);\n".into());
         let names = Names::of(&[index]);
-        let text = said("out of memory", "CREATE INDEX t_idx ON app.t USING btree (a);");
+        let text = said(
+            "out of memory",
+            "CREATE INDEX t_idx ON app.t USING btree (a);",
+        );
         let Verdict::Failed(error) = ended(&text, 1) else {
             panic!("not failed");
         };
@@ -311,8 +330,14 @@ pg_restore: warning: errors ignored on restore: 1
     }
 
     #[rstest]
-    #[case("must be owner of extension plpgsql", "COMMENT ON EXTENSION plpgsql IS 'x';")]
-    #[case("extension \"a\" already exists", "CREATE EXTENSION a WITH SCHEMA public;")]
+    #[case(
+        "must be owner of extension plpgsql",
+        "COMMENT ON EXTENSION plpgsql IS 'x';"
+    )]
+    #[case(
+        "extension \"a\" already exists",
+        "CREATE EXTENSION a WITH SCHEMA public;"
+    )]
     #[case("schema \"public\" already exists", "CREATE SCHEMA public;")]
     #[case("must be owner of schema public", "GRANT ALL ON SCHEMA public TO me;")]
     #[case("must be owner of schema public", "ALTER SCHEMA public OWNER TO me;")]
@@ -346,12 +371,18 @@ pg_restore: warning: errors ignored on restore: 1
         assert!(matches!(failed, Verdict::Failed(_)), "{failed:?}");
     }
 
-    const COMMENT: (&str, &str) = ("must be owner of extension x", "COMMENT ON EXTENSION x IS 'x';");
+    const COMMENT: (&str, &str) = (
+        "must be owner of extension x",
+        "COMMENT ON EXTENSION x IS 'x';",
+    );
 
     #[test]
     fn one_failure_among_harmless_ones_is_found() {
         let text = format!("{}{DUPLICATE}", said(COMMENT.0, COMMENT.1));
-        assert!(matches!(Complaints::parse(&text).verdict(), Verdict::Failed(_)));
+        assert!(matches!(
+            Complaints::parse(&text).verdict(),
+            Verdict::Failed(_)
+        ));
     }
 
     #[test]

@@ -39,6 +39,12 @@ pub enum RestoreError {
         /// Their names.
         roles: Vec<String>,
     },
+    /// Roles are missing that the backup needs even where the login owns everything.
+    #[error("roles that policies or user mappings name do not exist: {}", roles.join(", "))]
+    MissingNamedRoles {
+        /// Their names.
+        roles: Vec<String>,
+    },
     /// Extensions are not installed.
     #[error("extensions that the backup needs are not installed: {}", extensions.join(", "))]
     MissingExtensions {
@@ -107,8 +113,11 @@ impl RestoreError {
         match self {
             Self::BadName { .. } => ErrorKind::InvalidInput,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
-            Self::OlderServer { .. } | Self::NotOurs { .. } => ErrorKind::Refused,
-            Self::MissingRoles { .. } | Self::MissingExtensions { .. } => ErrorKind::NotFound,
+            Self::NotOurs { .. } => ErrorKind::Refused,
+            Self::OlderServer { .. }
+            | Self::MissingRoles { .. }
+            | Self::MissingNamedRoles { .. }
+            | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
             Self::Part { source, .. } => source.kind(),
             Self::Entry { words, .. } => kind_of(&words.0),
@@ -124,6 +133,9 @@ impl RestoreError {
                 "create the roles, restore the part `globals` first, or let the login own \
                  everything with --no-owner",
             ),
+            Self::MissingNamedRoles { .. } => {
+                Some("create the roles, or restore the part `globals` first")
+            }
             Self::MissingExtensions { .. } => {
                 Some("install the packages with these extensions on the server")
             }

@@ -8,9 +8,11 @@ use backup_core::restorer::PartReader;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::analyze::vacuum;
 use super::error::RestoreError;
 use super::pg_restore::PgRestore;
 use super::schedule::Schedule;
+use super::target::Target;
 use super::toc_list::{DataPart, LoadPlan, Work};
 use super::workspace::Workspace;
 
@@ -21,6 +23,8 @@ pub(crate) struct Loader {
     pub(crate) reader: Arc<dyn PartReader>,
     /// Holds the schema part.
     pub(crate) workspace: Workspace,
+    /// The new database.
+    pub(crate) target: Target,
     /// Runs on the target.
     pub(crate) pg_restore: PgRestore,
     /// The data parts.
@@ -89,7 +93,7 @@ impl Loader {
         self.pg_restore.part(part, body, cancel).await
     }
 
-    /// Runs what the schedule gave at once: one data part, or some entries.
+    /// Runs what the schedule gave at once: one data part, one table, or some entries.
     async fn run(
         &self,
         work: &[Work],
@@ -104,6 +108,11 @@ impl Loader {
                     let part = &self.parts[part];
                     let done = self.part(&part.name, cancel).await;
                     tracing::debug!(elapsed = ?started.elapsed(), part = %part.name, "part loaded");
+                    return done;
+                }
+                Work::Vacuum(ref table) => {
+                    let done = vacuum(&self.target, table, cancel).await;
+                    tracing::debug!(elapsed = ?started.elapsed(), table, "table vacuumed");
                     return done;
                 }
                 Work::Restore(dump_id) => dump_ids.push(dump_id),

@@ -24,8 +24,6 @@ pub(crate) struct Server {
     roles: BTreeSet<String>,
     tablespaces: BTreeSet<String>,
     extensions: Vec<(String, Option<String>)>,
-    /// Bytes that one maintenance command may use by default.
-    pub(crate) maintenance_work_mem: u64,
     max_name_bytes: usize,
 }
 
@@ -36,16 +34,13 @@ impl Server {
         let row = sqlx::query(
             "SELECT current_setting('server_version_num')::int4,
                     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
-                    current_setting('max_identifier_length')::int4,
-                    (SELECT setting::int8 * 1024 FROM pg_settings
-                     WHERE name = 'maintenance_work_mem')",
+                    current_setting('max_identifier_length')::int4",
         )
         .fetch_one(&mut *connection)
         .await
         .map_err(failed())?;
         let version: i32 = row.try_get(0).map_err(failed())?;
         let name_bytes: i32 = row.try_get(2).map_err(failed())?;
-        let memory: i64 = row.try_get(3).map_err(failed())?;
         let extensions =
             sqlx::query_as("SELECT name::text, default_version FROM pg_available_extensions")
                 .fetch_all(&mut *connection)
@@ -57,7 +52,6 @@ impl Server {
             roles: names(connection, "SELECT rolname::text FROM pg_roles").await?,
             tablespaces: names(connection, "SELECT spcname::text FROM pg_tablespace").await?,
             extensions,
-            maintenance_work_mem: u64::try_from(memory).unwrap_or_default(),
             max_name_bytes: usize::try_from(name_bytes).unwrap_or(63),
         })
     }
@@ -90,10 +84,17 @@ impl Server {
                 target: ToolVersion::from_num(self.version_num).to_string(),
             });
         }
-        let missing = |role: &&String| !self.roles.contains(*role);
-        let roles: Vec<String> = details.roles.iter().filter(missing).cloned().collect();
+        let missing = |wanted: &[String]| -> Vec<String> {
+            let missing = wanted.iter().filter(|role| !self.roles.contains(*role));
+            missing.cloned().collect()
+        };
+        let roles = missing(&details.roles);
         if *ownership == Ownership::Keep && !roles.is_empty() {
             return Err(RestoreError::MissingRoles { roles });
+        }
+        let roles = missing(&details.named_roles);
+        if !roles.is_empty() {
+            return Err(RestoreError::MissingNamedRoles { roles });
         }
         self.check_extensions(details)
     }

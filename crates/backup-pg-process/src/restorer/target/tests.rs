@@ -9,7 +9,6 @@ fn server(version_num: u32) -> Server {
         roles: ["app".to_owned()].into(),
         tablespaces: BTreeSet::new(),
         extensions: vec![("plpgsql".to_owned(), Some("1.0".to_owned()))],
-        maintenance_work_mem: 64 << 20,
         max_name_bytes: 63,
     }
 }

@@ -36,7 +36,11 @@ fn part(name: &str, tables: &[(&str, u64)]) -> DataPart {
 }
 
 fn plan(entries: &[TocEntry], parts: &[DataPart]) -> LoadPlan {
-    LoadPlan::new(entries, parts, Omit::default())
+    let omit = Omit {
+        vacuum: true,
+        ..Omit::default()
+    };
+    LoadPlan::new(entries, parts, omit)
 }
 
 /// The step that restores an entry, and the number of it.
@@ -84,9 +88,45 @@ fn an_index_waits_for_its_own_table_only() {
     assert!(b_pkey.cost < b_idx.cost, "a table named twice counts once");
     assert!(a_idx.cost > 3 * b_idx.cost);
     let (_, fkey) = step_of(&plan, 6);
-    assert_eq!(fkey.after, [0, 1, 2, b_pkey_at]);
+    let (a_idx_at, _) = step_of(&plan, 3);
+    assert_eq!(
+        fkey.after,
+        [0, 1, 2, a_idx_at, a_idx_at + 1, b_pkey_at],
+        "indexes help"
+    );
     assert_eq!(fkey.locks, Locks::Exclusive(vec![1, 2]));
     Schedule::new(plan.steps, 2).unwrap();
+}
+
+#[test]
+fn large_tables_are_vacuumed_between_data_and_indexes() {
+    let entries = [
+        entry(1, "TABLE", "large", &[]),
+        entry(2, "TABLE", "small", &[]),
+        entry(3, "TABLE", "größe", &[]),
+        entry(4, "INDEX", "i", &[1]),
+        entry(5, "INDEX", "j", &[2]),
+        entry(6, "FK CONSTRAINT", "small fk", &[1, 2]),
+    ];
+    let parts = [
+        part("data-0001", &[("large", 10 * MIB)]),
+        part("data-rest", &[("small", MIB), ("größe", 10 * MIB)]),
+    ];
+    let plan = LoadPlan::new(&entries, &parts, Omit::default());
+    assert_eq!(
+        plan.work[2],
+        Work::Vacuum("\"public\".\"large\"".to_owned())
+    );
+    assert_eq!(
+        plan.work[3],
+        Work::Restore(4),
+        "only names that need no conversion"
+    );
+    assert_eq!(plan.steps[2].after, [0]);
+    assert_eq!(plan.steps[2].locks, Locks::Exclusive(vec![1]));
+    assert_eq!(step_of(&plan, 4).1.after, [0, 2]);
+    assert_eq!(step_of(&plan, 5).1.after, [1]);
+    assert_eq!(step_of(&plan, 6).1.after, [0, 1, 2, 3, 4]);
 }
 
 #[test]
@@ -247,6 +287,7 @@ fn what_owners_or_superusers_need_can_be_left_out() {
         entry(6, "EVENT TRIGGER", "e", &[]),
     ];
     let omit = Omit {
+        vacuum: false,
         privileges: true,
         superuser_objects: true,
     };

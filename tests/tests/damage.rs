@@ -1,0 +1,443 @@
+//! A stored backup that is not what was written is never restored, and whoever looks is told which
+//! part it is.
+
+use std::fmt::Display;
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::pg::Cluster;
+use backup_e2e::s3::Kind;
+use backup_e2e::sample;
+use backup_e2e::scene::{Done, SOURCE, Scene, Store};
+use serde_json::Value;
+
+/// Bytes of an age chunk as stored, and of the nonce between header and chunks.
+///
+/// <https://github.com/C2SP/C2SP/blob/main/age.md#payload>
+const CHUNK: usize = (64 << 10) + 16;
+const NONCE: usize = 16;
+
+/// Two backups of one database, of which one is damaged, and what must not suffer from it.
+struct Theatre {
+    scene: Scene<'static>,
+    cluster: &'static Cluster,
+    database: String,
+    victim: String,
+    twin: String,
+    /// All objects of the victim, as they were.
+    objects: Vec<(String, Vec<u8>)>,
+}
+
+impl Theatre {
+    fn new(store: Store, sql: &str, defaults: &[&str]) -> Result<Self> {
+        let cluster = Cluster::shared(17)?;
+        let database = cluster.fresh_db("damaged")?;
+        cluster.psql(&database, sql)?;
+        let scene = Scene::with(cluster, &database, store, |settings| {
+            settings.defaults = defaults.iter().map(ToString::to_string).collect();
+        })?;
+        let (victim, twin) = (scene.good_backup()?, scene.good_backup()?);
+        let keys = scene.objects_of(&victim)?.into_iter();
+        let objects: Result<_> = keys
+            .map(|key| scene.place.get(&key).map(|bytes| (key, bytes)))
+            .collect();
+        Ok(Self {
+            objects: objects?,
+            scene,
+            cluster,
+            database,
+            victim,
+            twin,
+        })
+    }
+
+    fn manifest_key(&self) -> Result<&str> {
+        let mut keys = self.objects.iter().map(|(key, _)| key.as_str());
+        keys.find(|key| key.ends_with("/manifest.json"))
+            .context("a manifest")
+    }
+
+    fn manifest(&self) -> Result<Value> {
+        let key = self.manifest_key()?;
+        Ok(serde_json::from_slice(&self.scene.place.get(key)?)?)
+    }
+
+    fn write_manifest(&self, manifest: &Value) -> Result<()> {
+        let text = serde_json::to_vec_pretty(manifest)?;
+        self.scene.place.put(self.manifest_key()?, &text)
+    }
+
+    /// Puts everything back as it was.
+    fn heal(&self) -> Result<()> {
+        for (key, bytes) in &self.objects {
+            self.scene.place.put(key, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self) -> Result<Done> {
+        let arguments = ["verify", &self.victim, "--source", SOURCE];
+        self.scene
+            .run(&[&arguments[..], &["--level", "decoded"]].concat())
+    }
+
+    fn restore(&self) -> Result<Done> {
+        let target = self.scene.target();
+        self.scene
+            .run(&["restore", &self.victim, "--target-db", &target])
+    }
+
+    /// Roles are for the whole server: a restore of one database does without them.
+    fn assert_globals_are_missed(&self) -> Result<()> {
+        self.verify()?.expect(6, &["globals"])?;
+        self.restore()?.expect(0, &["equal in content"])?;
+        self.cluster.drop_db(&self.scene.target())
+    }
+
+    /// Both commands refuse with one of `codes`, say `word`, and leave no database.
+    fn assert_refused(&self, codes: &[i32], word: &str) -> Result<()> {
+        for run in [self.verify()?, self.restore()?] {
+            ensure!(
+                codes.contains(&run.code),
+                "code {}: {}",
+                run.code,
+                run.text()
+            );
+            ensure!(
+                run.text().contains(word),
+                "not a word of {word}: {}",
+                run.text()
+            );
+        }
+        self.assert_no_target()
+    }
+
+    fn assert_no_target(&self) -> Result<()> {
+        ensure!(
+            !self.cluster.has_db(&self.scene.target())?,
+            "a database is left"
+        );
+        self.scene.assert_nobody_left()
+    }
+
+    /// After all the damage: the source, the other backup and, put back, the victim are as before.
+    fn assert_no_harm(&self, before: &backup_e2e::pg::Contents) -> Result<()> {
+        self.heal()?;
+        ensure!(
+            self.cluster.contents(&self.database)? == *before,
+            "the source changed"
+        );
+        for id in [self.scene.older(), &self.victim, &self.twin] {
+            self.scene.assert_proved(id)?;
+        }
+        let target = self.scene.target();
+        self.restore()?.expect(0, &["equal in content"])?;
+        ensure!(
+            self.cluster.contents(&target)? == *before,
+            "another content"
+        );
+        self.cluster.drop_db(&target)
+    }
+}
+
+/// Some rows, an index, a sequence and a large object: something of every part.
+fn small_sql() -> String {
+    sample::bulk_sql("app", "bulk", 1)
+        + "CREATE INDEX ON app.bulk (at);
+           CREATE TABLE app.small (id serial PRIMARY KEY, note text);
+           INSERT INTO app.small (note) SELECT 'note ' || i FROM generate_series(1, 300) AS i;
+           SELECT lo_from_bytea(0, convert_to(repeat('large ', 5000), 'UTF8'));"
+}
+
+/// The part that an object's key is of, as messages name it.
+fn part_of(key: &str) -> &str {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    match name.split('.').next() {
+        Some("key") => "key.age",
+        Some(part) => part,
+        None => name,
+    }
+}
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1 << rand::random_range(0..8);
+    bytes
+}
+
+/// Every way in which one object can be wrong; `None` is its absence.
+fn mutilations(bytes: &[u8], twin: Vec<u8>) -> Vec<(String, Option<Vec<u8>>)> {
+    let length = bytes.len();
+    let mut ways = vec![("removed".to_owned(), None)];
+    let mut cuts = vec![0, 1, length / 2, length - 1];
+    cuts.dedup();
+    ways.extend(
+        cuts.into_iter()
+            .map(|at| (format!("cut at {at}"), Some(bytes[..at].to_vec()))),
+    );
+    for _ in 0..3 {
+        let at = rand::random_range(0..length);
+        ways.push((format!("flipped at {at}"), Some(flipped(bytes, at))));
+    }
+    ways.push(("extended".to_owned(), Some([bytes, b"x"].concat())));
+    ways.push(("doubled".to_owned(), Some([bytes, bytes].concat())));
+    ways.push(("swapped".to_owned(), Some(twin)));
+    ways
+}
+
+fn check_objects(store: Store) -> Result<()> {
+    let theatre = Theatre::new(store, &small_sql(), &[])?;
+    let before = theatre.cluster.contents(&theatre.database)?;
+    let objects = theatre.objects.iter();
+    for (key, bytes) in objects.filter(|(key, _)| !key.ends_with("manifest.json")) {
+        let part = part_of(key);
+        let twin = theatre
+            .scene
+            .place
+            .get(&key.replace(&theatre.victim, &theatre.twin))?;
+        for (name, damaged) in mutilations(bytes, twin) {
+            match &damaged {
+                Some(damaged) => theatre.scene.place.put(key, damaged)?,
+                None => theatre.scene.place.delete(key)?,
+            }
+            let context = || format!("{part} {name}");
+            let check = match part {
+                "globals" => theatre.assert_globals_are_missed(),
+                _ => theatre.assert_refused(&[6], part),
+            };
+            check.with_context(context)?;
+            theatre.scene.place.put(key, bytes)?;
+        }
+    }
+    theatre.assert_no_harm(&before)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn no_damaged_object_of_a_folder_is_restored() -> Result<()> {
+    check_objects(Store::Local)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn no_damaged_object_of_a_bucket_is_restored() -> Result<()> {
+    check_objects(Store::S3(Kind::SeaweedFs))
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_cut_at_any_border_of_the_encryption_is_found() -> Result<()> {
+    let sql = sample::bulk_sql("app", "bulk", 1);
+    let theatre = Theatre::new(Store::Local, &sql, &["compression = 'none'"])?;
+    let before = theatre.cluster.contents(&theatre.database)?;
+    let rows = theatre
+        .objects
+        .iter()
+        .find(|(key, _)| part_of(key) == "data-rest");
+    let (key, bytes) = rows.context("rows")?;
+    let mac = bytes.windows(5).position(|window| window == b"\n--- ");
+    let mac = mac.context("an age header")? + 1;
+    let line = bytes[mac..].iter().position(|byte| *byte == b'\n');
+    let payload = mac + line.context("the header's last line")? + 1 + NONCE;
+    let borders = (payload..bytes.len()).step_by(CHUNK);
+    ensure!(borders.clone().count() > 10, "{} bytes", bytes.len());
+    let plain = (64 << 10..bytes.len()).step_by(64 << 10);
+    for border in borders.chain(plain) {
+        for at in [border - 1, border, border + 1] {
+            theatre.scene.place.put(key, &bytes[..at])?;
+            let run = theatre.verify()?;
+            run.expect(6, &["data-rest"])
+                .with_context(|| format!("cut at {at}"))?;
+        }
+    }
+    for _ in 0..20 {
+        let at = rand::random_range(0..bytes.len());
+        theatre.scene.place.put(key, &flipped(bytes, at))?;
+        let run = theatre.verify()?;
+        run.expect(6, &["data-rest"])
+            .with_context(|| format!("flipped at {at}"))?;
+    }
+    // The last border, where everything but the end is right, before a database is at stake.
+    theatre
+        .scene
+        .place
+        .put(key, &bytes[..bytes.len() - (bytes.len() - payload) % CHUNK])?;
+    theatre.restore()?.expect(6, &["data-rest"])?;
+    theatre.assert_no_target()?;
+    theatre.assert_no_harm(&before)
+}
+
+type Edit<'a> = &'a dyn Fn(&mut Value) -> Result<()>;
+
+fn set(value: &mut Value, pointer: &str, new: impl Into<Value>) -> Result<()> {
+    let place = value.pointer_mut(pointer);
+    *place.with_context(|| format!("the manifest has {pointer}"))? = new.into();
+    Ok(())
+}
+
+/// The position of a part in the manifest.
+fn position(manifest: &Value, part: &str) -> Result<usize> {
+    let parts = manifest["parts"].as_array().context("parts")?;
+    let found = parts.iter().position(|record| record["name"] == part);
+    found.with_context(|| format!("part {part}"))
+}
+
+fn of_rows(manifest: &Value, field: impl Display) -> Result<String> {
+    Ok(format!(
+        "/parts/{}/{field}",
+        position(manifest, "data-rest")?
+    ))
+}
+
+fn check_manifests(store: Store) -> Result<()> {
+    let theatre = Theatre::new(store, &small_sql(), &[])?;
+    let before = theatre.cluster.contents(&theatre.database)?;
+    let right = theatre.manifest()?;
+    let twin = theatre.twin.clone();
+    let other = "0".repeat(64);
+    let rows: [(&str, &str, Edit<'_>); 10] = [
+        ("another digest", "data-rest", &|m| {
+            let at = of_rows(m, "objects/0/sha256")?;
+            set(m, &at, other.as_str())
+        }),
+        ("another raw length", "data-rest", &|m| {
+            let at = of_rows(m, "raw_bytes")?;
+            set(m, &at, 5)
+        }),
+        ("another stored length", "data-rest", &|m| {
+            let at = of_rows(m, "objects/0/bytes")?;
+            set(m, &at, 5)
+        }),
+        ("another raw hash", "data-rest", &|m| {
+            let at = of_rows(m, "raw_xxh3")?;
+            set(m, &at, &other[..32])
+        }),
+        ("without the rows", "lacks objects", &|m| {
+            let at = position(m, "data-rest")?;
+            m["parts"].as_array_mut().context("parts")?.remove(at);
+            Ok(())
+        }),
+        ("without facts", "facts", &|m| {
+            let at = position(m, "facts")?;
+            m["parts"].as_array_mut().context("parts")?.remove(at);
+            Ok(())
+        }),
+        ("with a part twice", "", &|m| {
+            let at = position(m, "data-rest")?;
+            let parts = m["parts"].as_array_mut().context("parts")?;
+            let copy = parts[at].clone();
+            parts.insert(at, copy);
+            Ok(())
+        }),
+        ("without encryption", "facts", &|m| {
+            m.as_object_mut().context("an object")?.remove("encryption");
+            Ok(())
+        }),
+        ("another compression", "facts", &|m| {
+            set(m, "/compression", "none")
+        }),
+        ("another id", "", &|m| set(m, "/id", twin.as_str())),
+    ];
+    for (name, word, edit) in rows {
+        let mut manifest = right.clone();
+        edit(&mut manifest)?;
+        theatre.write_manifest(&manifest)?;
+        theatre
+            .assert_refused(&[6], word)
+            .with_context(|| name.to_owned())?;
+    }
+    for (name, text) in [
+        ("empty", ""),
+        ("no JSON", "{\"format\": 1"),
+        ("zeros", "\0\0\0\0"),
+    ] {
+        theatre
+            .scene
+            .place
+            .put(theatre.manifest_key()?, text.as_bytes())?;
+        theatre
+            .assert_refused(&[6], "manifest")
+            .with_context(|| name.to_owned())?;
+    }
+    theatre.assert_no_harm(&before)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn an_edited_manifest_of_a_folder_is_found() -> Result<()> {
+    check_manifests(Store::Local)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn an_edited_manifest_of_a_bucket_is_found() -> Result<()> {
+    check_manifests(Store::S3(Kind::SeaweedFs))
+}
+
+/// Somebody who can write to the store puts another backup in the place of this one.
+fn check_replay(store: Store) -> Result<()> {
+    let theatre = Theatre::new(store, &small_sql(), &[])?;
+    let before = theatre.cluster.contents(&theatre.database)?;
+    for with_new_id in [false, true] {
+        for (key, _) in &theatre.objects {
+            let twin = theatre
+                .scene
+                .place
+                .get(&key.replace(&theatre.victim, &theatre.twin))?;
+            theatre.scene.place.put(key, &twin)?;
+        }
+        if with_new_id {
+            let mut manifest = theatre.manifest()?;
+            set(&mut manifest, "/id", theatre.victim.as_str())?;
+            theatre.write_manifest(&manifest)?;
+        }
+        let twin = theatre.twin.as_str();
+        let check = theatre.assert_refused(&[6], if with_new_id { twin } else { "" });
+        check.with_context(|| format!("with the id corrected: {with_new_id}"))?;
+    }
+    theatre.assert_no_harm(&before)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn another_backup_in_the_same_folder_is_found() -> Result<()> {
+    check_replay(Store::Local)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn another_backup_in_the_same_bucket_is_found() -> Result<()> {
+    check_replay(Store::S3(Kind::SeaweedFs))
+}
+
+fn check_keys(store: Store) -> Result<()> {
+    let mut theatre = Theatre::new(store, &small_sql(), &[])?;
+    let before = theatre.cluster.contents(&theatre.database)?;
+    theatre.scene.new_identity("stranger")?;
+    let right = theatre.scene.settings.identity.clone();
+    for (identity, word) in [
+        (Some(theatre.scene.path("stranger")), "identity"),
+        (None, "give the identity file"),
+    ] {
+        theatre.scene.settings.identity = identity;
+        theatre
+            .assert_refused(&[10], word)
+            .with_context(|| word.to_owned())?;
+    }
+    theatre.scene.settings.identity = right;
+
+    theatre.scene.place.delete(theatre.manifest_key()?)?;
+    theatre.assert_refused(&[4], &theatre.victim)?;
+    theatre.assert_no_harm(&before)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_backup_of_a_folder_needs_its_key_and_its_manifest() -> Result<()> {
+    check_keys(Store::Local)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_backup_of_a_bucket_needs_its_key_and_its_manifest() -> Result<()> {
+    check_keys(Store::S3(Kind::SeaweedFs))
+}

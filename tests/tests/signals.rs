@@ -1,0 +1,382 @@
+//! A run that is stopped, in order or by force, leaves nothing that counts.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::fake_tools::{Calls, FakeTools};
+use backup_e2e::fault::{Direction, Faults, Proxy};
+use backup_e2e::pg::{Cluster, quote_literal};
+use backup_e2e::s3::Kind;
+use backup_e2e::sample;
+use backup_e2e::scene::{Run, SOURCE, Scene, Store};
+use nix::sys::signal::Signal;
+
+const MIB: u64 = 1 << 20;
+
+/// How long an asked run may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Uncompressed, so that the rows take several parts of an upload.
+const PLAIN: &str = "compression = 'none'";
+
+fn slow(bytes_per_second: u64) -> Faults {
+    Faults {
+        bytes_per_second: Some(bytes_per_second),
+        ..Faults::default()
+    }
+}
+
+/// A scene whose later runs reach their bucket slowly.
+fn slow_scene(kind: Kind) -> Result<(Scene<'static>, Proxy)> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db("stopped")?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 30))?;
+    let mut scene = Scene::with(cluster, &database, Store::S3(kind), |settings| {
+        settings.defaults = vec![PLAIN.to_owned()];
+    })?;
+    let proxy = Proxy::start(scene.settings.store_port)?;
+    scene.settings.store_port = proxy.port();
+    Ok((scene, proxy))
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// It has been started.
+    Start,
+    /// It talks to the store.
+    Connected,
+    /// It has sent so many MiB.
+    Sent(u64),
+    /// Its rows are stored, or nearly so.
+    Stored,
+}
+
+const MOMENTS: [Moment; 11] = [
+    Moment::Start,
+    Moment::Connected,
+    Moment::Sent(0),
+    Moment::Sent(1),
+    Moment::Sent(4),
+    Moment::Sent(8),
+    Moment::Sent(10),
+    Moment::Sent(12),
+    Moment::Sent(16),
+    Moment::Sent(20),
+    Moment::Stored,
+];
+
+/// Starts a backup and waits for the moment.
+fn run_until(scene: &Scene<'_>, proxy: &Proxy, moment: Moment) -> Result<Run> {
+    let (connections, sent) = (proxy.connections(), proxy.forwarded(Direction::ToServer));
+    let mut run = scene.start(&["backup", SOURCE])?;
+    let name = format!("{moment:?}");
+    match moment {
+        Moment::Start => {}
+        Moment::Connected => {
+            run.wait_until(&name, || Ok(proxy.connections() > connections))?;
+        }
+        Moment::Sent(megabytes) => run.wait_until(&name, || {
+            Ok(proxy.forwarded(Direction::ToServer) > sent + megabytes * MIB)
+        })?,
+        Moment::Stored => {
+            let before = scene.place.keys()?;
+            run.wait_until(&name, || {
+                let keys = scene.place.keys()?;
+                let new = keys.iter().filter(|key| !before.contains(key));
+                Ok(new.filter(|key| key.contains("data-rest")).count() > 0)
+            })?;
+        }
+    }
+    Ok(run)
+}
+
+fn check_asked(kind: Kind) -> Result<()> {
+    let (scene, proxy) = slow_scene(kind)?;
+    let signals = [Signal::SIGINT, Signal::SIGTERM].into_iter().cycle();
+    for (moment, signal) in MOMENTS.into_iter().zip(signals) {
+        proxy.set(slow(4 * MIB));
+        let before = scene.state()?;
+        let run = run_until(&scene, &proxy, moment)?;
+        run.signal(signal)?;
+        let done = run.finish(GRACE);
+        let check = done.and_then(|done| {
+            let done = done.expect(128 + signal as i32, &[])?;
+            // Before it listens it dies without a word, like any program.
+            let early = matches!(moment, Moment::Start);
+            let said = done
+                .stderr
+                .contains("stopped by a signal; nothing was published");
+            ensure!(early || said, "{}", done.stderr);
+            proxy.heal();
+            scene.assert_nothing_published(&before)
+        });
+        check.with_context(|| format!("{signal} at {moment:?}"))?;
+        assert_no_files(&scene)?;
+    }
+    scene.run(&["backup", SOURCE])?.expect(0, &[]).map(drop)
+}
+
+fn assert_no_files(scene: &Scene<'_>) -> Result<()> {
+    let left: Vec<_> = fs::read_dir(scene.tmp())?.flatten().collect();
+    ensure!(left.is_empty(), "temporary files: {left:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn an_asked_run_stops_soon_and_cleans_up() -> Result<()> {
+    check_asked(Kind::SeaweedFs)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn an_asked_run_stops_soon_and_cleans_minio_up() -> Result<()> {
+    check_asked(Kind::MinIo)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
+    let (scene, proxy) = slow_scene(Kind::SeaweedFs)?;
+    let refuse = Faults {
+        refuse: true,
+        ..Faults::default()
+    };
+    for command in ["backup", "restore", "verify"] {
+        proxy.set(refuse.clone());
+        let (older, target) = (scene.older(), scene.target());
+        let arguments = match command {
+            "backup" => vec![command, SOURCE],
+            "restore" => vec![command, older, "--target-db", &target],
+            _ => vec![command, older],
+        };
+        let before = scene.state()?;
+        let connections = proxy.connections();
+        let mut run = scene.start(&arguments)?;
+        run.wait_until("a try", || Ok(proxy.connections() > connections + 1))?;
+        run.signal(Signal::SIGTERM)?;
+        let done = run
+            .finish(Duration::from_secs(3))
+            .and_then(|run| run.expect(143, &[]));
+        done.with_context(|| command.to_owned())?;
+        proxy.heal();
+        scene.assert_nothing_published(&before)?;
+    }
+    Ok(())
+}
+
+fn manifests(keys: &[String]) -> usize {
+    let is_manifest = |key: &&String| key.ends_with("/manifest.json");
+    keys.iter().filter(is_manifest).count()
+}
+
+fn check_killed(kind: Kind) -> Result<()> {
+    let (scene, proxy) = slow_scene(kind)?;
+    for moment in [
+        Moment::Start,
+        Moment::Connected,
+        Moment::Sent(1),
+        Moment::Sent(9),
+        Moment::Sent(20),
+        Moment::Stored,
+    ] {
+        proxy.set(slow(8 * MIB));
+        let before = manifests(&scene.place.keys()?);
+        let run = run_until(&scene, &proxy, moment)?;
+        run.signal(Signal::SIGKILL)?;
+        let check = run.finish(GRACE).and_then(|done| {
+            done.expect(137, &[])?;
+            scene.assert_nobody_left()?;
+            ensure!(manifests(&scene.place.keys()?) == before, "a new manifest");
+            proxy.heal();
+            scene.assert_proved(scene.older())?;
+            scene.run(&["backup", SOURCE])?.expect(0, &[])
+        });
+        check.with_context(|| format!("SIGKILL at {moment:?}"))?;
+        ensure!(manifests(&scene.place.keys()?) == before + 1);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_killed_run_leaves_no_child_and_no_manifest() -> Result<()> {
+    check_killed(Kind::SeaweedFs)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_killed_run_waits_for_no_lock_any_more() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db("locked")?;
+    cluster.psql(&database, "CREATE TABLE t AS SELECT 1 AS a")?;
+    let scene = Scene::new(cluster, &database, Store::Local)?;
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut command = cluster.tool("psql", &database);
+        command.args(["-X", "-q", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(60)"]);
+        let mut holder = command.spawn()?;
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+             WHERE d.datname = {} AND l.mode = 'AccessShareLock' AND NOT l.granted",
+            quote_literal(&database)
+        );
+        let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%'
+                    AND wait_event = 'PgSleep'";
+        while cluster.query("postgres", held)? == "0" {
+            std::thread::yield_now();
+        }
+        let mut run = scene.start(&["backup", SOURCE])?;
+        run.wait_until("the lock", || {
+            Ok(cluster.query("postgres", &waiting)? == "1")
+        })?;
+        run.signal(signal)?;
+        run.finish(GRACE)?.expect(128 + signal as i32, &[])?;
+        let gone = backup_e2e::scene::wait_for_silence(GRACE, || {
+            let left = cluster.query("postgres", &waiting)?;
+            Ok((left != "0").then(|| "waits for the lock".to_owned()))
+        });
+        holder.kill()?;
+        holder.wait()?;
+        let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
+        cluster.query("postgres", ended)?;
+        gone.with_context(|| format!("{signal}"))?;
+        scene.assert_nobody_left()?;
+    }
+    Ok(())
+}
+
+/// Passes rows on, and stops after some.
+const PAUSED_LOAD: &str = r#"exec "$real" "$@" < <(
+    head -c 4000000; touch "$dir/paused"; until [ -e "$dir/go" ]; do sleep 0.05; done; cat)"#;
+
+/// A scene and tools with which a restore stands still inside the load of rows.
+fn paused_restore() -> Result<(Scene<'static>, FakeTools, &'static Cluster)> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db("unrestored")?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 20))?;
+    let mut scene = Scene::new(cluster, &database, Store::S3(Kind::SeaweedFs))?;
+    let fakes = FakeTools::new(cluster.bin_dir())?;
+    // Rows come through a pipe; definitions lie in a file.
+    let body = format!("[ -p /dev/stdin ] || exec \"$real\" \"$@\"\n{PAUSED_LOAD}");
+    fakes.misbehave("pg_restore", Calls::All, &body)?;
+    fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+    Ok((scene, fakes, cluster))
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_restore_that_is_stopped_leaves_no_database() -> Result<()> {
+    let (scene, fakes, cluster) = paused_restore()?;
+    let target = scene.target();
+    let contents = cluster.contents(&scene.settings.database)?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let before = scene.state()?;
+        let flag = fakes.flag("paused");
+        let mut run = scene.start(&["restore", scene.older(), "--target-db", &target])?;
+        run.wait_until("rows", || Ok(flag.exists()))?;
+        ensure!(
+            cluster.has_db(&target)?,
+            "the target is made before rows are loaded"
+        );
+        run.signal(signal)?;
+        run.finish(GRACE)?
+            .expect(128 + signal as i32, &["stopped by a signal"])?;
+        ensure!(
+            !cluster.has_db(&target)?,
+            "the target is left after {signal}"
+        );
+        scene.assert_nothing_published(&before)?;
+        assert_no_files(&scene)?;
+        fs::remove_file(&flag)?;
+    }
+    ensure!(cluster.contents(&scene.settings.database)? == contents);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_restore_that_is_killed_leaves_a_marked_database_at_most() -> Result<()> {
+    let (scene, fakes, cluster) = paused_restore()?;
+    let target = scene.target();
+    let contents = cluster.contents(&scene.settings.database)?;
+    let flag = fakes.flag("paused");
+    let mut run = scene.start(&["restore", scene.older(), "--target-db", &target])?;
+    run.wait_until("rows", || Ok(flag.exists()))?;
+    run.signal(Signal::SIGKILL)?;
+    run.finish(GRACE)?.expect(137, &[])?;
+    // What feeds the tool is of the test; it must not outlive the tool either.
+    fs::write(fakes.flag("go"), "")?;
+    scene.assert_nobody_left()?;
+    ensure!(cluster.contents(&scene.settings.database)? == contents);
+    let mark = format!(
+        "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
+         WHERE datname = {}",
+        quote_literal(&target)
+    );
+    let mark = cluster.query("postgres", &mark)?;
+    ensure!(
+        mark.contains("restore of") && mark.contains(scene.older()),
+        "{mark:?}"
+    );
+    // It stands in the way of the next one, and nothing but its owner may remove it.
+    let words = [target.as_str(), "exists"];
+    scene
+        .run(&["restore", scene.older(), "--target-db", &target])?
+        .expect(12, &words)?;
+    cluster.drop_db(&target)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_slow_store_costs_neither_memory_nor_disk() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db("slow")?;
+    for table in ["one", "two", "three", "four"] {
+        cluster.psql(&database, &sample::bulk_sql("app", table, 75))?;
+    }
+    let mut scene = Scene::with(cluster, &database, Store::S3(Kind::SeaweedFs), |settings| {
+        settings.defaults = vec!["jobs = 4".to_owned()];
+    })?;
+    let proxy = Proxy::start(scene.settings.store_port)?;
+    scene.settings.store_port = proxy.port();
+    // An upload part of 8 MiB takes longer than a minute, and is no failure for that.
+    proxy.set(slow(125_000));
+    let mut run = scene.start(&["backup", SOURCE, "--json"])?;
+    let mut most_on_disk = 0;
+    while !run.has_ended()? {
+        most_on_disk = most_on_disk.max(bytes_below(&scene.tmp())?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let done = run.finish(GRACE)?.expect(0, &["success"])?;
+    ensure!(!done.stderr.contains("tried again"), "{}", done.stderr);
+    let megabytes = done.peak_memory >> 20;
+    ensure!(megabytes < 200, "{megabytes} MiB of memory");
+    ensure!(
+        most_on_disk < 64 << 10,
+        "{most_on_disk} bytes of temporary files"
+    );
+    println!(
+        "{megabytes} MiB, {most_on_disk} bytes on disk, {:?}",
+        done.elapsed
+    );
+    let view: serde_json::Value = serde_json::from_str(&done.stdout)?;
+    let raw = view["raw_bytes"].as_u64().context("a number")?;
+    ensure!(raw > 200 << 20, "only {raw} bytes were dumped");
+    scene.assert_proved(view["id"].as_str().context("an id")?)
+}
+
+fn bytes_below(folder: &std::path::Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)?.flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        sum += if meta.is_dir() {
+            bytes_below(&entry.path()).unwrap_or(0)
+        } else {
+            meta.len()
+        };
+    }
+    Ok(sum)
+}
