@@ -401,6 +401,13 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// The beginning of a database's name that no other test process uses: processes of a scene are
+/// known by it.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}_{}", std::process::id())
+}
+
 /// A bucket's name that no other scene of this process has.
 fn new_bucket() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

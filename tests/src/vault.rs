@@ -1,6 +1,6 @@
 //! A place for backups and the key to them, used through the program alone.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
@@ -43,16 +43,25 @@ impl Vault {
         })
     }
 
-    /// An empty bucket of the shared `SeaweedFS`, and a prefix in it.
+    /// As [`Vault::in_bucket`], of `SeaweedFS`.
     ///
     /// # Errors
     ///
     /// When there is no such server.
     pub fn seaweedfs(cluster: &Cluster) -> Result<Self> {
+        Self::in_bucket(cluster, Kind::SeaweedFs)
+    }
+
+    /// A prefix in an empty bucket of the shared server.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such server.
+    pub fn in_bucket(cluster: &Cluster, kind: Kind) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let bucket = format!("vault-{}-{number}", std::process::id());
-        let server = Server::shared(Kind::SeaweedFs)?;
+        let server = Server::shared(kind)?;
         server.create_bucket(&bucket)?;
         let cli = Cli::new(cluster)?.with_s3(server);
         Ok(Self {
@@ -61,6 +70,14 @@ impl Vault {
             url: format!("s3://{bucket}/{PREFIX}"),
             bucket: Some((server, bucket)),
         })
+    }
+
+    /// The server and the bucket, unless it is a folder.
+    #[must_use]
+    pub fn bucket(&self) -> Option<(&'static Server, &str)> {
+        self.bucket
+            .as_ref()
+            .map(|(server, name)| (*server, name.as_str()))
     }
 
     /// The same place and key, with the program set to reach another server.
@@ -88,7 +105,9 @@ impl Vault {
     ///
     /// When it is not a success, with or without warnings.
     pub fn back_up(&self, database: &str, more: &[&str]) -> Result<Value> {
-        let mut arguments = vec!["backup", "-d", database, "--to", &self.url, "--json"];
+        // In this form a name may begin with a dash.
+        let database = format!("--dbname={database}");
+        let mut arguments = vec!["backup", &database, "--to", &self.url, "--json"];
         if !more.contains(&"--no-encryption") {
             arguments.extend(["--recipient", &self.keys.recipient]);
         }
@@ -102,15 +121,9 @@ impl Vault {
     ///
     /// When it is not a success, with or without warnings.
     pub fn restore(&self, id: &str, target: &str, more: &[&str]) -> Result<Value> {
-        let mut arguments = vec![
-            "restore",
-            id,
-            "--from",
-            &self.url,
-            "-i",
-            &self.keys.identity,
-        ];
-        arguments.extend(["--target-db", target, "--json"]);
+        let target = format!("--target-db={target}");
+        let mut arguments = vec!["restore", id, "--from", &self.url];
+        arguments.extend(["-i", &self.keys.identity, &target, "--json"]);
         arguments.extend(more);
         success(self.cli.run(arguments)?)
     }
@@ -156,7 +169,7 @@ impl Vault {
     /// When the place does not tell.
     pub fn keys_stored(&self) -> Result<Vec<String>> {
         let Some((server, bucket)) = &self.bucket else {
-            return files_below(self.cli.local_root());
+            return files_below(&self.cli.local_root());
         };
         let keys = server.list_keys(bucket, "")?;
         let relative = keys.iter().map(|key| {
@@ -204,9 +217,9 @@ fn success(run: Run) -> Result<Value> {
     Ok(view)
 }
 
-fn files_below(root: PathBuf) -> Result<Vec<String>> {
+fn files_below(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder);
         for entry in entries.with_context(|| folder.display().to_string())? {
@@ -214,7 +227,7 @@ fn files_below(root: PathBuf) -> Result<Vec<String>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.push(path.strip_prefix(&root)?.display().to_string());
+                found.push(path.strip_prefix(root)?.display().to_string());
             }
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
-use backup_e2e::scene::{Done, SOURCE, Scene, Store};
+use backup_e2e::scene::{Done, SOURCE, Scene, Store, unique};
 use serde_json::Value;
 
 /// Bytes of an age chunk as stored, and of the nonce between header and chunks.
@@ -30,7 +30,7 @@ struct Theatre {
 impl Theatre {
     fn new(store: Store, sql: &str, defaults: &[&str]) -> Result<Self> {
         let cluster = Cluster::shared(17)?;
-        let database = cluster.fresh_db("damaged")?;
+        let database = cluster.fresh_db(&unique("damaged"))?;
         cluster.psql(&database, sql)?;
         let scene = Scene::with(cluster, &database, store, |settings| {
             settings.defaults = defaults.iter().map(ToString::to_string).collect();
@@ -200,8 +200,10 @@ fn check_objects(store: Store) -> Result<()> {
                 None => theatre.scene.place.delete(key)?,
             }
             let context = || format!("{part} {name}");
-            let check = match part {
-                "globals" => theatre.assert_globals_are_missed(),
+            let check = match (part, name.as_str()) {
+                ("globals", _) => theatre.assert_globals_are_missed(),
+                // Which of the two is not of this backup, nobody can tell.
+                ("key.age", "swapped") => theatre.assert_refused(&[6], "not of this backup"),
                 _ => theatre.assert_refused(&[6], part),
             };
             check.with_context(context)?;

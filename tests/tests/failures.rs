@@ -13,7 +13,7 @@ use backup_e2e::fault::{Faults, Proxy};
 use backup_e2e::pg::{Cluster, ClusterOptions, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
-use backup_e2e::scene::{Done, Run, SOURCE, Scene, Settings, Store, wait_for_silence};
+use backup_e2e::scene::{Done, Run, SOURCE, Scene, Settings, Store, unique, wait_for_silence};
 
 /// A password that needs care in URLs, connection strings, password files and shells.
 const PASSWORD: &str = r#"pa:ss\w'o"r@d% & $x"#;
@@ -37,7 +37,7 @@ fn cluster() -> Result<&'static Cluster> {
 
 /// A database of some 20 MB, in which two tables have rows.
 fn database(cluster: &Cluster) -> Result<String> {
-    let name = cluster.fresh_db("failing")?;
+    let name = cluster.fresh_db(&unique("failing"))?;
     let sql = "CREATE TABLE app.second (id int PRIMARY KEY, note text);
                INSERT INTO app.second SELECT i, 'note ' || i FROM generate_series(1, 500) AS i;";
     cluster.psql(&name, &(sample::bulk_sql("app", "bulk", 20) + sql))?;
@@ -461,7 +461,7 @@ fn a_server_that_goes_away_midway_leaves_nothing() -> Result<()> {
 #[ignore = "needs servers: run ./scripts/test"]
 fn an_older_pg_dump_is_refused_before_work() -> Result<()> {
     let newest = Cluster::shared(18)?;
-    let database = newest.fresh_db("newer")?;
+    let database = newest.fresh_db(&unique("newer"))?;
     newest.psql(&database, "CREATE TABLE t AS SELECT 1 AS a")?;
     for store in [Store::Local, Store::S3(Kind::SeaweedFs)] {
         let mut scene = Scene::new(newest, &database, store)?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::fake_tools::{Calls, FakeTools};
 use backup_e2e::fault::{Direction, Faults, Proxy};
-use backup_e2e::pg::{Cluster, quote_literal};
+use backup_e2e::pg::{Cluster, ClusterOptions, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
-use backup_e2e::scene::{Run, SOURCE, Scene, Store};
+use backup_e2e::scene::{Run, SOURCE, Scene, Store, unique};
 use nix::sys::signal::Signal;
 
 const MIB: u64 = 1 << 20;
@@ -30,7 +30,7 @@ fn slow(bytes_per_second: u64) -> Faults {
 /// A scene whose later runs reach their bucket slowly.
 fn slow_scene(kind: Kind) -> Result<(Scene<'static>, Proxy)> {
     let cluster = Cluster::shared(17)?;
-    let database = cluster.fresh_db("stopped")?;
+    let database = cluster.fresh_db(&unique("stopped"))?;
     cluster.psql(&database, &sample::bulk_sql("app", "bulk", 30))?;
     let mut scene = Scene::with(cluster, &database, Store::S3(kind), |settings| {
         settings.defaults = vec![PLAIN.to_owned()];
@@ -210,7 +210,7 @@ fn a_killed_run_leaves_no_child_and_no_manifest() -> Result<()> {
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_killed_run_waits_for_no_lock_any_more() -> Result<()> {
     let cluster = Cluster::shared(17)?;
-    let database = cluster.fresh_db("locked")?;
+    let database = cluster.fresh_db(&unique("locked"))?;
     cluster.psql(&database, "CREATE TABLE t AS SELECT 1 AS a")?;
     let scene = Scene::new(cluster, &database, Store::Local)?;
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
@@ -255,7 +255,7 @@ const PAUSED_LOAD: &str = r#"exec "$real" "$@" < <(
 /// A scene and tools with which a restore stands still inside the load of rows.
 fn paused_restore() -> Result<(Scene<'static>, FakeTools, &'static Cluster)> {
     let cluster = Cluster::shared(17)?;
-    let database = cluster.fresh_db("unrestored")?;
+    let database = cluster.fresh_db(&unique("unrestored"))?;
     cluster.psql(&database, &sample::bulk_sql("app", "bulk", 20))?;
     let mut scene = Scene::new(cluster, &database, Store::S3(Kind::SeaweedFs))?;
     let fakes = FakeTools::new(cluster.bin_dir())?;
@@ -332,8 +332,10 @@ fn a_restore_that_is_killed_leaves_a_marked_database_at_most() -> Result<()> {
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_slow_store_costs_neither_memory_nor_disk() -> Result<()> {
-    let cluster = Cluster::shared(17)?;
-    let database = cluster.fresh_db("slow")?;
+    // Of its own: a server process that waits for its client holds up each DROP DATABASE, and
+    // other tests have deadlines.
+    let cluster = &Cluster::start(17, &ClusterOptions::default())?;
+    let database = cluster.fresh_db(&unique("slow"))?;
     for table in ["one", "two", "three", "four"] {
         cluster.psql(&database, &sample::bulk_sql("app", table, 75))?;
     }

@@ -10,7 +10,7 @@ use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
-use backup_e2e::scene::{Place, SOURCE, Scene, Settings, Store};
+use backup_e2e::scene::{Place, SOURCE, Scene, Settings, Store, unique};
 
 /// Uncompressed, so that the rows take several parts of an upload.
 const PLAIN: &str = "compression = 'none'";
@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_mins(2);
 const MIB: u64 = 1 << 20;
 
 fn database(cluster: &Cluster) -> Result<String> {
-    let name = cluster.fresh_db("storing")?;
+    let name = cluster.fresh_db(&unique("storing"))?;
     cluster.psql(&name, &sample::bulk_sql("app", "bulk", 20))?;
     Ok(name)
 }

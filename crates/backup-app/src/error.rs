@@ -44,6 +44,19 @@ pub enum AppError {
     },
 }
 
+fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => harmless.push_str("\n    "),
+            '\t' => harmless.push('\t'),
+            c if c.is_control() => harmless.extend(c.escape_default()),
+            c => harmless.push(c),
+        }
+    }
+    harmless
+}
+
 fn humantime(duration: &std::time::Duration) -> String {
     format!("{} s", duration.as_secs())
 }
@@ -118,10 +131,14 @@ impl AppError {
         }
     }
 
-    /// The whole message: the chain on one line, then the hint on a second.
+    /// The whole message: the chain, then the hint on a line of its own.
+    ///
+    /// Names and the words of servers are in it, and they may hold anything: what continues a line
+    /// is indented, so that it cannot pass for a message of ours, and control characters are
+    /// escaped, so that they do nothing to a terminal.
     #[must_use]
     pub fn render(&self) -> String {
-        let text = chain(self);
+        let text = harmless(&chain(self));
         match self.hint() {
             Some(hint) => format!("{text}\nhint: {hint}"),
             None => text,
@@ -152,4 +169,18 @@ pub struct ErrorReport {
     pub causes: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_pass_for_another() {
+        let error = AppError::usage_hint("no \u{1b}[31mred\nerror: \tforged", "say so");
+        assert_eq!(
+            error.render(),
+            "no \\u{1b}[31mred\n    error: \tforged\nhint: say so"
+        );
+    }
 }

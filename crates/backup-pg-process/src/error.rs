@@ -319,7 +319,7 @@ const QUEUED: &str = "another session wants to change a table that is being dump
 
 /// What a tool's last words suggest. A failure is known by the exit code; this only refines it.
 fn advice(words: &str) -> (ErrorKind, Option<&'static str>) {
-    const RULES: [(&str, ErrorKind, Option<&str>); 13] = [
+    const RULES: [(&str, ErrorKind, Option<&str>); 14] = [
         (
             "query would be affected by row-level security policy",
             ErrorKind::PermissionDenied,
@@ -368,6 +368,11 @@ fn advice(words: &str) -> (ErrorKind, Option<&'static str>) {
             "canceling statement due to conflict with recovery",
             ErrorKind::Unavailable,
             Some("raise max_standby_streaming_delay or turn hot_standby_feedback on"),
+        ),
+        (
+            "out of shared memory",
+            ErrorKind::Unavailable,
+            Some("there are more tables than the server can lock: raise max_locks_per_transaction"),
         ),
         (
             "unsupported startup parameter",

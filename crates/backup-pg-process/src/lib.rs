@@ -1,5 +1,5 @@
-//! PostgreSQL for the backup manager: [`PgDumper`] and [`PgInspector`] over the server's own client
-//! programs.
+//! PostgreSQL for the backup manager: [`PgDumper`], [`PgRestorer`] and [`PgInspector`] over the
+//! server's own client programs.
 //!
 //! One [`ConnectionConfig`] produces both the options of our SQL connections and the environment of
 //! the child programs, so "the preflight passes" means "`pg_dump` connects". Children are started

@@ -232,34 +232,6 @@ async fn a_directory_that_cannot_be_written_is_named() {
     );
 }
 
-/// Give it a file system of 1 to 16 MiB, as `mount -t tmpfs -o size=4m`.
-#[tokio::test]
-#[ignore = "needs a small file system in PGB_TEST_SMALL_DIR"]
-async fn a_full_disk_leaves_nothing_and_is_named() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "where it is, is for the test's environment"
-    )]
-    let dir = std::env::var("PGB_TEST_SMALL_DIR").expect("PGB_TEST_SMALL_DIR is set");
-    let dir = Path::new(&dir);
-    let store = store_at(&dir.join("store"));
-    put(&*store, "older").await.unwrap();
-    for len in [17 << 20, 40 << 20] {
-        let (name, options) = (key("a/big"), PutOptions::default());
-        let body = bodies::generated(len, 1);
-        let put = store
-            .put(&name, body, &options, &CancellationToken::new())
-            .await;
-        let error = put.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert!(error.hint().unwrap().contains("free space"), "{error:?}");
-        assert_eq!(all_files(dir).len(), 1, "the older one");
-    }
-    // A write that had begun may hold the removed file for a moment more.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    put(&*store, "newer").await.unwrap();
-}
-
 #[test]
 fn free_space_is_known() {
     let dir = TempDir::new().unwrap();

@@ -68,11 +68,8 @@ impl StderrLog {
     /// The last few lines in one, for an error message.
     #[must_use]
     pub fn last_words(&self) -> String {
-        let last: Vec<u8> = match self.last.len() {
-            0 => self.first.clone(),
-            _ => self.last.iter().copied().collect(),
-        };
-        let text = String::from_utf8_lossy(&last);
+        // All that was kept: a last line can be so long that its beginning is in the first part.
+        let text = self.text();
         let mut lines: Vec<String> = text
             .lines()
             .rev()
@@ -185,6 +182,18 @@ mod tests {
         let log = log_of([vec![b'x'; 10 * KEEP]]);
         assert_eq!(log.bytes(), 10 * KEEP as u64);
         assert!(log.last_words().len() < 3 * LINE_CHARS);
+    }
+
+    #[test]
+    fn a_huge_last_line_does_not_hide_what_was_said_before_it() {
+        let query = format!("detail: Query was: LOCK TABLE {}", "t, ".repeat(KEEP));
+        let log = log_of([format!("error: out of shared memory\n{query}\n").into_bytes()]);
+        let words = log.last_words();
+        assert!(
+            words.starts_with("error: out of shared memory; detail: Query was: LOCK TABLE t, "),
+            "{words}"
+        );
+        assert!(words.len() < 3 * LINE_CHARS, "{words}");
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub(crate) async fn analyze(
         let table = quote_qualified(&schema, &name);
         (again || !done.contains(&table)).then_some(table)
     });
-    let tables = tables.collect();
-    let queue: Queue = Arc::new(Mutex::new(batches(tables, jobs)));
+    let tables: Vec<String> = tables.collect();
+    let queue: Queue = Arc::new(Mutex::new(batches(&tables, jobs)));
     let mut workers = JoinSet::new();
     for _ in 1..jobs {
         let (target, queue) = (target.clone(), Arc::clone(&queue));
@@ -101,7 +101,7 @@ pub(crate) async fn vacuum(
 }
 
 /// The first few tables by themselves, as they may be large, the others together.
-fn batches(tables: Vec<String>, jobs: usize) -> VecDeque<Vec<String>> {
+fn batches(tables: &[String], jobs: usize) -> VecDeque<Vec<String>> {
     let alone = jobs * 8;
     let mut batches: VecDeque<Vec<String>> = tables
         .iter()

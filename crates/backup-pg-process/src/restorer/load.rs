@@ -119,7 +119,8 @@ impl Loader {
             }
         }
         let done = self.entries(&dump_ids, cancel).await;
-        tracing::debug!(elapsed = ?started.elapsed(), ?dump_ids, "entries restored");
+        let entries = dump_ids.len();
+        tracing::debug!(elapsed = ?started.elapsed(), entries, "entries restored");
         done
     }
 }

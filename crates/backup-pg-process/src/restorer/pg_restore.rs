@@ -72,7 +72,7 @@ impl PgRestore {
                 .args([OsString::from("--use-list"), list.into(), archive.into()]);
         let mut child = ToolChild::spawn(&command)?;
         let exit = child.wait_or_cancel(cancel).await?;
-        self.judge(exit, "the schema")
+        self.judge(&exit, "the schema")
     }
 
     /// Restores everything in the archive that is `body`. Returns what is worth a warning.
@@ -154,7 +154,7 @@ impl PgRestore {
             }
             None => {}
         }
-        self.judge(exit, &format!("part {part}"))
+        self.judge(&exit, &format!("part {part}"))
     }
 
     fn command(&self) -> ToolCommand {
@@ -162,7 +162,7 @@ impl PgRestore {
     }
 
     /// What the exit status and the messages mean together.
-    fn judge(&self, exit: ToolExit, what: &str) -> Result<Vec<String>, RestoreError> {
+    fn judge(&self, exit: &ToolExit, what: &str) -> Result<Vec<String>, RestoreError> {
         let text = exit.stderr.text();
         let said = Complaints::parse(&text);
         if exit.success() {
@@ -254,3 +254,6 @@ fn widen(pipe: &ChildStdin) {
     #[cfg(not(target_os = "linux"))]
     let _ = pipe;
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,28 +7,27 @@
 //! Sections cannot be used together with a list: `pg_restore` gives comments and privileges the
 //! section of the entry before them, and the list changes what stands before them.
 
+mod kind;
+mod omit;
+mod relations;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use backup_core::facts::TableName;
 use backup_core::manifest::PartName;
-use backup_pg_archive::{DumpText, Section, TocEntry};
+use backup_pg_archive::{Section, TocEntry};
 
 use super::schedule::{Locks, Pass, Step};
-use crate::ident::quote_qualified;
-use crate::inspector::table_name;
-
-/// What every entry costs besides the work on rows: a round trip and some catalog rows, about as
-/// much as this many bytes of data.
-const PER_ENTRY: u64 = 64 << 10;
-
-/// A query of unknown cost: enough to get a process of its own.
-const UNKNOWN_QUERY: u64 = 32 << 20;
-
-/// Tables with so many bytes of rows are vacuumed before their indexes are built.
-const WORTH_A_VACUUM: u64 = 4 << 20;
+use kind::{Kind, Lock, PER_ENTRY};
+pub(crate) use omit::Omit;
+use omit::Omitted;
+use relations::Relations;
 
 /// Stands for the privileges of all objects: two GRANTs on one object collide in the catalog.
 const PRIVILEGES: u32 = 0;
+
+/// Tables with so many bytes of rows are vacuumed before a foreign key is checked.
+const WORTH_A_VACUUM: u64 = 4 << 20;
 
 /// One data part, as the schedule sees it.
 #[derive(Debug, Clone)]
@@ -39,17 +38,6 @@ pub(crate) struct DataPart {
     pub(crate) bytes: u64,
     /// The tables it has rows of, with the bytes of them.
     pub(crate) tables: Vec<(TableName, u64)>,
-}
-
-/// What to leave out of a restore.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Omit {
-    /// VACUUM and ANALYZE of large tables.
-    pub(crate) vacuum: bool,
-    /// GRANT and REVOKE: owners are not kept.
-    pub(crate) privileges: bool,
-    /// What only a superuser may create, since the login is none and owners are not kept.
-    pub(crate) superuser_objects: bool,
 }
 
 /// What a step does.
@@ -68,7 +56,8 @@ pub(crate) enum Work {
 pub(crate) struct LoadPlan {
     /// Dump ids of the entries before the data, in their order.
     pub(crate) pre_data: Vec<u32>,
-    /// Everything else: data parts, large tables to vacuum, then entries in the archive's order.
+    /// Everything else: first data parts, then entries in the archive's order, and the vacuum of
+    /// tables where it is needed.
     pub(crate) steps: Vec<Step>,
     /// What each step does.
     pub(crate) work: Vec<Work>,
@@ -104,9 +93,6 @@ impl LoadPlan {
             step_of: HashMap::new(),
             locks_of: HashMap::new(),
         };
-        if !omit.vacuum {
-            planner.vacuum_of = plan.vacuum(entries, &relations);
-        }
         for (entry, section) in with_sections(entries) {
             match omit.reason(entry) {
                 Some(Omitted::Silently) => continue,
@@ -121,6 +107,9 @@ impl LoadPlan {
             if early || planner.is_early_index(entry, kind) {
                 plan.pre_data.push(entry.dump_id);
                 continue;
+            }
+            if entry.desc == "FK CONSTRAINT" && !omit.vacuum {
+                plan.vacuum(entry, &mut planner);
             }
             let step = planner.step(entry, kind);
             planner.planned(entry, plan.steps.len());
@@ -139,39 +128,36 @@ impl LoadPlan {
         tables.collect()
     }
 
-    /// Plans the vacuum of large tables, and says which steps those are.
+    /// Plans the vacuum of the large tables that a foreign key is about.
     ///
-    /// Right after a load no row is known to be visible to everybody, so an index-only scan would
-    /// look at the table for each. Vacuum costs one pass over pages that are still in memory, and
-    /// makes the check of a foreign key on such a table several times cheaper. Autovacuum would do
-    /// the same a little later, when the restored database is in use.
-    /// <https://www.postgresql.org/docs/current/storage-vm.html>
-    fn vacuum(&mut self, entries: &[TocEntry], relations: &Relations) -> HashMap<u32, usize> {
-        let mut vacuum_of = HashMap::new();
-        for entry in entries.iter().filter(|entry| entry.desc == "TABLE") {
-            let (id, bytes) = (entry.dump_id, relations.bytes(entry.dump_id));
-            let Some(name) = sql_name(entry).filter(|_| bytes >= WORTH_A_VACUUM) else {
+    /// After a load no row is known to be visible to everybody, so an index-only scan would look at
+    /// the table for each. Vacuum costs one pass over pages that are still in memory, and the check
+    /// of the foreign key becomes a merge of two indexes, at a fifth of the cost. It has to come
+    /// after all loads: as long as a transaction is open that is older than the rows, they are not
+    /// visible to everybody. <https://www.postgresql.org/docs/current/storage-vm.html>
+    fn vacuum(&mut self, foreign_key: &TocEntry, planner: &mut Planner<'_>) {
+        let tables = foreign_key.dependencies.iter();
+        let families = tables.filter_map(|id| planner.relations.family(*id));
+        for &id in families.flatten() {
+            let bytes = planner.relations.bytes(id);
+            let Some(name) = planner.relations.sql_names.get(&id) else {
                 continue;
             };
-            vacuum_of.insert(id, self.steps.len());
-            self.work.push(Work::Vacuum(name));
+            if bytes < WORTH_A_VACUUM || planner.vacuum_of.contains_key(&id) {
+                continue;
+            }
+            let indexes = planner.indexes_of.get(&id).into_iter().flatten();
+            planner.vacuum_of.insert(id, self.steps.len());
+            self.work.push(Work::Vacuum(name.clone()));
             self.steps.push(Step {
-                after: relations.parts(id).to_vec(),
+                after: (0..planner.parts).chain(indexes.copied()).collect(),
                 pass: Pass::Main,
                 locks: Locks::Exclusive(vec![id]),
                 cost: PER_ENTRY + bytes / 10,
                 batchable: false,
             });
         }
-        vacuum_of
     }
-}
-
-/// The name of a table for statements in UTF-8; archives in other encodings have it only in ASCII.
-fn sql_name(entry: &TocEntry) -> Option<String> {
-    let schema = entry.namespace.as_ref()?.as_str()?;
-    let name = entry.tag.as_str()?;
-    (schema.is_ascii() && name.is_ascii()).then(|| quote_qualified(schema, name))
 }
 
 /// `FK CONSTRAINT shop.orders orders_customer_fkey`, for messages.
@@ -186,7 +172,8 @@ pub(crate) fn describe(entry: &TocEntry) -> String {
 
 /// The text of a list file for `pg_restore --use-list`: it restores these entries in this order.
 pub(crate) fn list_file(dump_ids: &[u32]) -> String {
-    dump_ids.iter().map(|id| format!("{id};\n")).collect()
+    let lines: Vec<String> = dump_ids.iter().map(|id| format!("{id};\n")).collect();
+    lines.concat()
 }
 
 /// Comments, labels and privileges have no section of their own: they belong to the section of what
@@ -198,140 +185,6 @@ fn with_sections(entries: &[TocEntry]) -> impl Iterator<Item = (&TocEntry, Secti
         }
         Some((entry, *current))
     })
-}
-
-enum Omitted {
-    /// Nobody would expect it.
-    Silently,
-    /// Somebody may miss it.
-    Worth,
-}
-
-impl Omit {
-    fn reason(self, entry: &TocEntry) -> Option<Omitted> {
-        match entry.desc.as_bytes() {
-            // The reader's own settings, and the database itself, which exists.
-            b"ENCODING" | b"STDSTRINGS" | b"SEARCHPATH" | b"DATABASE" | b"DATABASE PROPERTIES" => {
-                Some(Omitted::Silently)
-            }
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if starts(&entry.tag, b"DATABASE ") => {
-                Some(Omitted::Silently)
-            }
-            b"ACL" | b"DEFAULT ACL" if self.privileges => Some(Omitted::Silently),
-            _ if self.superuser_objects && needs_superuser(entry) => Some(Omitted::Worth),
-            _ => None,
-        }
-    }
-}
-
-fn needs_superuser(entry: &TocEntry) -> bool {
-    match entry.desc.as_bytes() {
-        b"EVENT TRIGGER" | b"SUBSCRIPTION" | b"SUBSCRIPTION TABLE" => true,
-        b"PUBLICATION" => mentions(entry, b"FOR ALL TABLES"),
-        b"PUBLICATION TABLES IN SCHEMA" => true,
-        b"COMMENT" | b"SECURITY LABEL" => {
-            starts(&entry.tag, b"EVENT TRIGGER ") || starts(&entry.tag, b"SUBSCRIPTION ")
-        }
-        _ => false,
-    }
-}
-
-/// What an entry's kind says about when and how it runs.
-#[derive(Debug, Clone, Copy)]
-struct Kind {
-    pass: Pass,
-    lock: Lock,
-    /// Whether it works on the descendants of its table too.
-    recurses: bool,
-    /// Cost as a share of the table's bytes, in percent.
-    percent: u64,
-    /// Cost besides.
-    fixed: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lock {
-    Shared,
-    Exclusive,
-    /// As the object that it is about, exclusively.
-    Parent,
-    Privileges,
-    Everything,
-}
-
-impl Kind {
-    /// `cost` is the percentage of the table's bytes and what comes on top.
-    const fn new(pass: Pass, lock: Lock, cost: (u64, u64)) -> Self {
-        let (percent, fixed) = cost;
-        Self {
-            pass,
-            lock,
-            recurses: true,
-            percent,
-            fixed,
-        }
-    }
-
-    /// The shares are what a table of narrow rows took; what matters is only their order of size.
-    fn of(entry: &TocEntry) -> Self {
-        let main = |lock, percent| Self::new(Pass::Main, lock, (percent, PER_ENTRY));
-        let last = Self::new(Pass::EventTriggers, Lock::Privileges, (0, PER_ENTRY));
-        match entry.desc.as_bytes() {
-            b"INDEX" => main(Lock::Shared, 45).on_one_table(),
-            b"CONSTRAINT" if is_only(entry) => main(Lock::Exclusive, 30).on_one_table(),
-            b"CONSTRAINT" => main(Lock::Exclusive, 5),
-            b"INDEX ATTACH" => main(Lock::Exclusive, 0).on_one_table(),
-            b"FK CONSTRAINT" => main(Lock::Exclusive, 40),
-            b"CHECK CONSTRAINT" => main(Lock::Exclusive, 5),
-            b"TRIGGER"
-            | b"RULE"
-            | b"POLICY"
-            | b"ROW SECURITY"
-            | b"STATISTICS"
-            | b"STATISTICS DATA"
-            | b"EXTENDED STATISTICS DATA"
-            | b"PUBLICATION"
-            | b"PUBLICATION TABLE"
-            | b"PUBLICATION TABLES IN SCHEMA"
-            | b"SUBSCRIPTION"
-            | b"SUBSCRIPTION TABLE" => main(Lock::Exclusive, 0),
-            b"ACL" | b"DEFAULT ACL" => {
-                Self::new(Pass::Privileges, Lock::Privileges, (0, PER_ENTRY / 4))
-            }
-            b"MATERIALIZED VIEW DATA" => {
-                Self::new(Pass::Refresh, Lock::Exclusive, (0, UNKNOWN_QUERY))
-            }
-            b"EVENT TRIGGER" => last,
-            b"COMMENT" | b"SECURITY LABEL" if starts(&entry.tag, b"EVENT TRIGGER ") => last,
-            b"COMMENT" | b"SECURITY LABEL" => main(Lock::Parent, 0),
-            // Whatever a later release adds: nothing is known about its locks.
-            _ => main(Lock::Everything, 0),
-        }
-    }
-
-    fn on_one_table(self) -> Self {
-        Self {
-            recurses: false,
-            ..self
-        }
-    }
-}
-
-/// `ALTER TABLE ONLY` leaves descendants alone.
-fn is_only(entry: &TocEntry) -> bool {
-    let definition = entry.defn.as_ref();
-    definition.is_some_and(|definition| starts(definition, b"ALTER TABLE ONLY "))
-}
-
-fn mentions(entry: &TocEntry, words: &[u8]) -> bool {
-    let definition = entry.defn.as_ref().map_or(&b""[..], DumpText::as_bytes);
-    definition
-        .windows(words.len())
-        .any(|window| window == words)
-}
-
-fn starts(text: &DumpText, with: &[u8]) -> bool {
-    text.as_bytes().starts_with(with)
 }
 
 struct Planner<'a> {
@@ -395,14 +248,14 @@ impl Planner<'_> {
             };
             let family = if kind.recurses { family } else { &[*id][..] };
             relations.extend(family);
+            after.extend(family.iter().flat_map(|id| self.relations.parts(*id)));
             if entry.desc == "FK CONSTRAINT" {
-                // It could run without, but is checked by a merge of two indexes if there are two.
-                // As they cannot be built at the same time, it may as well wait for them.
+                // It could run without them, but they make its check cheap, and they lock the table
+                // against it anyway.
                 let indexes = family.iter().filter_map(|id| self.indexes_of.get(id));
                 after.extend(indexes.flatten());
+                after.extend(family.iter().filter_map(|id| self.vacuum_of.get(id)));
             }
-            after.extend(family.iter().flat_map(|id| self.relations.parts(*id)));
-            after.extend(family.iter().filter_map(|id| self.vacuum_of.get(id)));
             bytes += family
                 .iter()
                 .map(|id| self.relations.bytes(*id))
@@ -427,169 +280,6 @@ impl Planner<'_> {
             batchable: true,
         }
     }
-}
-
-/// The archive's relations: which parts hold their rows, and which of them are one family.
-struct Relations {
-    /// By dump id: itself and its descendants.
-    families: HashMap<u32, Vec<u32>>,
-    parts: HashMap<u32, Vec<usize>>,
-    bytes: HashMap<u32, u64>,
-    all_parts: Vec<usize>,
-    parents: HashSet<u32>,
-    tables: HashSet<u32>,
-}
-
-impl Relations {
-    fn new(entries: &[TocEntry], parts: &[DataPart]) -> Self {
-        let ids: HashMap<u32, &TocEntry> = entries
-            .iter()
-            .filter(|entry| is_relation(entry))
-            .map(|entry| (entry.dump_id, entry))
-            .collect();
-        let children = children(entries, &ids);
-        let by_name = parts_by_name(parts);
-        let mut relations = Self {
-            families: ids.keys().map(|&id| (id, family(id, &children))).collect(),
-            parts: HashMap::new(),
-            bytes: HashMap::new(),
-            all_parts: (0..parts.len()).collect(),
-            parents: children.keys().copied().collect(),
-            tables: HashSet::new(),
-        };
-        for (&id, entry) in &ids {
-            if entry.desc == "TABLE" {
-                relations.tables.insert(id);
-            }
-            if let Some((parts, bytes)) = by_name.get(&name_of(entry)) {
-                relations.parts.insert(id, parts.clone());
-                relations.bytes.insert(id, *bytes);
-            }
-        }
-        for (&id, entry) in &ids {
-            if mentions(entry, b"PARTITION BY HASH") {
-                relations.share_parts(id);
-            }
-        }
-        relations
-    }
-
-    /// Makes every partition wait for the rows of all. `pg_dump` may load those of a partition by
-    /// hash through its parent, as the hash can differ on the target, so that they go anywhere.
-    fn share_parts(&mut self, parent: u32) {
-        let family = self.families.get(&parent).cloned().unwrap_or_default();
-        let parts = family
-            .iter()
-            .flat_map(|id| self.parts.get(id).into_iter().flatten());
-        let parts: Vec<usize> = parts
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        for id in family {
-            if let Some(own) = self.parts.get_mut(&id) {
-                own.clone_from(&parts);
-            }
-        }
-    }
-
-    /// Itself and what inherits from it: a foreign key, trigger or ALTER TABLE on a partitioned
-    /// table works on its partitions too. `None` when it is no relation.
-    fn family(&self, id: u32) -> Option<&[u32]> {
-        self.families.get(&id).map(Vec::as_slice)
-    }
-
-    /// The parts that hold its rows. A table that no part is known to hold waits for all of them,
-    /// unless it is clear that it has no rows itself.
-    fn parts(&self, id: u32) -> &[usize] {
-        match self.parts.get(&id) {
-            Some(parts) => parts,
-            None if self.tables.contains(&id) && !self.parents.contains(&id) => &self.all_parts,
-            None => &[],
-        }
-    }
-
-    /// Whether it has descendants and no rows of its own.
-    fn is_partitioned(&self, id: u32) -> bool {
-        self.parents.contains(&id) && !self.parts.contains_key(&id)
-    }
-
-    /// Whether it may have rows of its own.
-    fn has_rows(&self, id: u32) -> bool {
-        !self.parts(id).is_empty()
-    }
-
-    fn bytes(&self, id: u32) -> u64 {
-        self.bytes.get(&id).copied().unwrap_or(0)
-    }
-}
-
-fn is_relation(entry: &TocEntry) -> bool {
-    matches!(
-        entry.desc.as_bytes(),
-        b"TABLE" | b"FOREIGN TABLE" | b"VIEW" | b"MATERIALIZED VIEW" | b"SEQUENCE" | b"PUBLICATION"
-    )
-}
-
-/// Partitions and inheriting tables, by the dump id of the parent.
-fn children(entries: &[TocEntry], ids: &HashMap<u32, &TocEntry>) -> HashMap<u32, Vec<u32>> {
-    let mut children = HashMap::<u32, Vec<u32>>::new();
-    for entry in entries {
-        match entry.desc.as_bytes() {
-            // Depends on the partitioned table and on the partition, which it is named after.
-            b"TABLE ATTACH" => {
-                let is_child = |id: &u32| ids.get(id).is_some_and(|r| name_of(r) == name_of(entry));
-                let known = entry.dependencies.iter().filter(|id| ids.contains_key(*id));
-                let (child, parents): (Vec<u32>, Vec<u32>) = known.partition(|id| is_child(id));
-                for parent in parents {
-                    children.entry(parent).or_default().extend(&child);
-                }
-            }
-            b"TABLE" | b"FOREIGN TABLE" => {
-                for parent in entry.dependencies.iter().filter(|id| ids.contains_key(*id)) {
-                    children.entry(*parent).or_default().push(entry.dump_id);
-                }
-            }
-            _ => {}
-        }
-    }
-    children
-}
-
-fn family(id: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
-    let mut family = vec![id];
-    let mut seen = HashSet::from([id]);
-    let mut next = 0;
-    while let Some(member) = family.get(next) {
-        let new = children.get(member).into_iter().flatten().copied();
-        let new: Vec<u32> = new.filter(|child| seen.insert(*child)).collect();
-        family.extend(new);
-        next += 1;
-    }
-    family
-}
-
-/// Names as the facts have them: text, whatever the archive's encoding.
-fn name_of(entry: &TocEntry) -> TableName {
-    let namespace = entry
-        .namespace
-        .as_ref()
-        .map_or(&b""[..], DumpText::as_bytes);
-    table_name(namespace, entry.tag.as_bytes())
-}
-
-type PartsAndBytes = (Vec<usize>, u64);
-
-fn parts_by_name(parts: &[DataPart]) -> HashMap<TableName, PartsAndBytes> {
-    let mut by_name = HashMap::<TableName, PartsAndBytes>::new();
-    for (position, part) in parts.iter().enumerate() {
-        for (table, bytes) in &part.tables {
-            let (parts, sum) = by_name.entry(table.clone()).or_default();
-            parts.push(position);
-            *sum += bytes;
-        }
-    }
-    by_name
 }
 
 #[cfg(test)]

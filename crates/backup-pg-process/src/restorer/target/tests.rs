@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::{DatabaseGrant, DatabaseSetting, ExtensionDetails};
 use rstest::rstest;

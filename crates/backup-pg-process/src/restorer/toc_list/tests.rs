@@ -99,34 +99,45 @@ fn an_index_waits_for_its_own_table_only() {
 }
 
 #[test]
-fn large_tables_are_vacuumed_between_data_and_indexes() {
+fn large_tables_are_vacuumed_between_indexes_and_foreign_keys() {
     let entries = [
         entry(1, "TABLE", "large", &[]),
         entry(2, "TABLE", "small", &[]),
         entry(3, "TABLE", "größe", &[]),
-        entry(4, "INDEX", "i", &[1]),
-        entry(5, "INDEX", "j", &[2]),
-        entry(6, "FK CONSTRAINT", "small fk", &[1, 2]),
+        entry(4, "TABLE", "other", &[]),
+        entry(5, "INDEX", "i", &[1]),
+        entry(6, "INDEX", "j", &[2]),
+        entry(7, "FK CONSTRAINT", "small fk", &[1, 2, 3]),
+        entry(8, "FK CONSTRAINT", "large fk", &[1, 2]),
     ];
     let parts = [
-        part("data-0001", &[("large", 10 * MIB)]),
+        part("data-0001", &[("large", 10 * MIB), ("other", 10 * MIB)]),
         part("data-rest", &[("small", MIB), ("größe", 10 * MIB)]),
     ];
     let plan = LoadPlan::new(&entries, &parts, Omit::default());
+    let vacuum = Work::Vacuum("\"public\".\"large\"".to_owned());
+    let expected = [
+        Work::Load(0),
+        Work::Load(1),
+        Work::Restore(5),
+        Work::Restore(6),
+        vacuum,
+        Work::Restore(7),
+        Work::Restore(8),
+    ];
     assert_eq!(
-        plan.work[2],
-        Work::Vacuum("\"public\".\"large\"".to_owned())
+        plan.work, expected,
+        "once, and only names that need no conversion"
     );
     assert_eq!(
-        plan.work[3],
-        Work::Restore(4),
-        "only names that need no conversion"
+        plan.steps[4].after,
+        [0, 1, 2],
+        "all loads and its own indexes"
     );
-    assert_eq!(plan.steps[2].after, [0]);
-    assert_eq!(plan.steps[2].locks, Locks::Exclusive(vec![1]));
-    assert_eq!(step_of(&plan, 4).1.after, [0, 2]);
-    assert_eq!(step_of(&plan, 5).1.after, [1]);
-    assert_eq!(step_of(&plan, 6).1.after, [0, 1, 2, 3, 4]);
+    assert_eq!(plan.steps[4].locks, Locks::Exclusive(vec![1]));
+    assert_eq!(step_of(&plan, 7).1.after, [0, 1, 2, 3, 4]);
+    assert_eq!(step_of(&plan, 8).1.after, [0, 1, 2, 3, 4]);
+    assert_eq!(plan.vacuumed().len(), 1);
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! What a restore leaves out.
+
+use backup_pg_archive::TocEntry;
+
+use super::kind::{mentions, starts};
+
+/// What to leave out of a restore.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Omit {
+    /// VACUUM and ANALYZE of large tables.
+    pub(crate) vacuum: bool,
+    /// GRANT and REVOKE: owners are not kept.
+    pub(crate) privileges: bool,
+    /// What only a superuser may create, since the login is none and owners are not kept.
+    pub(crate) superuser_objects: bool,
+}
+
+pub(super) enum Omitted {
+    /// Nobody would expect it.
+    Silently,
+    /// Somebody may miss it.
+    Worth,
+}
+
+impl Omit {
+    pub(super) fn reason(self, entry: &TocEntry) -> Option<Omitted> {
+        match entry.desc.as_bytes() {
+            // The reader's own settings, and the database itself, which exists.
+            b"ENCODING" | b"STDSTRINGS" | b"SEARCHPATH" | b"DATABASE" | b"DATABASE PROPERTIES" => {
+                Some(Omitted::Silently)
+            }
+            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if starts(&entry.tag, b"DATABASE ") => {
+                Some(Omitted::Silently)
+            }
+            b"ACL" | b"DEFAULT ACL" if self.privileges => Some(Omitted::Silently),
+            _ if self.superuser_objects && needs_superuser(entry) => Some(Omitted::Worth),
+            _ => None,
+        }
+    }
+}
+
+fn needs_superuser(entry: &TocEntry) -> bool {
+    match entry.desc.as_bytes() {
+        b"EVENT TRIGGER"
+        | b"SUBSCRIPTION"
+        | b"SUBSCRIPTION TABLE"
+        | b"PUBLICATION TABLES IN SCHEMA" => true,
+        b"PUBLICATION" => mentions(entry, b"FOR ALL TABLES"),
+        b"COMMENT" | b"SECURITY LABEL" => {
+            starts(&entry.tag, b"EVENT TRIGGER ") || starts(&entry.tag, b"SUBSCRIPTION ")
+        }
+        _ => false,
+    }
+}
