@@ -49,6 +49,7 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
     };
     let outcome = dispatch(cli, interrupt.clone()).await;
     let code = match (outcome, interrupt.signal()) {
+        (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
             render::complain("stopped by a signal; nothing was published");
@@ -149,28 +150,31 @@ impl Context {
                     AppError::usage(e.to_string())
                 })?;
         let source = source.map(source_name).transpose()?;
+        let mut found: Vec<Found> = Vec::new();
         let mut failure = None;
         for place in self.app.places()? {
             let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
             let catalog = engine.catalog();
-            let found = tokio::select! {
-                found = catalog.find(&selector, source.as_ref()) => found,
+            let manifest = tokio::select! {
+                manifest = catalog.find(&selector, source.as_ref()) => manifest,
                 () = self.interrupt.token().cancelled() => return Err(CoreError::Cancelled.into()),
             };
-            match found {
-                Ok(manifest) => {
-                    return Ok(Found {
-                        manifest,
-                        place,
-                        engine,
-                    });
-                }
-                Err(error) => {
+            match manifest {
+                Ok(manifest) => found.push(Found {
+                    manifest,
+                    place,
+                    engine,
+                }),
+                Err(error @ CoreError::NotFound { .. }) => {
                     failure.get_or_insert(error);
                 }
+                // Whether this place has what is meant cannot be known without it.
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from))
+        choose(&selector, found)?.ok_or_else(|| {
+            failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from)
+        })
     }
 
     /// Finds one backup without showing progress.
@@ -183,6 +187,26 @@ impl Context {
         self.find(backup, source, keys, Arc::new(NoopObserver))
             .await
     }
+}
+
+/// Of what several places have: the newest, the oldest, or the only one that is meant.
+fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, AppError> {
+    // The sort is stable: among copies, the first place counts.
+    found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
+    if *selector == Selector::Latest {
+        let newest = found.last().map(|last| last.manifest.id.clone());
+        found.retain(|candidate| Some(&candidate.manifest.id) == newest.as_ref());
+    }
+    if let (Selector::Prefix(text), Some(first)) = (selector, found.first())
+        && found
+            .iter()
+            .any(|other| other.manifest.id != first.manifest.id)
+    {
+        return Err(AppError::usage(format!(
+            "several backups begin with {text}"
+        )));
+    }
+    Ok(found.into_iter().next())
 }
 
 fn source_name(text: &str) -> Result<SourceName, AppError> {

@@ -1,6 +1,7 @@
 //! Text for people: to stdout what was asked for, to stderr everything else.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backup_app::AppError;
 use bytesize::ByteSize;
@@ -8,9 +9,30 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// Prints a line of the result. A reader that went away ends nothing: the work is done.
+/// Whether a result could not be printed.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints a line of the result. A reader that has seen enough (`| head`) is no failure; what
+/// cannot be written for another reason is remembered for the exit code.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    if let Err(error) = try_line(text)
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        complain(&format!("write the result: {error}"));
+    }
+}
+
+/// Prints a line that must not get lost.
+pub(crate) fn try_line(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Whether a result could not be printed, so that the command must not seem to have succeeded.
+pub(crate) fn result_is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Prints a result as JSON on one line.

@@ -17,6 +17,7 @@ pub(crate) struct BackupView {
     pub(crate) finished_at: Option<String>,
     pub(crate) duration_seconds: f64,
     pub(crate) database: String,
+    pub(crate) filtered: bool,
     pub(crate) server_version: Option<String>,
     pub(crate) tool_version: Option<String>,
     pub(crate) raw_bytes: u64,
@@ -32,7 +33,8 @@ pub(crate) struct BackupView {
     pub(crate) error: Option<ErrorReport>,
 }
 
-/// One object of a backup. A part that is stored in several objects appears once for each.
+/// One part of a backup. One that is stored in several objects has no digest of its own; each
+/// object has.
 #[derive(Debug, Serialize)]
 pub(crate) struct PartView {
     name: String,
@@ -74,6 +76,7 @@ impl BackupView {
             finished_at: Some(render::time(manifest.finished_at)),
             duration_seconds: elapsed.as_seconds_f64(),
             database: manifest.database.clone(),
+            filtered: manifest.filtered,
             server_version: Some(manifest.server_version.clone()),
             tool_version: Some(manifest.tool_version.clone()),
             raw_bytes: manifest.totals.raw_bytes,

@@ -22,6 +22,13 @@ impl Bench {
         self.dir.path().join(name)
     }
 
+    /// An empty directory as a place for backups.
+    fn place(&self) -> std::io::Result<String> {
+        let path = self.path("repo");
+        std::fs::create_dir(&path)?;
+        Ok(file_url(&path))
+    }
+
     fn write(&self, name: &str, content: &str, mode: u32) -> std::io::Result<PathBuf> {
         let path = self.path(name);
         std::fs::write(&path, content)?;
@@ -76,7 +83,8 @@ fn help_and_version_go_to_stdout() -> std::io::Result<()> {
 #[test]
 fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
     let bench = Bench::new()?;
-    let place = file_url(&bench.path("repo"));
+    let place = bench.place()?;
+    let missing = file_url(&bench.path("missing"));
     let rows: &[(&[&str], i32, &[&str])] = &[
         (&[], 2, &["Usage"]),
         (&["bakcup"], 2, &["bakcup", "backup"]),
@@ -149,6 +157,11 @@ fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
             &["nonsense", "latest"],
         ),
         (&["show", "latest", "--from", &place], 4, &["not found"]),
+        (
+            &["list", "--from", &missing],
+            8,
+            &["no directory", "mounted"],
+        ),
         (&["verify", "--from", &place], 2, &["BACKUPS"]),
         (&["verify", "--all", "--from", &place], 4, &["not found"]),
         (
@@ -200,7 +213,7 @@ fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
 #[test]
 fn errors_are_json_on_stdout_when_json_is_asked_for() -> std::io::Result<()> {
     let bench = Bench::new()?;
-    let place = file_url(&bench.path("repo"));
+    let place = bench.place()?;
     let output = bench.run(&["show", "latest", "--from", &place, "--json"])?;
     assert_eq!(code(&output), Some(4));
     let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -215,9 +228,9 @@ fn errors_are_json_on_stdout_when_json_is_asked_for() -> std::io::Result<()> {
 }
 
 #[test]
-fn an_empty_place_lists_nothing_and_is_not_made() -> std::io::Result<()> {
+fn an_empty_place_lists_nothing() -> std::io::Result<()> {
     let bench = Bench::new()?;
-    let place = file_url(&bench.path("repo"));
+    let place = bench.place()?;
     let output = bench.run(&["list", "--from", &place, "--json"])?;
     assert_eq!((code(&output), stdout(&output).trim()), (Some(0), "[]"));
     Ok(())
@@ -336,5 +349,45 @@ fn completions_and_man_pages_are_complete() -> std::io::Result<()> {
     assert_eq!(code(&output), Some(0));
     let page = std::fs::read_to_string(man.join("backup-cli-restore.1"))?;
     assert!(page.contains("target"), "{page}");
+    Ok(())
+}
+
+/// A private key that was not written must not be encrypted to.
+#[test]
+fn a_result_that_cannot_be_written_is_no_success() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = bench.place()?;
+    for arguments in [&["keygen"][..], &["list", "--json", "--from", &place]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_backup-cli"))
+            .env_clear()
+            .args(arguments)
+            .stdout(full)
+            .stderr(std::process::Stdio::piped())
+            .spawn()?
+            .wait_with_output()?;
+        assert_eq!(code(&output), Some(1), "{arguments:?}");
+        assert!(
+            !stderr(&output).contains("public key"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn variables_that_would_lead_elsewhere_are_refused() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = bench.place()?;
+    for name in ["PGSERVICE", "PGHOSTADDR", "PGOPTIONS"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_backup-cli"))
+            .env_clear()
+            .env(name, "x")
+            .args(["backup", "-d", "shop", "--to", &place, "--no-encryption"])
+            .output()?;
+        assert_eq!(code(&output), Some(2), "{name}");
+        assert!(stderr(&output).contains(name), "{}", stderr(&output));
+    }
     Ok(())
 }

@@ -173,6 +173,9 @@ impl App {
         keys: Keys,
         observer: Arc<dyn Observer>,
     ) -> Result<Engine, AppError> {
+        if keys != Keys::Recipients {
+            place.check_readable(&self.environment)?;
+        }
         let store = place.open(&self.environment)?;
         let mut engine = Engine::new(store, Arc::new(SystemClock)).with_observer(observer);
         for algorithm in backup_compress::Algorithm::ALL {

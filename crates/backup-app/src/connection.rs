@@ -30,6 +30,15 @@ impl ServerOverrides {
         server: Option<&ServerConfig>,
         environment: &Environment,
     ) -> Result<ConnectionConfig, AppError> {
+        let unsupported = |name: &&&str| environment.get(name).is_some();
+        if server.is_none()
+            && let Some(name) = names::PG_UNSUPPORTED.iter().find(unsupported)
+        {
+            return Err(AppError::usage_hint(
+                format!("{name} is set and not supported"),
+                "unset it, and say -h, -p and -U",
+            ));
+        }
         let file = server.cloned().unwrap_or_default();
         // A configured server is reached as configured, whatever libpq's variables say.
         let variable = |names: &[&str]| match server {
@@ -75,8 +84,12 @@ impl ServerOverrides {
         connection.ssl_root_cert = file
             .sslrootcert
             .or_else(|| variable(names::PG_SSLROOTCERT).map(PathBuf::from));
-        connection.ssl_client_cert = file.sslcert;
-        connection.ssl_client_key = file.sslkey;
+        connection.ssl_client_cert = file
+            .sslcert
+            .or_else(|| variable(names::PG_SSLCERT).map(PathBuf::from));
+        connection.ssl_client_key = file
+            .sslkey
+            .or_else(|| variable(names::PG_SSLKEY).map(PathBuf::from));
         if let Some(timeout) = file.connect_timeout {
             connection.connect_timeout = timeout;
         } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {

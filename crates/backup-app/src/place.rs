@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backup_config::{DestinationConfig, Environment, SecretRef, names};
+use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::Store;
 use backup_store::{StoreConfig, StoreOptions};
 use secrecy::SecretString;
@@ -52,6 +53,26 @@ impl Place {
             config.limits.retry_timeout = limit;
         }
         backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
+    }
+
+    /// Refuses a directory that is not there: a disk that is not mounted has no backups either,
+    /// and must not look like an empty place.
+    pub(crate) fn check_readable(&self, environment: &Environment) -> Result<(), AppError> {
+        let operation = || format!("open destination {}", self.name);
+        let options = self.options(environment)?;
+        let config = StoreConfig::parse(&self.settings.url, &options)
+            .map_err(|e| AppError::setup(operation(), e))?;
+        match config.local_root() {
+            Some(root) if !root.is_dir() => Err(AppError::setup(
+                operation(),
+                PortError::new(
+                    ErrorKind::NotFound,
+                    format!("there is no directory {}", root.display()),
+                )
+                .with_hint("is the disk mounted?"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn options(&self, environment: &Environment) -> Result<StoreOptions, AppError> {

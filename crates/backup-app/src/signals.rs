@@ -23,11 +23,16 @@ impl Interrupt {
             token: CancellationToken::new(),
             signal: Arc::new(AtomicI32::new(0)),
         };
-        for kind in [
+        let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
-        ] {
+        ];
+        for kind in kinds {
+            // `nohup`, and shells that put a job into the background, want it ignored.
+            if is_ignored(kind.as_raw_value()) {
+                continue;
+            }
             let mut signals = signal(kind)?;
             let listener = interrupt.clone();
             tokio::spawn(async move {
@@ -61,6 +66,16 @@ impl Interrupt {
             number => Some(number),
         }
     }
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Lets nobody else read what this process creates. Called first thing in `main`.

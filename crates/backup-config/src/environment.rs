@@ -38,6 +38,13 @@ pub mod names {
     pub const PG_SSLMODE: &[&str] = &["PGSSLMODE"];
     /// Authorities to believe.
     pub const PG_SSLROOTCERT: &[&str] = &["PGSSLROOTCERT"];
+    /// Certificate to show.
+    pub const PG_SSLCERT: &[&str] = &["PGSSLCERT"];
+    /// Its key.
+    pub const PG_SSLKEY: &[&str] = &["PGSSLKEY"];
+    /// Variables of libpq that decide where or as whom it connects, and that are not obeyed
+    /// here: refused, because another database would be taken for the one that is meant.
+    pub const PG_UNSUPPORTED: &[&str] = &["PGSERVICE", "PGHOSTADDR", "PGOPTIONS"];
     /// Seconds that connecting may take.
     pub const PG_CONNECT_TIMEOUT: &[&str] = &["PGCONNECT_TIMEOUT"];
 

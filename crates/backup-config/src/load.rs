@@ -9,7 +9,7 @@ use figment::value::{Dict, Value};
 
 use crate::environment::{Environment, names};
 use crate::error::Error;
-use crate::file::{Config, SourceConfig};
+use crate::file::{Config, EncryptionMode, SourceConfig};
 use crate::secret::read_private;
 
 /// Where the file is looked for when none is named; later ones override earlier ones.
@@ -79,6 +79,13 @@ impl Config {
                     });
                 }
             }
+        }
+        if self.encryption.mode == EncryptionMode::None && !self.encryption.recipients.is_empty() {
+            return Err(Error::Invalid {
+                message: "encryption has recipients and mode \"none\": one contradicts the other"
+                    .to_owned(),
+                suggestion: None,
+            });
         }
         let jobs = std::iter::once(self.defaults.jobs)
             .chain(self.source.values().filter_map(|source| source.jobs));
@@ -215,6 +222,11 @@ mod tests {
                 Some("did you mean \"defaults\"?"),
             ),
             ("[defaults]\njobs = 0", "jobs must be at least 1", None),
+            (
+                "[encryption]\nmode = 'none'\nrecipients = ['age1x']",
+                "encryption has recipients and mode \"none\": one contradicts the other",
+                None,
+            ),
             (
                 "[source.a]\nserver = 'x'",
                 "server \"x\" is not configured",

@@ -109,7 +109,13 @@ impl<'a> Catalog<'a> {
         if let Some(id) = self.existing_repository().await? {
             return Ok(id);
         }
-        if !self.sources().await?.is_empty() {
+        let sources = match self.sources().await {
+            Ok(sources) => sources,
+            // A place that is not there yet is made by the first write.
+            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        if !sources.is_empty() {
             let place = self.store.describe();
             let source = PortError::new(
                 ErrorKind::Refused,
@@ -244,7 +250,8 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one.
+    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a
+    /// filtered backup is neither.
     ///
     /// # Errors
     /// `NotFound`, or `InvalidInput` when more than one backup is meant.
@@ -270,16 +277,27 @@ impl<'a> Catalog<'a> {
         };
         let request = ListRequest {
             source: Some(source.clone()),
-            limit: (*selector == Selector::Latest).then_some(1),
             ..ListRequest::default()
         };
-        let listing = self.list(&request).await?;
-        let wanted = match selector {
-            Selector::Oldest => listing.backups.into_iter().next_back(),
-            _ => listing.backups.into_iter().next(),
-        };
-        wanted.ok_or_else(|| Error::NotFound {
-            what: format!("backup of source {:?}", source.as_str()),
+        let mut found = self.candidates(&request).await?;
+        found.sort_by(|a, b| a.1.cmp(&b.1));
+        if *selector == Selector::Latest {
+            found.reverse();
+        }
+        for (source, id) in found {
+            match self.read(&source, &id).await {
+                // One that lacks something never stands for a full one.
+                Ok(Some(manifest)) if !manifest.filtered => return Ok(manifest),
+                Ok(_) => {}
+                Err(Unreadable::Store(error)) => return Err(error),
+                Err(Unreadable::Damaged(key, reason)) => {
+                    let what = format!("{selector} is meant to be {id}, but {key}: {reason}");
+                    return Err(Error::corrupt(what));
+                }
+            }
+        }
+        Err(Error::NotFound {
+            what: format!("complete backup of source {:?}", source.as_str()),
         })
     }
 

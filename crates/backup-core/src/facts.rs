@@ -194,7 +194,12 @@ impl Facts {
     /// Large objects of all parts.
     #[must_use]
     pub fn large_objects(&self) -> Option<LargeObjectFacts> {
-        self.parts.values().find_map(|part| part.large_objects)
+        let parts = self.parts.values().filter_map(|part| part.large_objects);
+        parts.reduce(|sum, objects| LargeObjectFacts {
+            count: sum.count + objects.count,
+            bytes: sum.bytes + objects.bytes,
+            hash: ContentHash(sum.hash.0.wrapping_add(objects.hash.0)),
+        })
     }
 
     /// Schema objects by kind, over all parts.

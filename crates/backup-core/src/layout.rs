@@ -72,6 +72,15 @@ pub fn object_name(part: &PartName, extensions: &str, index: usize) -> String {
     }
 }
 
+/// What comes before the extensions when a part was not stored at the first attempt: `.r2`.
+#[must_use]
+pub fn attempt_extension(attempt: usize) -> String {
+    match attempt {
+        0 | 1 => String::new(),
+        again => format!(".r{again}"),
+    }
+}
+
 /// The file name of the wrapped key; `extension` is the cipher's.
 #[must_use]
 pub fn wrapped_key_name(extension: &str) -> String {

@@ -51,6 +51,11 @@ impl PartName {
         Self("facts".to_owned())
     }
 
+    /// What the wrapped key is called in findings; it is no part.
+    pub(crate) fn key() -> Self {
+        Self("key".to_owned())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -155,7 +155,13 @@ impl ConnectionConfig {
 
     fn connect_options(&self, database: &str) -> Result<PgConnectOptions, Error> {
         self.check()?;
-        // The driver starts from the process's own PG* variables, so each of them is set here.
+        // The driver starts from the process's own PG* variables. Whatever can be replaced is set
+        // here; what it can only add to, or needs to be a real certificate, must not be there.
+        if let Some(name) = self.unwanted_variable(is_in_environment) {
+            return Err(Error::InvalidConnection {
+                reason: format!("unset {name}: only some of the connections would obey it"),
+            });
+        }
         let password = self.password_for(database)?;
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
@@ -170,9 +176,11 @@ impl ConnectionConfig {
         if self.host.starts_with('/') {
             options = options.socket(&self.host);
         }
-        if let Some(path) = &self.ssl_root_cert {
-            options = options.ssl_root_cert(path);
-        }
+        options = match &self.ssl_root_cert {
+            Some(path) => options.ssl_root_cert(path),
+            // No certificate besides the usual authorities', instead of PGSSLROOTCERT's.
+            None => options.ssl_root_cert_from_pem(Vec::new()),
+        };
         if let Some(path) = &self.ssl_client_cert {
             options = options.ssl_client_cert(path);
         }
@@ -180,6 +188,18 @@ impl ConnectionConfig {
             options = options.ssl_client_key(path);
         }
         Ok(options)
+    }
+
+    /// A variable that the driver would obey, children would not, and no option replaces.
+    fn unwanted_variable(&self, is_set: impl Fn(&str) -> bool) -> Option<&'static str> {
+        [
+            ("PGOPTIONS", true),
+            ("PGSSLCERT", self.ssl_client_cert.is_none()),
+            ("PGSSLKEY", self.ssl_client_key.is_none()),
+        ]
+        .into_iter()
+        .find(|(name, counts)| *counts && is_set(name))
+        .map(|(name, _)| name)
     }
 
     fn password_for(&self, database: &str) -> Result<Option<SecretString>, Error> {
@@ -271,6 +291,14 @@ impl ConnectionConfig {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no setting of ours: the driver reads the environment by itself"
+)]
+fn is_in_environment(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// Settings as libpq's `options` wants them: `-c name=value`, blanks and backslashes escaped.
 ///
 /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS>
@@ -353,6 +381,18 @@ mod tests {
         assert_eq!(value(&env, "PGPASSFILE").unwrap(), NO_PASSFILE);
         assert_eq!(value(&env, "PGOPTIONS"), None);
         assert_eq!(value(&env, "HOME"), None);
+    }
+
+    #[test]
+    fn variables_that_the_driver_would_add_are_refused() {
+        let mut config = ConnectionConfig::new("/run/postgresql", "backup");
+        assert_eq!(config.unwanted_variable(|_| false), None);
+        let unwanted = config.unwanted_variable(|name| name == "PGOPTIONS");
+        assert_eq!(unwanted, Some("PGOPTIONS"));
+        let key_is_set = |name: &str| name == "PGSSLKEY";
+        assert_eq!(config.unwanted_variable(key_is_set), Some("PGSSLKEY"));
+        config.ssl_client_key = Some("/etc/key.pem".into());
+        assert_eq!(config.unwanted_variable(key_is_set), None);
     }
 
     #[test]

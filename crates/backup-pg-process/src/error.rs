@@ -72,11 +72,11 @@ pub enum Error {
         user: String,
     },
     /// Tables come and go faster than they can be locked.
-    #[error("tables are dropped while the dump begins")]
+    #[error("tables are created, renamed or dropped while the dump begins")]
     TablesChange {
-        /// The driver's words.
+        /// The driver's words, if there are any.
         #[source]
-        source: sqlx::Error,
+        source: Option<sqlx::Error>,
     },
     /// A lock was not granted in time.
     #[error("{table} is locked: waited {} s for {blockers}", after.as_secs())]
@@ -242,10 +242,8 @@ impl Error {
             | Self::ReadPassFile { source, .. }
             | Self::SpawnTool { source, .. }
             | Self::ToolIo { source, .. } => Some(source.into()),
-            Self::Connect { source, .. }
-            | Self::Query { source, .. }
-            | Self::TablesChange { source } => Some(cause(source)),
-            Self::SnapshotLost { source, .. } => source.map(cause),
+            Self::Connect { source, .. } | Self::Query { source, .. } => Some(cause(source)),
+            Self::TablesChange { source } | Self::SnapshotLost { source, .. } => source.map(cause),
             Self::Corrupt { source, .. } => source,
             _ => None,
         }

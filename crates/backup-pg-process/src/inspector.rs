@@ -371,20 +371,31 @@ fn row_error(error: ArchiveError) -> Error {
     }
 }
 
+/// The rows, and then the rest of the body: what was stored is checked against its digests when
+/// it ends, and rows that are not what was dumped must not be taken for them.
 fn rows(body: BodyStream, extraction: Extraction) -> BodyStream {
-    let state = Some((body, extraction));
+    let state = Some((body, Some(extraction)));
     let rows = stream::unfold(state, |state| async move {
         let (mut body, mut extraction) = state?;
         loop {
-            if extraction.extractor.is_done() {
-                return last(extraction);
+            if extraction.as_ref().is_some_and(|e| e.extractor.is_done())
+                && let Some(done) = extraction.take()
+            {
+                match done.finish() {
+                    Err(error) => return Some((Err(into_io(error)), None)),
+                    Ok(out) if out.is_empty() => {}
+                    Ok(out) => return Some((Ok(Bytes::from(out)), Some((body, None)))),
+                }
             }
-            let out = match body.next().await {
-                None => return last(extraction),
+            let chunk = match body.next().await {
+                None => return extraction.and_then(last),
                 Some(Err(error)) => return Some((Err(error), None)),
-                Some(Ok(chunk)) => extraction.push(&chunk),
+                Some(Ok(chunk)) => chunk,
             };
-            match out {
+            let Some(rows) = extraction.as_mut() else {
+                continue;
+            };
+            match rows.push(&chunk) {
                 Err(error) => return Some((Err(into_io(error)), None)),
                 Ok(out) if out.is_empty() => {}
                 Ok(out) => return Some((Ok(Bytes::from(out)), Some((body, extraction)))),
@@ -394,11 +405,10 @@ fn rows(body: BodyStream, extraction: Extraction) -> BodyStream {
     rows.boxed()
 }
 
-/// The end of the rows. The rest of the body is not read.
-#[expect(clippy::type_complexity, reason = "an item of the stream and no state")]
-fn last(
-    extraction: Extraction,
-) -> Option<(std::io::Result<Bytes>, Option<(BodyStream, Extraction)>)> {
+type Rows = (BodyStream, Option<Extraction>);
+
+/// The end of a body whose rows had not ended: the extractor says whether that is an error.
+fn last(extraction: Extraction) -> Option<(std::io::Result<Bytes>, Option<Rows>)> {
     match extraction.finish() {
         Err(error) => Some((Err(into_io(error)), None)),
         Ok(out) if out.is_empty() => None,

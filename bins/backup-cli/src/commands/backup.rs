@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_app::{AppError, BackupJob, Keys, names};
 use backup_core::engine::BackupOutcome;
 use backup_core::error::Error as CoreError;
-use backup_core::observer::Observer;
+use backup_core::observer::{NoopObserver, Observer};
 
 use super::{Context, Outcome};
 use crate::args::BackupArgs;
@@ -24,7 +24,11 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
     // Everything that can be known to be wrong is said before the first source is touched.
     let mut jobs = Vec::new();
     for source in &sources {
-        jobs.push(context.app.backup_job(source.as_deref())?);
+        let job = context.app.backup_job(source.as_deref())?;
+        context
+            .app
+            .engine(&job.place, Keys::Recipients, Arc::new(NoopObserver))?;
+        jobs.push(job);
     }
     let count = jobs.len();
     let mut codes = Vec::new();
@@ -37,12 +41,10 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
 
 /// Configured names, or `None` for the database that flags and variables name.
 fn sources(context: &Context, arguments: &BackupArgs) -> Result<Vec<Option<String>>, AppError> {
+    // A stray variable must not lead away from what is configured.
+    let environment = context.app.environment();
     let zero_config = arguments.overrides().database.is_some()
-        || context
-            .app
-            .environment()
-            .first(names::PG_DATABASE)
-            .is_some();
+        || (context.app.sources().is_empty() && environment.first(names::PG_DATABASE).is_some());
     if arguments.all {
         Ok(context.app.sources().into_iter().map(Some).collect())
     } else if !arguments.sources.is_empty() {

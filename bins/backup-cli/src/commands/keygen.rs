@@ -16,7 +16,12 @@ pub(super) fn run(arguments: &KeygenArgs, as_json: bool) -> Outcome {
     let identity = generate_identity(SystemClock.now());
     let recipient = &identity.recipient;
     match &arguments.output {
-        None => render::line(identity.identity_file.expose_secret().trim_end()),
+        None => render::try_line(identity.identity_file.expose_secret().trim_end()).map_err(
+            |source| AppError::File {
+                operation: "write the private key".to_owned(),
+                source,
+            },
+        )?,
         Some(path) => {
             let failure = |source| AppError::File {
                 operation: format!("write {}", path.display()),

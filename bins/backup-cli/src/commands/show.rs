@@ -44,7 +44,6 @@ fn print_json(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
     let tables = facts.map(|facts| facts.tables().values().map(table_json).collect::<Vec<_>>());
     let mut value = serde_json::to_value(view).unwrap_or_default();
     value["table_facts"] = json!(tables);
-    value["filtered"] = json!(manifest.filtered);
     value["compression"] = json!(manifest.compression);
     value["recipients"] = json!(manifest.encryption.as_ref().map(|e| &e.recipients));
     value["repository"] = json!(manifest.repository);

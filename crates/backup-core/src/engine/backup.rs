@@ -182,6 +182,7 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Vec<StoredPart>, Error> {
         let plans = run.session.parts().to_vec();
+        check_plan(&plans)?;
         self.observer.event(&Event::Planned {
             parts: plans.len(),
             estimated_bytes: plans.iter().map(|plan| plan.estimated_bytes).sum(),
@@ -189,7 +190,9 @@ impl Engine {
         if let Some((record, wrapped)) = sealed {
             let key = layout::object_key(&run.writer.source, &run.writer.id, &record.key)
                 .map_err(|e| Error::store("store the backup's key", e))?;
-            unless(cancel, self.create(&run.writer, key, wrapped)).await??;
+            unless(cancel, self.create(&run.writer, key, wrapped))
+                .await?
+                .map_err(|failed| failed.error)?;
         }
         let token = cancel.child_token();
         let mut stored = BTreeMap::new();
@@ -246,7 +249,7 @@ impl Engine {
             body: body_of(text),
             report: futures::future::ready(Ok(PartReport::default())).boxed(),
         };
-        let facts_part = run.writer.store(&plan, stream, cancel).await?;
+        let facts_part = run.writer.store(&plan, 1, stream, cancel).await?;
         let mut parts: Vec<_> = stored.into_iter().map(|part| part.record).collect();
         parts.push(facts_part.record);
         let source = run.session.source();
@@ -275,8 +278,9 @@ impl Engine {
             .map_err(|e| Error::dump("describe the backup", e))?;
         let key = layout::manifest_key(&manifest.source, &manifest.id);
         // Not cancellable: a request that is on its way may still arrive.
-        if let Err(error) = self.create(&run.writer, key, text.into()).await {
-            if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+        if let Err(NotCreated { error, absent }) = self.create(&run.writer, key, text.into()).await
+        {
+            if !absent {
                 self.leave(&run.writer);
             }
             return Err(error);
@@ -294,18 +298,34 @@ impl Engine {
         writer: &PartWriter,
         key: StoreKey,
         content: Bytes,
-    ) -> Result<(), Error> {
-        lock(&writer.written).push(key.clone());
+    ) -> Result<(), NotCreated> {
         let Err(error) = self.store.create(&key, content.clone()).await else {
+            lock(&writer.written).push(key);
             return Ok(());
         };
         let there = match self.store.read(&key, None).await {
             Ok(body) => collect(body, MAX_MANIFEST_BYTES).await,
             Err(e) => Err(e),
         };
+        // A request that timed out may still be carried out after we looked.
+        let settled = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+        let operation = format!("write {key}");
         match there {
-            Ok(found) if found == content => Ok(()),
-            _ => Err(Error::store(format!("write {key}"), error)),
+            Ok(found) if found == content => {
+                lock(&writer.written).push(key);
+                Ok(())
+            }
+            Ok(_) => Err(NotCreated {
+                error: Error::store(
+                    operation,
+                    PortError::new(ErrorKind::Conflict, "another run has written it"),
+                ),
+                absent: false,
+            }),
+            Err(e) => Err(NotCreated {
+                absent: settled && e.kind() == ErrorKind::NotFound,
+                error: Error::store(operation, error),
+            }),
         }
     }
 
@@ -340,6 +360,13 @@ impl Engine {
             self.observer.event(&Event::Warning(text));
         }
     }
+}
+
+/// A small object that could not be created.
+struct NotCreated {
+    error: Error,
+    /// Whether it is certain that nothing is there, nor will be.
+    absent: bool,
 }
 
 /// One part with its tries, in a task of its own.
@@ -378,7 +405,7 @@ impl PartJob {
         self.tell(&Event::PartStarted { part: part.clone() });
         let mut tries = 1;
         loop {
-            let error = match self.once().await {
+            let error = match self.once(tries).await {
                 Ok(stored) => {
                     let elapsed = started.elapsed();
                     self.tell(&Event::PartFinished { part, elapsed });
@@ -402,15 +429,20 @@ impl PartJob {
         }
     }
 
-    async fn once(&self) -> Result<StoredPart, Error> {
+    async fn once(&self, attempt: usize) -> Result<StoredPart, Error> {
         let token = self.cancel.child_token();
-        let stream = self
-            .session
-            .part(&self.plan, &token)
-            .await
-            .map_err(|e| Error::dump(format!("dump part {}", self.plan.name), e));
-        let stored = match stream {
-            Ok(stream) => self.writer.store(&self.plan, stream, &token).await,
+        let started = tokio::select! {
+            stream = self.session.part(&self.plan, &token) => {
+                stream.map_err(|e| Error::dump(format!("dump part {}", self.plan.name), e))
+            }
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            () = tokio::time::sleep(self.writer.stall_timeout) => Err(Error::Stalled {
+                part: self.plan.name.clone(),
+                after: self.writer.stall_timeout,
+            }),
+        };
+        let stored = match started {
+            Ok(stream) => self.writer.store(&self.plan, attempt, stream, &token).await,
             Err(e) => Err(e),
         };
         token.cancel();
@@ -420,6 +452,21 @@ impl PartJob {
     fn tell(&self, event: &Event) {
         self.engine.observer.event(event);
     }
+}
+
+/// A dump without parts, or with two of one name, would be committed without its content.
+fn check_plan(plans: &[PartPlan]) -> Result<(), Error> {
+    let mut names: Vec<_> = plans.iter().map(|plan| &plan.name).collect();
+    names.sort();
+    names.dedup();
+    if plans.is_empty() || names.len() < plans.len() || names.contains(&&PartName::facts()) {
+        let wrong = PortError::new(
+            ErrorKind::Internal,
+            "the dumper planned no parts, or two of one name",
+        );
+        return Err(Error::dump("plan the dump", wrong));
+    }
+    Ok(())
 }
 
 /// Drops work that cannot be cancelled from within: a store that does not answer is asked for

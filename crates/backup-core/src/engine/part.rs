@@ -75,19 +75,26 @@ pub(super) struct StoredPart {
 /// What the stages of one pipeline tell each other.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Counted from 1.
+    attempt: usize,
     moved: AtomicU64,
     dump_error: Mutex<Option<PortError>>,
 }
 
 impl PartWriter {
-    /// Stores one part, or leaves nothing of it.
+    /// Stores one part. Every attempt has object names of its own: a request of an earlier one
+    /// that the store carries out late cannot replace what a later one wrote.
     pub(super) async fn store(
         &self,
         plan: &PartPlan,
+        attempt: usize,
         stream: PartStream,
         cancel: &CancellationToken,
     ) -> Result<StoredPart, Error> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            attempt,
+            ..Shared::default()
+        });
         let token = cancel.child_token();
         let work = self.run(plan, stream, &shared, &token);
         tokio::pin!(work);
@@ -164,10 +171,11 @@ impl PartWriter {
         let options = PutOptions {
             expected_bytes: Some(plan.estimated_bytes),
         };
+        let extensions = layout::attempt_extension(shared.attempt) + &self.codec.extensions(plan);
         let splitter = Splitter::new(self.moving(encoded, shared));
         let mut objects = Vec::new();
         while objects.is_empty() || splitter.has_more().await {
-            let name = layout::object_name(&plan.name, &self.codec.extensions(plan), objects.len());
+            let name = layout::object_name(&plan.name, &extensions, objects.len());
             let hasher = Arc::new(Mutex::new(ObjectHasher::default()));
             let body = splitter.piece(self.store.capacity(&options), &hasher);
             let put = self.put(&name, body, &options, cancel).await;

@@ -22,7 +22,7 @@ use crate::store::{Store, StoreKey};
 /// Chunks that fetching may be ahead of decoding.
 const AHEAD: usize = 4;
 /// No wrapped key is longer.
-const MAX_KEY_BYTES: usize = 1 << 20;
+pub(super) const MAX_KEY_BYTES: usize = 1 << 20;
 /// No facts part is longer: a million tables have about 300 MB.
 const MAX_FACTS_BYTES: usize = 1 << 30;
 

@@ -73,7 +73,7 @@ impl Engine {
                 finished_at: self.clock.now(),
                 bytes_read: reader.bytes_read(),
                 compare,
-                warnings: load.warnings,
+                warnings: warnings(reader.manifest(), load),
             }),
             Err(error) => {
                 if !options.keep_failed
@@ -126,4 +126,13 @@ impl Engine {
     fn step(&self, text: String) {
         self.observer.event(&Event::Step(text));
     }
+}
+
+fn warnings(manifest: &Manifest, load: LoadReport) -> Vec<String> {
+    let mut warnings = load.warnings;
+    if manifest.filtered {
+        let text = "the backup is filtered: what its filter left out is not in this database";
+        warnings.push(text.to_owned());
+    }
+    warnings
 }

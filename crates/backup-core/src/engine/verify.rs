@@ -6,9 +6,9 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::reader::{read_error, stored_part};
+use super::reader::{MAX_KEY_BYTES, read_error, stored_part};
 use super::{BackupReader, Engine};
-use crate::body::{BodyStream, counted};
+use crate::body::{BodyStream, collect, counted};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::inspector::Inspector;
 use crate::layout;
@@ -84,6 +84,9 @@ impl Engine {
             bytes_read: 0,
             problems: Vec::new(),
         };
+        if let Some(problem) = self.check_key(backup).await? {
+            report.problems.push(problem);
+        }
         let reader = match self.reader_for(backup, level).await? {
             Ok(reader) => reader,
             Err(problem) => {
@@ -110,6 +113,29 @@ impl Engine {
                 .extend(problem.map(|problem| PartProblem { part, problem }));
         }
         Ok(report)
+    }
+
+    /// Without its wrapped key a backup is lost, however good its parts are. It may have been
+    /// rewritten for other recipients, so there is no digest to compare with.
+    async fn check_key(&self, backup: &Manifest) -> Result<Option<PartProblem>, Error> {
+        let Some(record) = &backup.encryption else {
+            return Ok(None);
+        };
+        let read = match layout::object_key(&backup.source, &backup.id, &record.key) {
+            Ok(key) => match self.store.read(&key, None).await {
+                Ok(body) => collect(body, MAX_KEY_BYTES).await,
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
+        };
+        let problem = match read.map_err(|e| read_error(format!("read {}", record.key), e)) {
+            Ok(content) if content.is_empty() => format!("{} is empty", record.key),
+            Ok(_) => return Ok(None),
+            Err(damage @ Error::Corrupt { .. }) => chain(&damage),
+            Err(other) => return Err(other),
+        };
+        let part = PartName::key();
+        Ok(Some(PartProblem { part, problem }))
     }
 
     /// The reader that the level needs; damage to key or facts is a finding, not an error.
@@ -214,7 +240,7 @@ impl VerifyTask {
         self.drain(inspected.body).await?;
         let found = inspected.report.await?.facts;
         let expected = reader.facts().parts.get(&part.name);
-        if expected.is_some_and(|expected| *expected != found) {
+        if expected != Some(&found) {
             return Err(PortError::new(
                 ErrorKind::Corrupt,
                 "the part does not hold what was fingerprinted when it was dumped",

@@ -163,6 +163,23 @@ async fn a_part_that_fails_once_is_dumped_again() {
         .find(|part| part.name.as_str() == "data-rest")
         .unwrap();
     assert_eq!(part.raw_bytes, 300_000);
+    assert_eq!(part.objects[0].name, "data-rest.r2.dump.fake.crypt");
+}
+
+#[tokio::test]
+async fn a_plan_without_parts_or_with_two_of_one_name_is_no_backup() {
+    let bench = Bench::new();
+    let before = bench.good().await.manifest;
+    let kept = bench.memory.keys();
+    for dumper in [
+        ScriptedDumper::new(),
+        ScriptedDumper::new().part(small_part()).part(small_part()),
+    ] {
+        let error = bench.backup(&dumper).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(bench.memory.keys(), kept);
+    }
+    assert!(bench.engine.open(before).await.is_ok());
 }
 
 #[tokio::test]

@@ -73,13 +73,12 @@ async fn what_has_no_manifest_is_no_backup_and_damage_is_named() {
     assert_eq!(listing.backups, std::slice::from_ref(&good));
     assert_eq!(listing.damaged.len(), 1);
     assert!(listing.damaged[0].0.as_str().contains(damaged.id.as_str()));
-    let latest = bench
-        .engine
-        .catalog()
-        .find(&Selector::Latest, None)
-        .await
-        .unwrap();
-    assert_eq!(latest, good);
+    // The newest cannot be read: an older one must not be taken for it.
+    let catalog = bench.engine.catalog();
+    let latest = catalog.find(&Selector::Latest, None).await;
+    assert_eq!(latest.unwrap_err().kind(), ErrorKind::Corrupt);
+    let oldest = catalog.find(&Selector::Oldest, None).await;
+    assert_eq!(oldest.unwrap(), good);
 }
 
 #[tokio::test]
@@ -160,4 +159,18 @@ async fn every_backup_belongs_to_the_same_repository() {
     let second = bench.good().await.manifest;
     assert_eq!(first.repository, second.repository);
     assert_eq!(first.repository.len(), 32);
+}
+
+#[tokio::test]
+async fn a_filtered_backup_is_neither_latest_nor_oldest() {
+    let bench = Bench::new();
+    let full = bench.good().await.manifest;
+    bench.clock.advance(std::time::Duration::from_mins(1));
+    let filtered = dumper().source(|source| source.filtered = true);
+    let filtered = bench.backup(&filtered).await.unwrap().manifest;
+    let catalog = bench.engine.catalog();
+    let latest = catalog.find(&Selector::Latest, None).await.unwrap();
+    assert_eq!(latest, full);
+    let by_id: Selector = filtered.id.as_str().parse().unwrap();
+    assert_eq!(catalog.find(&by_id, None).await.unwrap(), filtered);
 }

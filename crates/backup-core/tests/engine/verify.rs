@@ -125,3 +125,23 @@ async fn a_store_that_cannot_be_reached_proves_nothing() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+#[tokio::test]
+async fn a_backup_without_its_key_is_not_good_at_any_level() {
+    for level in [
+        VerifyLevel::Stored,
+        VerifyLevel::Hashed,
+        VerifyLevel::Decoded,
+    ] {
+        let bench = Bench::new();
+        let manifest = bench.good().await.manifest;
+        let key = &manifest.encryption.as_ref().unwrap().key;
+        assert!(
+            bench
+                .memory
+                .remove(&format!("backups/app/{}/{key}", manifest.id))
+        );
+        let report = verify(&bench, &manifest, level).await;
+        assert_eq!(report.problems[0].part.as_str(), "key", "{level:?}");
+    }
+}

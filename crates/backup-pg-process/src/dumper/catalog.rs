@@ -22,6 +22,10 @@ pub(super) struct Table {
     pub(super) form: TableForm,
     /// A policy would hide rows from this login.
     pub(super) hides_rows: bool,
+    /// This login may lock it.
+    pub(super) may_lock: bool,
+    /// Names of its columns and owner are the same in the archive's encoding and in UTF-8.
+    pub(super) plain_inside: bool,
     /// Bytes of the rows themselves, and with their long values. 0 until measured.
     pub(super) heap_bytes: u64,
     pub(super) bytes: u64,
@@ -119,7 +123,14 @@ SELECT c.oid::int8 AS oid,
                              JOIN pg_partitioned_table t ON t.partrelid = p.relid
                              WHERE t.partstrat = 'h') THEN 'blocks'
             ELSE 'whole' END AS form,
-       row_security_active(c.oid) AS hides_rows
+       row_security_active(c.oid) AS hides_rows,
+       coalesce(has_schema_privilege(n.oid, 'USAGE')
+                AND has_table_privilege(c.oid, 'SELECT'), false) AS may_lock,
+       getdatabaseencoding() = 'UTF8'
+       OR (pg_get_userbyid(c.relowner) ~ '^[ -~]*$'
+           AND NOT EXISTS (SELECT FROM pg_attribute t
+                           WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped
+                             AND t.attname !~ '^[ -~]*$')) AS plain_inside
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_am a ON a.oid = c.relam
@@ -151,6 +162,8 @@ fn table(row: &sqlx::postgres::PgRow) -> Result<Table, sqlx::Error> {
             _ => TableForm::Whole,
         },
         hides_rows: row.try_get("hides_rows")?,
+        may_lock: row.try_get("may_lock")?,
+        plain_inside: row.try_get("plain_inside")?,
         heap_bytes: 0,
         bytes: 0,
     })

@@ -80,7 +80,9 @@ impl PgDumpSession {
                 {
                     tracing::debug!("a table was dropped while the dump began");
                     if tries.is_empty() {
-                        return Err(Error::TablesChange { source });
+                        return Err(Error::TablesChange {
+                            source: Some(source),
+                        });
                     }
                 }
                 other => return other,
@@ -177,7 +179,7 @@ async fn prepare(config: &PgDumperConfig, cancel: &CancellationToken) -> Result<
         database: &config.database,
         version_num,
         lock_wait: config.lock_wait_timeout,
-        lock_tables: config.filter.is_empty(),
+        skip_forbidden: !config.filter.is_empty(),
     };
     let taken = snapshot::take(taking, &mut scout, cancel).await?;
     let found = read_details(&mut scout, taken.snapshot.id(), version_num).await?;
@@ -411,7 +413,8 @@ fn size(table: &Table, encoding: &str) -> TableSize {
         bytes: table.bytes,
         blocks: table.heap_bytes / BLOCK,
         can_be_apart,
-        can_be_split: can_be_apart && table.form == TableForm::Blocks,
+        // Our own statement names the columns in UTF-8 while the session speaks the archive's encoding.
+        can_be_split: can_be_apart && table.plain_inside && table.form == TableForm::Blocks,
     }
 }
 
@@ -465,5 +468,40 @@ impl DumpSession for PgDumpSession {
 
     async fn finish(&self) -> Result<(), PortError> {
         Ok(self.snapshot.release().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("UTF8", "größe", true, true, true)]
+    #[case("LATIN1", "plain", true, true, true)]
+    // A column or the owner is not ASCII.
+    #[case("LATIN1", "plain", false, true, false)]
+    #[case("LATIN1", "größe", true, false, false)]
+    fn only_plain_names_are_read_by_us(
+        #[case] encoding: &str,
+        #[case] name: &str,
+        #[case] plain_inside: bool,
+        #[case] apart: bool,
+        #[case] split: bool,
+    ) {
+        let table = Table {
+            oid: 1,
+            schema: b"public".to_vec(),
+            name: name.as_bytes().to_vec(),
+            sql_name: None,
+            form: TableForm::Blocks,
+            hides_rows: false,
+            may_lock: true,
+            plain_inside,
+            heap_bytes: 0,
+            bytes: 0,
+        };
+        let size = size(&table, encoding);
+        assert_eq!((size.can_be_apart, size.can_be_split), (apart, split));
     }
 }

@@ -1,5 +1,6 @@
 //! The moment that all parts show: a transaction that exported its snapshot and holds the locks.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::catalog::{self, Table};
 use crate::ConnectionConfig;
 use crate::error::{Error, sqlstate};
 
+/// Tries to fix a moment while tables come and go.
+const TRIES: usize = 3;
 /// Tables locked by one statement.
 const LOCK_BATCH: usize = 500;
 /// How often the waiting for a lock is looked at.
@@ -32,7 +35,7 @@ pub(super) struct Snapshot {
     keep_alive: JoinHandle<()>,
 }
 
-/// A snapshot and the tables that it shows, all of them locked.
+/// A snapshot and the tables that it shows, locked as far as they can be.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) snapshot: Snapshot,
@@ -49,16 +52,18 @@ pub(super) struct Taking<'a> {
     pub(super) database: &'a str,
     pub(super) version_num: u32,
     pub(super) lock_wait: Duration,
-    /// Whether all tables are dumped, so that all can be locked.
-    pub(super) lock_tables: bool,
+    /// Whether tables that the login may not lock are left out: a filter may leave them out too,
+    /// and only `pg_dump` knows. A refused LOCK TABLE would end the transaction.
+    pub(super) skip_forbidden: bool,
 }
 
 /// Locks every table, then fixes the moment.
 ///
 /// In this order, since TRUNCATE and most of DDL do not obey snapshots: a table emptied between the
 /// snapshot and `pg_dump`'s own lock would be dumped empty. LOCK TABLE takes no snapshot, so the
-/// first SELECT after it fixes a moment that is younger than the locks. What was created meanwhile
-/// is listed again and locked too. <https://www.postgresql.org/docs/current/mvcc-caveats.html>
+/// first SELECT after it fixes a moment that is younger than the locks. If that shows a table that
+/// is not locked, all is given back and tried again, since a later lock would be younger than the
+/// moment. <https://www.postgresql.org/docs/current/mvcc-caveats.html>
 ///
 /// `scout` is another connection: it lists the tables first and watches the waiting.
 pub(super) async fn take(
@@ -72,16 +77,6 @@ pub(super) async fn take(
         .fetch_one(&mut connection)
         .await
         .map_err(Error::query("ask for the session's number"))?;
-    let known = catalog::tables(scout).await?;
-    catalog::execute(
-        &mut connection,
-        format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}",
-            taking.lock_wait.as_millis().max(1)
-        ),
-        "begin the dump's transaction",
-    )
-    .await?;
     let mut locking = Locking {
         connection: &mut connection,
         scout,
@@ -89,16 +84,7 @@ pub(super) async fn take(
         lock_wait: taking.lock_wait,
         cancel,
     };
-    if taking.lock_tables {
-        locking.lock(&known).await?;
-    }
-    let operation = "export the snapshot";
-    let id = catalog::text(locking.connection, "SELECT pg_export_snapshot()", operation).await?;
-    let mut tables = catalog::tables(locking.connection).await?;
-    if taking.lock_tables {
-        let new = created_since(&known, &tables);
-        locking.lock(&new).await?;
-    }
+    let (id, mut tables) = fix_moment(&mut locking, taking.skip_forbidden).await?;
     let large_object_bytes = catalog::measure(&mut connection, &mut tables).await?;
     let unlocked = tables
         .iter()
@@ -119,10 +105,41 @@ pub(super) async fn take(
     })
 }
 
-fn created_since(known: &[Table], now: &[Table]) -> Vec<Table> {
-    let oids: std::collections::HashSet<u32> = known.iter().map(|table| table.oid).collect();
-    let new = now.iter().filter(|table| !oids.contains(&table.oid));
-    new.cloned().collect()
+/// The snapshot's name and its tables, all of them locked before it.
+async fn fix_moment(
+    locking: &mut Locking<'_>,
+    skip_forbidden: bool,
+) -> Result<(String, Vec<Table>), Error> {
+    for _ in 0..TRIES {
+        let known = catalog::tables(locking.scout).await?;
+        let locked = lockable(&known, skip_forbidden);
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}",
+            locking.lock_wait.as_millis().max(1)
+        );
+        catalog::execute(locking.connection, begin, "begin the dump's transaction").await?;
+        locking.lock(&locked).await?;
+        let operation = "export the snapshot";
+        let export = "SELECT pg_export_snapshot()";
+        let id = catalog::text(locking.connection, export, operation).await?;
+        let tables = catalog::tables(locking.connection).await?;
+        if lockable(&tables, skip_forbidden).is_subset(&locked) {
+            return Ok((id, tables));
+        }
+        tracing::debug!("a table was created or renamed while the dump began");
+        catalog::execute(locking.connection, "ROLLBACK", "give the locks back").await?;
+    }
+    Err(Error::TablesChange { source: None })
+}
+
+/// What can be locked, in the order of numbers. With the names, since locks are taken by name: a
+/// table that was renamed meanwhile may have lent its name to another.
+fn lockable(tables: &[Table], skip_forbidden: bool) -> BTreeSet<(u32, &str)> {
+    tables
+        .iter()
+        .filter(|table| table.may_lock || !skip_forbidden)
+        .filter_map(|table| Some((table.oid, table.sql_name.as_deref()?)))
+        .collect()
 }
 
 struct Locking<'a> {
@@ -134,11 +151,8 @@ struct Locking<'a> {
 }
 
 impl Locking<'_> {
-    async fn lock(&mut self, tables: &[Table]) -> Result<(), Error> {
-        let names: Vec<&str> = tables
-            .iter()
-            .filter_map(|t| t.sql_name.as_deref())
-            .collect();
+    async fn lock(&mut self, tables: &BTreeSet<(u32, &str)>) -> Result<(), Error> {
+        let names: Vec<&str> = tables.iter().map(|(_, name)| *name).collect();
         for batch in names.chunks(LOCK_BATCH) {
             // ONLY: each partition is in the list itself.
             let list = batch.join(", ONLY ");
@@ -296,5 +310,48 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         self.keep_alive.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dumper::catalog::TableForm;
+
+    fn table(oid: u32, name: &str, may_lock: bool) -> Table {
+        Table {
+            oid,
+            schema: b"public".to_vec(),
+            name: name.as_bytes().to_vec(),
+            sql_name: Some(format!("public.{name}")),
+            form: TableForm::Blocks,
+            hides_rows: false,
+            may_lock,
+            plain_inside: true,
+            heap_bytes: 0,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn new_and_renamed_tables_are_not_locked_but_dropped_ones_do_not_matter() {
+        let known = [table(1, "a", true), table(2, "b", true)];
+        let locked = lockable(&known, false);
+        let all_locked = |now: &[Table]| lockable(now, false).is_subset(&locked);
+        assert!(all_locked(&known));
+        assert!(all_locked(&known[..1]));
+        assert!(!all_locked(&[table(3, "c", true)]));
+        // They swapped names.
+        assert!(!all_locked(&[table(1, "b", true), table(2, "a", true)]));
+    }
+
+    #[test]
+    fn only_a_filtered_dump_skips_what_it_may_not_lock() {
+        let tables = [table(1, "a", false), table(2, "b", true)];
+        assert_eq!(lockable(&tables, true), [(2, "public.b")].into());
+        assert_eq!(lockable(&tables, false).len(), 2);
+        // Granted meanwhile.
+        let now = [table(1, "a", true)];
+        assert!(!lockable(&now, true).is_subset(&lockable(&tables, true)));
     }
 }
