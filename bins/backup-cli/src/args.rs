@@ -166,13 +166,13 @@ pub(crate) struct BackupArgs {
     /// Parts at the same time [default: 4]
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
-    /// Only schemas that match, as pg_dump's -n; the backup is marked as filtered
+    /// Only schemas that match the pattern; the backup is marked as filtered
     #[arg(short = 'n', long, value_name = "PATTERN")]
     schema: Vec<String>,
     /// Without schemas that match
     #[arg(short = 'N', long, value_name = "PATTERN")]
     exclude_schema: Vec<String>,
-    /// Only tables that match, as pg_dump's -t
+    /// Only tables that match the pattern
     #[arg(short = 't', long, value_name = "PATTERN")]
     table: Vec<String>,
     /// Without tables that match

@@ -55,14 +55,14 @@ fn of_engine(error: &Error) -> u8 {
         // A tool that wrote nonsense: nothing that was stored or restored is in doubt.
         (Error::Dump { .. }, ErrorKind::Corrupt) => FAILED,
         (_, ErrorKind::Corrupt) => INTEGRITY,
-        // The server did not answer; a part in which nothing moves is an error of its own.
-        (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Timeout) => DATABASE,
         (_, ErrorKind::NotFound) if matches!(error, Error::NotFound { .. }) => NOT_FOUND,
         (_, ErrorKind::InvalidInput) => USAGE,
         (_, ErrorKind::ToolMissing | ErrorKind::Unsuitable) => PREFLIGHT,
         (_, ErrorKind::Conflict) => LOCKED,
         (_, ErrorKind::AlreadyExists | ErrorKind::Refused) => REFUSED,
-        (_, ErrorKind::PermissionDenied | ErrorKind::Unavailable | ErrorKind::NotFound) => DATABASE,
+        (_, ErrorKind::PermissionDenied | ErrorKind::Unavailable | ErrorKind::NotFound)
+        // The server did not answer; a part in which nothing moves is an error of its own.
+        | (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Timeout) => DATABASE,
         _ => FAILED,
     }
 }

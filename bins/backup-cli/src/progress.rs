@@ -92,9 +92,10 @@ impl Progress {
     }
 
     fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| tracing::warn!(target: "backup", "{text}")),
-            None => tracing::warn!(target: "backup", "{text}"),
+        if let Some(bar) = &self.bar {
+            bar.suspend(|| tracing::warn!(target: "backup", "{text}"));
+        } else {
+            tracing::warn!(target: "backup", "{text}");
         }
     }
 }

@@ -79,133 +79,61 @@ fn help_and_version_go_to_stdout() -> std::io::Result<()> {
     Ok(())
 }
 
-/// What was said, how it ends, and what the message must hold.
+/// What is said, how it ends, and what the message must hold.
+const MISTAKES: &[(&str, i32, &[&str])] = &[
+    ("", 2, &["Usage"]),
+    ("bakcup", 2, &["bakcup", "backup"]),
+    ("backup", 2, &["no source is configured", "-d NAME"]),
+    ("backup -d x --no-encryption", 2, &["no place", "--to"]),
+    ("backup shop", 2, &["source \"shop\" is not configured"]),
+    (
+        "backup -d x --to PLACE",
+        2,
+        &["no recipient", "--no-encryption"],
+    ),
+    ("backup -d x --to PLACE --recipient age1no", 2, &["age1no"]),
+    ("backup -d x --to ftp://x --no-encryption", 2, &["ftp"]),
+    (
+        "backup -d x --to PLACE --no-encryption -Z zstd:99",
+        2,
+        &["99", "19"],
+    ),
+    (
+        "backup -d x --to PLACE --no-encryption -j 0",
+        2,
+        &["one job"],
+    ),
+    ("list", 2, &["no place for backups"]),
+    ("list --from MISSING", 8, &["no directory", "mounted"]),
+    ("show nonsense --from PLACE", 2, &["nonsense", "latest"]),
+    ("show latest --from PLACE", 4, &["not found"]),
+    ("verify --from PLACE", 2, &["BACKUPS"]),
+    ("verify --all --from PLACE", 4, &["not found"]),
+    ("restore latest --from PLACE", 2, &["--target-db"]),
+    (
+        "cat latest --from PLACE --table a.b -i /none",
+        2,
+        &["/none"],
+    ),
+    ("--config /none.toml list", 2, &["/none.toml"]),
+    ("config show --nonsense", 2, &["--nonsense"]),
+];
+
 #[test]
 fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
     let bench = Bench::new()?;
     let place = bench.place()?;
     let missing = file_url(&bench.path("missing"));
-    let rows: &[(&[&str], i32, &[&str])] = &[
-        (&[], 2, &["Usage"]),
-        (&["bakcup"], 2, &["bakcup", "backup"]),
-        (&["backup"], 2, &["no source is configured", "-d NAME"]),
-        (
-            &["backup", "-d", "x", "--no-encryption"],
-            2,
-            &["no place for backups", "--to"],
-        ),
-        (
-            &["backup", "shop"],
-            2,
-            &["source \"shop\" is not configured"],
-        ),
-        (
-            &["backup", "-d", "x", "--to", &place],
-            2,
-            &["no recipient", "--no-encryption"],
-        ),
-        (
-            &[
-                "backup",
-                "-d",
-                "x",
-                "--to",
-                &place,
-                "--recipient",
-                "age1nonsense",
-            ],
-            2,
-            &["age1nonsense"],
-        ),
-        (
-            &["backup", "-d", "x", "--to", "ftp://x", "--no-encryption"],
-            2,
-            &["ftp"],
-        ),
-        (
-            &[
-                "backup",
-                "-d",
-                "x",
-                "--to",
-                &place,
-                "--no-encryption",
-                "-Z",
-                "zstd:99",
-            ],
-            2,
-            &["99", "19"],
-        ),
-        (
-            &[
-                "backup",
-                "-d",
-                "x",
-                "--to",
-                &place,
-                "--no-encryption",
-                "-j",
-                "0",
-            ],
-            2,
-            &["at least one job"],
-        ),
-        (&["list"], 2, &["no place for backups"]),
-        (
-            &["show", "nonsense", "--from", &place],
-            2,
-            &["nonsense", "latest"],
-        ),
-        (&["show", "latest", "--from", &place], 4, &["not found"]),
-        (
-            &["list", "--from", &missing],
-            8,
-            &["no directory", "mounted"],
-        ),
-        (&["verify", "--from", &place], 2, &["BACKUPS"]),
-        (&["verify", "--all", "--from", &place], 4, &["not found"]),
-        (
-            &["restore", "latest", "--from", &place],
-            2,
-            &["--target-db"],
-        ),
-        (
-            &[
-                "cat",
-                "latest",
-                "--from",
-                &place,
-                "--table",
-                "a.b",
-                "-i",
-                "/nonexistent",
-            ],
-            2,
-            &["/nonexistent"],
-        ),
-        (
-            &["--config", "/nonexistent.toml", "list"],
-            2,
-            &["/nonexistent.toml"],
-        ),
-        (&["config", "show", "--nonsense"], 2, &["--nonsense"]),
-    ];
-    for (arguments, expected, texts) in rows {
-        let output = bench.run(arguments)?;
-        assert_eq!(
-            code(&output),
-            Some(*expected),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+    for (said, expected, texts) in MISTAKES {
+        let said = said.replace("PLACE", &place).replace("MISSING", &missing);
+        let arguments: Vec<_> = said.split_whitespace().collect();
+        let output = bench.run(&arguments)?;
+        let message = stderr(&output);
+        assert_eq!(code(&output), Some(*expected), "{said}: {message}");
         for text in *texts {
-            assert!(
-                stderr(&output).contains(text),
-                "{arguments:?}: {}",
-                stderr(&output)
-            );
+            assert!(message.contains(text), "{said}: {message}");
         }
-        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert_eq!(stdout(&output), "", "{said}");
     }
     Ok(())
 }

@@ -30,14 +30,8 @@ impl ServerOverrides {
         server: Option<&ServerConfig>,
         environment: &Environment,
     ) -> Result<ConnectionConfig, AppError> {
-        let unsupported = |name: &&&str| environment.get(name).is_some();
-        if server.is_none()
-            && let Some(name) = names::PG_UNSUPPORTED.iter().find(unsupported)
-        {
-            return Err(AppError::usage_hint(
-                format!("{name} is set and not supported"),
-                "unset it, and say -h, -p and -U",
-            ));
+        if server.is_none() {
+            refuse_unsupported(environment)?;
         }
         let file = server.cloned().unwrap_or_default();
         // A configured server is reached as configured, whatever libpq's variables say.
@@ -48,12 +42,12 @@ impl ServerOverrides {
         let host = self
             .host
             .clone()
-            .or(file.host)
+            .or_else(|| file.host.clone())
             .or_else(|| variable(names::PG_HOST));
         let user = self
             .user
             .clone()
-            .or(file.user)
+            .or_else(|| file.user.clone())
             .or_else(|| variable(names::PG_USER));
         let host = host.unwrap_or_else(default_host);
         let user = user.map_or_else(login_name, Ok)?;
@@ -65,31 +59,7 @@ impl ServerOverrides {
                 .parse()
                 .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
         }
-        connection.password = match &file.password {
-            Some(reference) => Some(reference.resolve(environment)?),
-            None => variable(names::PG_PASSWORD).map(SecretString::from),
-        };
-        connection.passfile = file
-            .passfile
-            .or_else(|| variable(names::PG_PASSFILE).map(PathBuf::from))
-            .or_else(|| {
-                let home = environment.get(names::HOME)?;
-                Some(Path::new(home).join(".pgpass")).filter(|path| path.exists())
-            });
-        if let Some(text) = file.sslmode.or_else(|| variable(names::PG_SSLMODE)) {
-            connection.ssl_mode = text
-                .parse()
-                .map_err(|e: backup_pg_process::Error| AppError::usage(e.to_string()))?;
-        }
-        connection.ssl_root_cert = file
-            .sslrootcert
-            .or_else(|| variable(names::PG_SSLROOTCERT).map(PathBuf::from));
-        connection.ssl_client_cert = file
-            .sslcert
-            .or_else(|| variable(names::PG_SSLCERT).map(PathBuf::from));
-        connection.ssl_client_key = file
-            .sslkey
-            .or_else(|| variable(names::PG_SSLKEY).map(PathBuf::from));
+        authenticate(&mut connection, &file, &variable, environment)?;
         if let Some(timeout) = file.connect_timeout {
             connection.connect_timeout = timeout;
         } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {
@@ -102,6 +72,56 @@ impl ServerOverrides {
             connection.maintenance_database = database;
         }
         Ok(connection)
+    }
+}
+
+/// Password, certificates, and whom to believe.
+fn authenticate(
+    connection: &mut ConnectionConfig,
+    file: &ServerConfig,
+    variable: &dyn Fn(&[&str]) -> Option<String>,
+    environment: &Environment,
+) -> Result<(), AppError> {
+    connection.password = match &file.password {
+        Some(reference) => Some(reference.resolve(environment)?),
+        None => variable(names::PG_PASSWORD).map(SecretString::from),
+    };
+    connection.passfile = file
+        .passfile
+        .clone()
+        .or_else(|| variable(names::PG_PASSFILE).map(PathBuf::from))
+        .or_else(|| {
+            let home = environment.get(names::HOME)?;
+            Some(Path::new(home).join(".pgpass")).filter(|path| path.exists())
+        });
+    if let Some(text) = file.sslmode.clone().or_else(|| variable(names::PG_SSLMODE)) {
+        connection.ssl_mode = text
+            .parse()
+            .map_err(|e: backup_pg_process::Error| AppError::usage(e.to_string()))?;
+    }
+    connection.ssl_root_cert = file
+        .sslrootcert
+        .clone()
+        .or_else(|| variable(names::PG_SSLROOTCERT).map(PathBuf::from));
+    connection.ssl_client_cert = file
+        .sslcert
+        .clone()
+        .or_else(|| variable(names::PG_SSLCERT).map(PathBuf::from));
+    connection.ssl_client_key = file
+        .sslkey
+        .clone()
+        .or_else(|| variable(names::PG_SSLKEY).map(PathBuf::from));
+    Ok(())
+}
+
+fn refuse_unsupported(environment: &Environment) -> Result<(), AppError> {
+    let mut names = names::PG_UNSUPPORTED.iter();
+    match names.find(|name| environment.get(name).is_some()) {
+        Some(name) => Err(AppError::usage_hint(
+            format!("{name} is set and not supported"),
+            "unset it, and say -h, -p and -U",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -112,14 +112,7 @@ impl PgRestorer {
 
         let workspace = Workspace::create(config.work_dir.as_deref())?;
         let part = schema_part(reader.as_ref())?;
-        let body = reader
-            .open(&part)
-            .await
-            .map_err(|source| RestoreError::Part {
-                part: part.clone(),
-                source,
-            })?;
-        let archive = workspace.keep_archive(&part, body, cancel).await?;
+        let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
         let parts = data_parts(reader.as_ref())?;
         let tools = self.tools(&archive, &server, cancel).await?;
         let pg_restore = self.pg_restore(&tools, (&archive, &server), request, &mut warnings)?;
@@ -129,10 +122,9 @@ impl PgRestorer {
             superuser_objects: request.ownership == Ownership::Login && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &parts, omit);
+        let left_out = plan.left_out.iter();
         warnings.extend(
-            plan.left_out
-                .iter()
-                .map(|entry| format!("{entry} is left out: only a superuser may create it")),
+            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
         );
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
@@ -327,6 +319,23 @@ fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
         what: "the backup does not say what its database was like".to_owned(),
         source: Some(error.into()),
     })
+}
+
+/// Keeps the definitions, which `pg_restore` reads several times, in the private directory.
+async fn fetch(
+    reader: &dyn PartReader,
+    part: &PartName,
+    workspace: &Workspace,
+    cancel: &CancellationToken,
+) -> Result<ArchiveReport, RestoreError> {
+    let body = reader
+        .open(part)
+        .await
+        .map_err(|source| RestoreError::Part {
+            part: part.clone(),
+            source,
+        })?;
+    workspace.keep_archive(part, body, cancel).await
 }
 
 fn schema_part(reader: &dyn PartReader) -> Result<PartName, RestoreError> {

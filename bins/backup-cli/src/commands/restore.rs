@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     progress.finish();
     match result {
         Ok(outcome) => Ok(done(context, arguments, &outcome)),
-        Err(CoreError::Differs(report)) => Ok(differs(context, *report)),
+        Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
         Err(error) => Err(error.into()),
     }
 }
@@ -98,8 +98,8 @@ fn equal_text(report: &CompareReport) -> String {
     )
 }
 
-fn differs(context: &Context, report: CompareReport) -> u8 {
-    let view = CompareView::from(&report);
+fn differs(context: &Context, report: &CompareReport) -> u8 {
+    let view = CompareView::from(report);
     let error = AppError::from(CoreError::Differs(Box::new(report.clone())));
     if context.json {
         render::json(&json!({ "error": error.report(), "compare": view }));

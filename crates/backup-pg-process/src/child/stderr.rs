@@ -68,8 +68,14 @@ impl StderrLog {
     /// The last few lines in one, for an error message.
     #[must_use]
     pub fn last_words(&self) -> String {
-        // All that was kept: a last line can be so long that its beginning is in the first part.
-        let text = self.text();
+        let ends = self.last.iter().filter(|byte| **byte == b'\n').count();
+        // Few lines can be so long that they, or what was said before them, begin in the first part.
+        let text = if ends < LAST_LINES {
+            self.text()
+        } else {
+            let last: Vec<u8> = self.last.iter().copied().collect();
+            String::from_utf8_lossy(&last).into_owned()
+        };
         let mut lines: Vec<String> = text
             .lines()
             .rev()
