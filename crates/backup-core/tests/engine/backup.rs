@@ -373,7 +373,7 @@ async fn warnings_of_source_and_tools_come_out() {
         .source(|source| {
             source
                 .warnings
-                .push("a subscription is not dumped".to_owned())
+                .push("a subscription is not dumped".to_owned());
         })
         .part(small_part().warns("tool said so"));
     let outcome = bench.backup(&dumper).await.unwrap();

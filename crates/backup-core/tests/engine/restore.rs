@@ -113,7 +113,7 @@ async fn a_damaged_backup_is_refused_with_the_name_of_what_is_damaged() {
         ("cut", "data-rest", |m, k| m.truncate(k, 100_000)),
         ("emptied", "data-0001", |m, k| m.truncate(k, 0)),
         ("longer", "data-0001", |m, k| {
-            m.mutate(k, |bytes| bytes.extend([0]))
+            m.mutate(k, |bytes| bytes.extend([0]));
         }),
         ("missing", "data-rest", |m, k| assert!(m.remove(k))),
         ("facts flipped", "facts", |m, k| m.flip(k, 10)),
