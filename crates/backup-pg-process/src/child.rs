@@ -1,7 +1,7 @@
 //! Child programs: started without a shell and with an environment of our making, drained while
 //! they run, and ended with everything they started.
 //!
-//! [`ToolChild`] is the process; [`stdout_body`] makes its standard output a [`BodyStream`] that
+//! [`ToolChild`] is the process; [`stdout_body`] makes its standard output a `BodyStream` that
 //! ends cleanly only if the program exited with 0.
 
 mod body;
