@@ -109,13 +109,9 @@ impl<'a> Catalog<'a> {
         if let Some(id) = self.existing_repository().await? {
             return Ok(id);
         }
-        let sources = match self.sources().await {
-            Ok(sources) => sources,
-            // A place that is not there yet is made by the first write.
-            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e),
-        };
-        if !sources.is_empty() {
+        // A bucket that does not exist fails here, before anything is written: some servers would
+        // make it.
+        if !self.sources().await?.is_empty() {
             let place = self.store.describe();
             let source = PortError::new(
                 ErrorKind::Refused,

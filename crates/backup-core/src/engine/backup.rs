@@ -299,8 +299,9 @@ impl Engine {
         key: StoreKey,
         content: Bytes,
     ) -> Result<(), NotCreated> {
+        // Before it is there: this may be dropped while the request is on its way.
+        lock(&writer.written).push(key.clone());
         let Err(error) = self.store.create(&key, content.clone()).await else {
-            lock(&writer.written).push(key);
             return Ok(());
         };
         let there = match self.store.read(&key, None).await {
@@ -311,17 +312,15 @@ impl Engine {
         let settled = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
         let operation = format!("write {key}");
         match there {
-            Ok(found) if found == content => {
-                lock(&writer.written).push(key);
-                Ok(())
+            Ok(found) if found == content => Ok(()),
+            Ok(_) => {
+                lock(&writer.written).retain(|written| *written != key);
+                let foreign = PortError::new(ErrorKind::Conflict, "another run has written it");
+                Err(NotCreated {
+                    error: Error::store(operation, foreign),
+                    absent: false,
+                })
             }
-            Ok(_) => Err(NotCreated {
-                error: Error::store(
-                    operation,
-                    PortError::new(ErrorKind::Conflict, "another run has written it"),
-                ),
-                absent: false,
-            }),
             Err(e) => Err(NotCreated {
                 absent: settled && e.kind() == ErrorKind::NotFound,
                 error: Error::store(operation, error),
