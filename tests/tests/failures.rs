@@ -309,7 +309,7 @@ fn a_locked_table_and_who_holds_it_are_named() -> Result<()> {
     let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
     let blocker = format!("process {pid} of postgres");
     let words = ["table app.second is locked", &blocker, "waited 1 s"];
-    let run = run.expect(5, &words)?;
+    let run = run.expect(1, &words)?;
     ensure!(run.elapsed < Duration::from_secs(10), "{:?}", run.elapsed);
     holder.run("ROLLBACK")?;
     drop(holder);
@@ -499,7 +499,7 @@ fn nobody_else_waits_longer_than_the_lock_timeout() -> Result<()> {
         let other = "SET lock_timeout = '5s'; UPDATE app.bulk SET note = note WHERE id = 1";
         cluster.psql(&database, other)?;
         let run = waiter.join().expect("the waiter does not panic")?;
-        run.expect(5, &["app.second"])
+        run.expect(1, &["app.second"])
     })?;
     drop(holder);
     scene.assert_nobody_left()

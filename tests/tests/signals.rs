@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::fake_tools::{Calls, FakeTools};
-use backup_e2e::fault::{Direction, Faults, Proxy};
+use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
 use backup_e2e::pg::{Cluster, ClusterOptions, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
@@ -133,12 +133,13 @@ fn a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
         refuse: true,
         ..Faults::default()
     };
-    for command in ["backup", "restore", "verify"] {
+    for command in ["backup", "restore", "verify", "list", "show"] {
         proxy.set(refuse.clone());
         let (older, target) = (scene.older(), scene.target());
         let arguments = match command {
             "backup" => vec![command, SOURCE],
             "restore" => vec![command, older, "--target-db", &target],
+            "list" => vec![command, "--json"],
             _ => vec![command, older],
         };
         let before = scene.state()?;
@@ -149,11 +150,44 @@ fn a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
         let done = run
             .finish(Duration::from_secs(3))
             .and_then(|run| run.expect(143, &[]));
-        done.with_context(|| command.to_owned())?;
+        let done = done.with_context(|| command.to_owned())?;
+        if command == "list" {
+            let error: serde_json::Value = serde_json::from_str(&done.stdout)?;
+            ensure!(error["error"]["kind"] == "cancelled", "{error}");
+        }
         proxy.heal();
         scene.assert_nothing_published(&before)?;
     }
     Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_that_is_asked_twice_does_not_wait_for_the_store() -> Result<()> {
+    let (scene, proxy) = slow_scene(Kind::SeaweedFs)?;
+    proxy.set(slow(4 * MIB));
+    let before = manifests(&scene.place.keys()?);
+    let run = run_until(&scene, &proxy, Moment::Sent(1))?;
+    // Nothing that it has stored can be removed any more.
+    proxy.set(Faults {
+        trigger: Some(Trigger {
+            action: Action::Blackhole,
+            direction: Direction::ToServer,
+            after_bytes: 0,
+            hits: ALWAYS,
+        }),
+        ..Faults::default()
+    });
+    run.signal(Signal::SIGINT)?;
+    std::thread::sleep(Duration::from_secs(1));
+    run.signal(Signal::SIGINT)?;
+    run.finish(Duration::from_secs(3))?
+        .expect(130, &["once more to end at once", "without cleaning up"])?;
+    scene.assert_nobody_left()?;
+    proxy.heal();
+    proxy.cut();
+    ensure!(manifests(&scene.place.keys()?) == before, "a new manifest");
+    scene.run(&["backup", SOURCE])?.expect(0, &[]).map(drop)
 }
 
 fn manifests(keys: &[String]) -> usize {

@@ -40,6 +40,8 @@ type Outcome = Result<u8, AppError>;
 /// Runs a command and says how to end.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
+    // A stopped backup has its own result, which says more.
+    let tells_itself = matches!(cli.command, Command::Backup(_));
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => {
@@ -52,7 +54,11 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
         (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
-            render::complain("stopped by a signal; nothing was published");
+            if !json {
+                render::complain("stopped by a signal; nothing was published");
+            } else if !tells_itself {
+                render::error(&CoreError::Cancelled.into(), json);
+            }
             exit_code::of_signal(signal)
         }
         (Err(error), _) => {
@@ -98,11 +104,11 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,
-        Command::List(arguments) => list::run(&context, arguments).await,
-        Command::Show(arguments) => show::run(&context, arguments).await,
+        Command::List(arguments) => context.stoppable(list::run(&context, arguments)).await,
+        Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
         Command::Restore(arguments) => restore::run(&context, arguments).await,
-        Command::Verify(arguments) => verify::run(&context, arguments).await,
-        Command::Cat(arguments) => cat::run(&context, arguments).await,
+        Command::Verify(arguments) => context.stoppable(verify::run(&context, arguments)).await,
+        Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),
         Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
             Ok(exit_code::DONE)
@@ -135,6 +141,17 @@ struct Found {
 }
 
 impl Context {
+    /// What leaves nothing behind wherever it is dropped: a signal ends it.
+    async fn stoppable<T>(
+        &self,
+        work: impl Future<Output = Result<T, AppError>>,
+    ) -> Result<T, AppError> {
+        tokio::select! {
+            done = work => done,
+            () = self.interrupt.token().cancelled() => Err(CoreError::Cancelled.into()),
+        }
+    }
+
     /// Finds one backup in the first place that has it.
     async fn find(
         &self,
@@ -155,11 +172,7 @@ impl Context {
         for place in self.app.places()? {
             let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
             let catalog = engine.catalog();
-            let manifest = tokio::select! {
-                manifest = catalog.find(&selector, source.as_ref()) => manifest,
-                () = self.interrupt.token().cancelled() => return Err(CoreError::Cancelled.into()),
-            };
-            match manifest {
+            match catalog.find(&selector, source.as_ref()).await {
                 Ok(manifest) => found.push(Found {
                     manifest,
                     place,

@@ -10,7 +10,7 @@ mod report;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    backup_app::private_umask();
+    backup_app::keep_private();
     let cli = match args::parse() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -60,6 +60,12 @@ impl ServerOverrides {
                 .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
         }
         authenticate(&mut connection, &file, &variable, environment)?;
+        // What is configured for one host is not shown to another.
+        if file.password.is_some() && self.host.is_some() && self.host != file.host {
+            connection.password = environment
+                .first(names::PG_PASSWORD)
+                .map(SecretString::from);
+        }
         if let Some(timeout) = file.connect_timeout {
             connection.connect_timeout = timeout;
         } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {

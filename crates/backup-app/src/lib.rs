@@ -23,4 +23,4 @@ pub use connection::ServerOverrides;
 pub use error::{AppError, ErrorReport};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use place::Place;
-pub use signals::{Interrupt, private_umask};
+pub use signals::{Interrupt, keep_private};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::sys::resource::Resource;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -36,20 +37,31 @@ impl Interrupt {
             let mut signals = signal(kind)?;
             let listener = interrupt.clone();
             tokio::spawn(async move {
-                if signals.recv().await.is_some() {
-                    let number = kind.as_raw_value();
-                    let _ = listener.signal.compare_exchange(
-                        0,
-                        number,
-                        Ordering::SeqCst,
-                        Ordering::SeqCst,
-                    );
-                    tracing::warn!(target: "backup", signal = number, "stopping");
-                    listener.token.cancel();
+                let number = kind.as_raw_value();
+                while signals.recv().await.is_some() {
+                    listener.received(number);
                 }
             });
         }
         Ok(interrupt)
+    }
+
+    /// The first signal stops in good order; with the next one somebody wants it at once. The
+    /// tools die with us, and what the run stored is no backup without its manifest.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever asks twice does not want to wait for main to return"
+    )]
+    fn received(&self, number: i32) {
+        let first = self
+            .signal
+            .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
+        if first.is_err() {
+            tracing::warn!(target: "backup", signal = number, "ended without cleaning up");
+            std::process::exit(128 + number);
+        }
+        tracing::warn!(target: "backup", signal = number, "stopping; once more to end at once");
+        self.token.cancel();
     }
 
     /// Cancelled by the first signal.
@@ -78,7 +90,11 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
-/// Lets nobody else read what this process creates. Called first thing in `main`.
-pub fn private_umask() {
+/// Lets nobody else read what this process creates, and keeps its memory, which holds keys, out
+/// of core files. Called first thing in `main`.
+pub fn keep_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    if let Err(error) = nix::sys::resource::setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(target: "backup", %error, "core files cannot be turned off");
+    }
 }

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
@@ -14,6 +15,8 @@ use crate::error::Error;
 
 /// No secret is longer.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
+/// A secret manager that wants to be asked by hand or has no network must not hang a backup.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Says where a secret is; the file never holds the secret itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -70,20 +73,29 @@ impl SecretRef {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| self.failure(&format!("cannot be started: {e}")))?;
-        let mut text = String::new();
-        let read = child
+        let output = child
             .stdout
             .take()
-            .map(|out| out.take(MAX_SECRET_BYTES).read_to_string(&mut text));
+            .ok_or_else(|| self.failure("it has no output"))?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let read = output.take(MAX_SECRET_BYTES).read_to_string(&mut text);
+            // Nobody listens when the time was up.
+            let _ = sender.send(read.map(|_| text));
+        });
+        let read = receiver.recv_timeout(COMMAND_TIMEOUT);
+        if read.is_err() {
+            let _ = child.kill();
+        }
         let status = child
             .wait()
             .map_err(|e| self.failure(&format!("cannot be awaited: {e}")))?;
-        if !status.success() {
-            return Err(self.failure(&format!("ended with {status}")));
-        }
         match read {
-            Some(Ok(_)) => Ok(text),
-            _ => Err(self.failure("its output is not text")),
+            Err(_) => Err(self.failure(&format!("not done within {COMMAND_TIMEOUT:?}"))),
+            Ok(_) if !status.success() => Err(self.failure(&format!("ended with {status}"))),
+            Ok(Err(_)) => Err(self.failure("its output is not text")),
+            Ok(Ok(text)) => Ok(text),
         }
     }
 

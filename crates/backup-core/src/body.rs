@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use tokio_util::task::AbortOnDropHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{ErrorKind, PortError};
@@ -48,27 +49,22 @@ pub async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, PortEr
 #[must_use]
 pub fn in_own_task(mut body: BodyStream, chunks: usize) -> BodyStream {
     let (sender, receiver) = tokio::sync::mpsc::channel(chunks);
-    let task = tokio::spawn(async move {
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
         while let Some(item) = body.next().await {
             let failed = item.is_err();
             if sender.send(item).await.is_err() || failed {
                 return;
             }
         }
-    });
-    let guard = AbortOnDrop(task);
+    }));
     stream::unfold(
-        (receiver, Some(guard)),
-        |(mut receiver, mut guard)| async move {
+        (receiver, Some(task)),
+        |(mut receiver, mut task)| async move {
             if let Some(item) = receiver.recv().await {
-                return Some((item, (receiver, guard)));
+                return Some((item, (receiver, task)));
             }
             // The channel closed: a panic in the stage must not look like a clean end.
-            let ended = match guard.take() {
-                Some(mut guard) => (&mut guard.0).await,
-                None => return None,
-            };
-            ended.err().map(|e| {
+            task.take()?.await.err().map(|e| {
                 let died = PortError::new(ErrorKind::Internal, "a pipeline stage died");
                 (Err(died.with_source(e).into_io()), (receiver, None))
             })
@@ -76,14 +72,6 @@ pub fn in_own_task(mut body: BodyStream, chunks: usize) -> BodyStream {
     )
     .fuse()
     .boxed()
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Calls `each` with the length of every chunk that passes.

@@ -14,6 +14,8 @@ mod verify;
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 pub use backup::{BackupOutcome, BackupRequest};
 pub use compare::{CompareReport, Difference, NotComparable, SequenceBehind, compare};
 pub use reader::BackupReader;
@@ -97,5 +99,14 @@ impl Engine {
             .ok_or_else(|| Error::InvalidInput {
                 message: format!("compression {name:?} is not supported"),
             })
+    }
+}
+
+/// Drops work that cannot be cancelled from within: a store that does not answer is asked for
+/// minutes.
+async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = cancel.cancelled() => Err(Error::Cancelled),
     }
 }

@@ -155,6 +155,10 @@ pub struct Facts {
     pub backup: BackupId,
     /// The source likewise.
     pub source: SourceName,
+    /// The database that was dumped.
+    pub database: String,
+    /// Whether a filter left something out.
+    pub filtered: bool,
     /// SHA-256 of every stored object of the other parts: ties the clear manifest, which
     /// anybody with write access could edit, to the encrypted content.
     pub digests: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 //! Password files: how a password reaches a child without an argument list or an environment.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,11 +11,18 @@ use tempfile::TempDir;
 
 use crate::Error;
 
+const PREFIX: &str = "backup-pg-";
+const NAME: &str = "passfile";
+
 /// A password file in a private directory, removed on drop.
+///
+/// The file is locked as long as its owner lives. Where that owner was killed and could not
+/// remove it, the next one does.
 ///
 /// <https://www.postgresql.org/docs/current/libpq-pgpass.html>
 pub struct PassFile {
     path: PathBuf,
+    _locked: File,
     _directory: TempDir,
 }
 
@@ -35,22 +43,29 @@ impl PassFile {
         if secret.contains(['\n', '\r', '\0']) {
             return Err(Error::UnsafePassword);
         }
-        let failed = |source| Error::PrivateFile { source };
+        sweep(&std::env::temp_dir());
+        Self::write(secret).map_err(|source| Error::PrivateFile { source })
+    }
+
+    fn write(secret: &str) -> std::io::Result<Self> {
         let directory = tempfile::Builder::new()
-            .prefix("backup-pg-")
+            .prefix(PREFIX)
             .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(failed)?;
-        let path = directory.path().join("passfile");
-        std::fs::OpenOptions::new()
+            .tempdir()?;
+        let draft = directory.path().join("draft");
+        let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(entry(secret).as_bytes()))
-            .map_err(failed)?;
+            .open(&draft)?;
+        file.lock()?;
+        file.write_all(entry(secret).as_bytes())?;
+        // Under its name only now: without the lock it would pass for a left one.
+        let path = directory.path().join(NAME);
+        std::fs::rename(draft, &path)?;
         Ok(Self {
             path,
+            _locked: file,
             _directory: directory,
         })
     }
@@ -59,6 +74,29 @@ impl PassFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Removes the files of owners that are no more. Of what others have nothing can be opened.
+fn sweep(directory: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
+            continue;
+        }
+        let left = File::open(entry.path().join(NAME)).is_ok_and(|file| file.try_lock().is_ok());
+        if left && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(
+                target: "backup",
+                path = %entry.path().display(),
+                %error,
+                "a password file is left behind"
+            );
+        }
     }
 }
 
@@ -170,6 +208,22 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_what_nobody_holds_is_swept() {
+        let held = PassFile::create(&SecretString::from("x")).unwrap();
+        let left = std::env::temp_dir().join(format!("{PREFIX}left-{}", std::process::id()));
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join(NAME), entry("old")).unwrap();
+        let other = std::env::temp_dir().join(format!("{PREFIX}other-{}", std::process::id()));
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("draft"), "").unwrap();
+        let _next = PassFile::create(&SecretString::from("y")).unwrap();
+        assert!(held.path().exists());
+        assert!(!left.exists());
+        assert!(other.exists());
+        std::fs::remove_dir_all(other).unwrap();
     }
 
     #[test]

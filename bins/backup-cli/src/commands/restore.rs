@@ -19,13 +19,9 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let label = format!("restore {}", render::name(&arguments.target_db));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let source = arguments.source.as_deref();
     let found = context
-        .find(
-            &arguments.backup,
-            arguments.source.as_deref(),
-            Keys::Identities,
-            observer,
-        )
+        .stoppable(context.find(&arguments.backup, source, Keys::Identities, observer))
         .await?;
     let server = arguments
         .target_server

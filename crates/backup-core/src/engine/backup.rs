@@ -10,8 +10,8 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
 use super::part::{Codec, PartWriter, StoredPart};
+use super::{Engine, unless};
 use crate::backup::{BackupId, SourceName};
 use crate::body::{body_of, collect, lock};
 use crate::dumper::{DumpRequest, DumpSession, Dumper, PartPlan, PartReport, PartStream};
@@ -468,15 +468,6 @@ fn check_plan(plans: &[PartPlan]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Drops work that cannot be cancelled from within: a store that does not answer is asked for
-/// minutes.
-async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
-    tokio::select! {
-        done = work => Ok(done),
-        () = cancel.cancelled() => Err(Error::Cancelled),
-    }
-}
-
 /// A task of ours that panicked or was aborted.
 fn died(error: tokio::task::JoinError) -> Error {
     let source = PortError::new(ErrorKind::Internal, "the task died").with_source(error);
@@ -499,6 +490,8 @@ fn gather(run: &Run, stored: &[StoredPart]) -> Facts {
     Facts {
         backup: run.writer.id.clone(),
         source: run.writer.source.clone(),
+        database: source.database.clone(),
+        filtered: source.filtered,
         digests: stored
             .iter()
             .flat_map(|part| &part.record.objects)

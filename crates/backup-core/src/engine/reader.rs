@@ -162,9 +162,18 @@ async fn unwrap_key(
         Err(e) => Err(e),
     };
     let wrapped = fetched.map_err(|e| read_error(format!("read {}", record.key), e))?;
-    let key = cipher.open(&wrapped).map_err(|e| match e.kind() {
-        ErrorKind::Corrupt => read_error(format!("read {}", record.key), e),
-        _ => Error::key(format!("open backup {}", manifest.id), e),
+    let key = cipher.open(&wrapped).map_err(|e| {
+        // One who should be able to open it and is not: what lies there is not what was written.
+        let ours = cipher.identities();
+        let expected = record.recipients.iter().any(|who| ours.contains(who));
+        if e.kind() == ErrorKind::Corrupt || expected {
+            Error::Corrupt {
+                what: format!("{} is damaged or not of this backup", record.key),
+                source: Some(PortError::new(ErrorKind::Corrupt, e.to_string())),
+            }
+        } else {
+            Error::key(format!("open {} of backup {}", record.key, manifest.id), e)
+        }
     })?;
     Ok(Some(key))
 }
@@ -178,6 +187,11 @@ fn check_binding(manifest: &Manifest, facts: &Facts) -> Result<(), Error> {
             facts.backup,
             facts.source.as_str()
         )));
+    }
+    if (&facts.database, facts.filtered) != (&manifest.database, manifest.filtered) {
+        return Err(Error::corrupt(
+            "the manifest names another database or extent than part facts",
+        ));
     }
     let objects = manifest
         .parts

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use super::{BackupReader, CompareReport, Engine, compare};
+use super::{BackupReader, CompareReport, Engine, compare, unless};
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::observer::Event;
@@ -58,7 +58,7 @@ impl Engine {
     ) -> Result<RestoreOutcome, Error> {
         let started_at = self.clock.now();
         let target = &options.target;
-        let reader = self.open(backup).await?;
+        let reader = unless(cancel, self.open(backup)).await??;
         let parts: Arc<dyn PartReader> = Arc::<BackupReader>::clone(&reader);
         self.step(format!("create database {}", target.target_database));
         let session = restorer

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::reader::{MAX_KEY_BYTES, read_error, stored_part};
-use super::{BackupReader, Engine};
+use super::{BackupReader, Engine, unless};
 use crate::body::{BodyStream, collect, counted};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::inspector::Inspector;
@@ -84,10 +85,10 @@ impl Engine {
             bytes_read: 0,
             problems: Vec::new(),
         };
-        if let Some(problem) = self.check_key(backup).await? {
+        if let Some(problem) = unless(cancel, self.check_key(backup)).await?? {
             report.problems.push(problem);
         }
-        let reader = match self.reader_for(backup, level).await? {
+        let reader = match unless(cancel, self.reader_for(backup, level)).await?? {
             Ok(reader) => reader,
             Err(problem) => {
                 report.problems.push(problem);
@@ -173,16 +174,15 @@ impl VerifyTask {
     async fn start(self, part: PartRecord) -> (PartName, Result<Checked, Error>) {
         let name = part.name.clone();
         let cancel = self.cancel.clone();
-        let mut check = tokio::spawn(async move { self.check(&part).await });
+        // Ends with this future, which is dropped when another part cannot be read.
+        let mut check =
+            AbortOnDropHandle::new(tokio::spawn(async move { self.check(&part).await }));
         let checked = tokio::select! {
             joined = &mut check => joined.unwrap_or_else(|e| {
                 let died = PortError::new(ErrorKind::Internal, "the task died").with_source(e);
                 Err(Error::store("verify a part", died))
             }),
-            () = cancel.cancelled() => {
-                check.abort();
-                Err(Error::Cancelled)
-            }
+            () = cancel.cancelled() => Err(Error::Cancelled),
         };
         (name, checked)
     }

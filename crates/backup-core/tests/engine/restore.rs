@@ -209,6 +209,22 @@ async fn a_wrong_or_missing_key_is_told_apart_from_damage() {
 }
 
 #[tokio::test]
+async fn a_key_that_should_open_and_does_not_is_damage() {
+    let bench = Bench::new();
+    let manifest = bench.good().await.manifest;
+    let name = &manifest.encryption.as_ref().unwrap().key;
+    bench.memory.set(
+        &format!("backups/app/{}/{name}", manifest.id),
+        b"fake key 1 for somebody".to_vec(),
+    );
+    let restorer = ScriptedRestorer::new();
+    let error = restore(&bench, &restorer, &options()).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().starts_with("key"), "{error}");
+    assert!(restorer.databases().is_empty());
+}
+
+#[tokio::test]
 async fn a_load_that_fails_or_is_cancelled_leaves_no_target() {
     let bench = Bench::new();
     bench.good().await;
