@@ -33,10 +33,7 @@ pub(super) async fn run(context: &Context, arguments: &CatArgs) -> Outcome {
             .await
             .map_err(|e| read_failure(&part.to_string(), e))?;
         let mut rows = PgInspector.rows(&table, format, body);
-        while let Some(chunk) = tokio::select! {
-            chunk = rows.next() => chunk,
-            () = context.interrupt.token().cancelled() => return Err(CoreError::Cancelled.into()),
-        } {
+        while let Some(chunk) = rows.next().await {
             let chunk = chunk.map_err(|e| {
                 let error = PortError::from_io(e, ErrorKind::Corrupt, "cannot be read");
                 read_failure(&part.to_string(), error)
