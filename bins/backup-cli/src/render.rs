@@ -145,10 +145,10 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// So many of something: `1 source`, `2 sources`.
-pub(crate) fn counted(number: usize, what: &str) -> String {
+pub(crate) fn counted(number: u64, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
-        number => format!("{} {what}s", count(number as u64)),
+        number => format!("{} {what}s", count(number)),
     }
 }
 

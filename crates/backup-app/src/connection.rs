@@ -155,3 +155,41 @@ fn login_name() -> Result<String, AppError> {
         _ => Err(AppError::usage_hint("no user name is given", "say -U NAME")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_config::SecretRef;
+    use secrecy::ExposeSecret as _;
+
+    #[test]
+    fn a_configured_password_is_for_the_configured_host() {
+        let server = ServerConfig {
+            host: Some("db.internal".to_owned()),
+            user: Some("backup".to_owned()),
+            password: Some(SecretRef::Env("DB_PASSWORD".to_owned())),
+            ..ServerConfig::default()
+        };
+        let environment = |typed: &str| -> Environment {
+            [("DB_PASSWORD", "configured"), ("PGPASSWORD", typed)]
+                .into_iter()
+                .collect()
+        };
+        for (host, typed, expected) in [
+            (None, "typed", Some("configured")),
+            (Some("db.internal"), "typed", Some("configured")),
+            (Some("elsewhere"), "typed", Some("typed")),
+            (Some("elsewhere"), "", None),
+        ] {
+            let overrides = ServerOverrides {
+                host: host.map(str::to_owned),
+                ..ServerOverrides::default()
+            };
+            let connection = overrides
+                .connection(Some(&server), &environment(typed))
+                .unwrap();
+            let password = connection.password.as_ref().map(|p| p.expose_secret());
+            assert_eq!(password, expected, "{host:?} {typed:?}");
+        }
+    }
+}

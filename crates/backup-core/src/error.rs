@@ -152,13 +152,17 @@ impl PortError {
     }
 }
 
-/// An error and its causes on one line, joined by `: `.
+/// An error and its causes on one line, joined by `: `. Many an error of other libraries repeats
+/// its cause; that is said once.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
         cause = error.source();
     }
     text

@@ -122,11 +122,11 @@ fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
         let totals = &manifest.totals;
         render::line(&format!(
-            "{}  {}  {} tables, {} rows  {} -> {}  {}",
+            "{}  {}  {}, {}  {} -> {}  {}",
             manifest.id,
             render::name(job.source.as_str()),
-            render::count(totals.tables),
-            render::count(totals.rows),
+            render::counted(totals.tables, "table"),
+            render::counted(totals.rows, "row"),
             render::size(totals.raw_bytes),
             render::size(totals.stored_bytes),
             render::duration(elapsed),

@@ -24,16 +24,16 @@ fn check(context: &Context) -> Outcome {
     if context.json {
         render::json(&json!({
             "status": "ok",
-            "sources": config.source.len(),
-            "servers": config.server.len(),
-            "destinations": config.destination.len(),
+            "sources": config.source.len() as u64,
+            "servers": config.server.len() as u64,
+            "destinations": config.destination.len() as u64,
         }));
     } else {
         render::line(&format!(
             "ok: {}, {}, {}",
-            render::counted(config.source.len(), "source"),
-            render::counted(config.server.len(), "server"),
-            render::counted(config.destination.len(), "destination"),
+            render::counted(config.source.len() as u64, "source"),
+            render::counted(config.server.len() as u64, "server"),
+            render::counted(config.destination.len() as u64, "destination"),
         ));
     }
     Ok(exit_code::DONE)

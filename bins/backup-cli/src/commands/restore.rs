@@ -87,10 +87,10 @@ fn equal_text(report: &CompareReport) -> String {
         None => "",
     };
     format!(
-        "compared: {} of {} tables equal in content, {} rows{large_objects}",
+        "compared: {} of {} equal in content, {}{large_objects}",
         report.equal,
-        report.tables,
-        render::count(report.rows),
+        render::counted(report.tables as u64, "table"),
+        render::counted(report.rows, "row"),
     )
 }
 
