@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
+use backup_core::restorer::Selection;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
@@ -233,6 +234,20 @@ pub(crate) struct ShowArgs {
     pub(crate) from: FromArgs,
 }
 
+/// What of a backup to restore.
+#[derive(Debug, Clone, Default, Args)]
+struct SelectionArgs {
+    /// Only this schema, with what it needs; may be repeated
+    #[arg(long, value_name = "NAME")]
+    schema: Vec<String>,
+    /// Only this table, with its partitions and what it needs; may be repeated
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    table: Vec<String>,
+    /// Definitions without rows, so there is nothing to compare
+    #[arg(long)]
+    schema_only: bool,
+}
+
 /// `restore`
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
@@ -254,6 +269,8 @@ pub(crate) struct RestoreArgs {
     /// Parts at the same time [default: 4]
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
+    #[command(flatten)]
+    selection: SelectionArgs,
     /// The restoring role owns everything; no grants
     #[arg(long)]
     pub(crate) no_owner: bool,
@@ -266,6 +283,14 @@ pub(crate) struct RestoreArgs {
 }
 
 impl RestoreArgs {
+    pub(crate) fn selection(&self) -> Selection {
+        Selection {
+            schemas: self.selection.schema.clone(),
+            tables: self.selection.table.clone(),
+            definitions_only: self.selection.schema_only,
+        }
+    }
+
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
             server: self.server.overrides(),

@@ -3,6 +3,7 @@
 use backup_app::ErrorReport;
 use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
+use backup_core::restorer::RestoreRequest;
 use serde::Serialize;
 
 use crate::render;
@@ -200,6 +201,8 @@ pub(crate) struct RestoreView {
     pub(crate) status: &'static str,
     pub(crate) duration_seconds: f64,
     pub(crate) bytes_read: u64,
+    pub(crate) partial: bool,
+    pub(crate) definitions_only: bool,
     pub(crate) compare: Option<CompareView>,
     pub(crate) swapped: bool,
     pub(crate) warnings: Vec<String>,
@@ -207,14 +210,16 @@ pub(crate) struct RestoreView {
 
 impl RestoreView {
     /// A finished restore.
-    pub(crate) fn new(outcome: &RestoreOutcome, target: &str) -> Self {
+    pub(crate) fn new(outcome: &RestoreOutcome, target: &RestoreRequest) -> Self {
         Self {
             run_id: None,
             backup: outcome.manifest.id.to_string(),
-            target_database: target.to_owned(),
+            target_database: target.target_database.clone(),
             status: "success",
             duration_seconds: (outcome.finished_at - outcome.started_at).as_seconds_f64(),
             bytes_read: outcome.bytes_read,
+            partial: target.selection.is_partial(),
+            definitions_only: target.selection.definitions_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
             swapped: false,
             warnings: outcome.warnings.clone(),

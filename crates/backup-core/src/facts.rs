@@ -3,7 +3,8 @@
 //! All of it is confidential, so it is stored as a part of its own, compressed and
 //! encrypted like the data; the clear manifest carries totals only.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::AddAssign;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
+use crate::error::Error;
 use crate::manifest::PartName;
 
 /// Rows, bytes and an order-independent hash of a table's COPY text lines.
@@ -90,6 +92,83 @@ impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
     }
+}
+
+/// Finds the table that somebody means by `schema.name`, or by the bare name where only one table
+/// has it. Names may hold dots themselves, so the text is never taken apart.
+///
+/// # Errors
+/// When no table or more than one is meant.
+pub fn find_table(
+    tables: impl IntoIterator<Item = TableName>,
+    text: &str,
+) -> Result<TableName, FindTableError> {
+    let (mut whole, mut bare) = (BTreeSet::new(), BTreeSet::new());
+    for table in tables {
+        if table.to_string() == text {
+            whole.insert(table);
+        } else if table.name == text {
+            bare.insert(table);
+        }
+    }
+    let mut found = if whole.is_empty() { bare } else { whole };
+    match (found.pop_first(), found.len()) {
+        (Some(table), 0) => Ok(table),
+        (Some(_), others) => Err(FindTableError::Ambiguous {
+            text: text.to_owned(),
+            count: others + 1,
+        }),
+        (None, _) => Err(FindTableError::NotFound {
+            text: text.to_owned(),
+        }),
+    }
+}
+
+/// A text that names no table, or several.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindTableError {
+    /// None.
+    #[error("table {text} not found")]
+    NotFound {
+        /// The text.
+        text: String,
+    },
+    /// Several.
+    #[error("{count} tables are called {text}; say SCHEMA.TABLE")]
+    Ambiguous {
+        /// The text.
+        text: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+impl From<FindTableError> for Error {
+    fn from(error: FindTableError) -> Self {
+        match error {
+            FindTableError::NotFound { text } => Self::NotFound {
+                what: format!("table {text}"),
+            },
+            FindTableError::Ambiguous { .. } => Self::InvalidInput {
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Of which content something is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All that was dumped.
+    #[default]
+    Everything,
+    /// These tables and sequences, as these parts have them, and no large objects.
+    Only {
+        /// Tables and sequences; they share one space of names.
+        relations: BTreeSet<TableName>,
+        /// The parts that are read.
+        parts: BTreeSet<PartName>,
+    },
 }
 
 /// A table's rows in one part.
@@ -195,6 +274,23 @@ impl Facts {
             .collect()
     }
 
+    /// What of this lies within `scope`.
+    #[must_use]
+    pub fn within(&self, scope: &Scope) -> Cow<'_, Self> {
+        let Scope::Only { relations, parts } = scope else {
+            return Cow::Borrowed(self);
+        };
+        let mut some = self.clone();
+        some.parts.retain(|name, _| parts.contains(name));
+        for part in some.parts.values_mut() {
+            part.tables.retain(|facts| relations.contains(&facts.table));
+            part.sequences
+                .retain(|facts| relations.contains(&facts.sequence));
+            part.large_objects = None;
+        }
+        Cow::Owned(some)
+    }
+
     /// Large objects of all parts.
     #[must_use]
     pub fn large_objects(&self) -> Option<LargeObjectFacts> {
@@ -231,6 +327,39 @@ mod tests {
         let mut sum = piece(2, u128::MAX);
         sum += piece(3, 2);
         assert_eq!(sum, piece(5, 1));
+    }
+
+    fn table(schema: &str, name: &str) -> TableName {
+        TableName {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_table_is_found_by_what_people_call_it() {
+        let all = [
+            table("a", "orders"),
+            table("b", "orders"),
+            table("a", "b.c"),
+            table("a.b", "c"),
+            table("x", "a.orders"),
+            table("b", "lines"),
+        ];
+        let find = |text: &str| find_table(all.clone(), text);
+        assert_eq!(find("lines"), Ok(table("b", "lines")));
+        assert_eq!(find("b.orders"), Ok(table("b", "orders")));
+        assert_eq!(find("a.orders"), Ok(table("a", "orders")), "whole first");
+        assert_eq!(find("x.a.orders"), Ok(table("x", "a.orders")));
+        for text in ["orders", "a.b.c"] {
+            let expected = FindTableError::Ambiguous {
+                text: text.to_owned(),
+                count: 2,
+            };
+            assert_eq!(find(text), Err(expected));
+        }
+        let error = Error::from(find("c.orders").unwrap_err());
+        assert_eq!(error.to_string(), "table c.orders not found");
     }
 
     #[test]

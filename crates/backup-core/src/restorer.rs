@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::BodyStream;
 use crate::error::PortError;
-use crate::facts::{Facts, Fingerprint, LargeObjectFacts, SequenceFacts, TableName};
+use crate::facts::{Facts, Fingerprint, LargeObjectFacts, Scope, SequenceFacts, TableName};
 use crate::manifest::{Manifest, PartName};
 
 /// Who owns what is restored.
@@ -22,6 +22,26 @@ pub enum Ownership {
     Login,
 }
 
+/// What of a backup to restore; by default everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Schemas with all that is in them.
+    pub schemas: Vec<String>,
+    /// Tables, as [`find_table`](crate::facts::find_table) takes them. The facts name only tables
+    /// with rows of their own, so the restorer, which knows the definitions, finds them.
+    pub tables: Vec<String>,
+    /// Definitions only: no rows, no sequence values, no large objects.
+    pub definitions_only: bool,
+}
+
+impl Selection {
+    /// Whether only some schemas or tables are wanted.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        !(self.schemas.is_empty() && self.tables.is_empty())
+    }
+}
+
 /// Where and how to restore.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
@@ -31,6 +51,8 @@ pub struct RestoreRequest {
     pub jobs: usize,
     /// Who owns the objects.
     pub ownership: Ownership,
+    /// What to restore.
+    pub selection: Selection,
 }
 
 /// Gives the raw bytes of a backup's parts.
@@ -75,7 +97,8 @@ pub trait Restorer: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `AlreadyExists` when the target exists, `ToolMissing` or `Unsuitable` when versions do
-    /// not fit or roles are missing; nothing was made after an error.
+    /// not fit or roles are missing, `NotFound` when the backup does not have what was selected,
+    /// whose name alone is then the message; nothing was made after an error.
     async fn create(
         &self,
         request: &RestoreRequest,
@@ -87,13 +110,18 @@ pub trait Restorer: fmt::Debug + Send + Sync {
 /// One target that this run made.
 #[async_trait]
 pub trait RestoreSession: fmt::Debug + Send + Sync {
-    /// Loads everything.
+    /// What content [`load`](Self::load) brings: what was selected, and what belongs to it, such
+    /// as partitions. Nothing else is compared, so a restorer that leaves out what was asked for
+    /// must fail or say so in a warning.
+    fn scope(&self) -> Scope;
+
+    /// Loads what was selected.
     ///
     /// # Errors
     /// Names the object that failed. The target then holds a part of the backup.
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError>;
 
-    /// Reads the target's content back.
+    /// Reads the target's content back, as far as it is within the [`scope`](Self::scope).
     ///
     /// # Errors
     /// When the target cannot be read; a single table that cannot is in the result.

@@ -6,8 +6,10 @@
 //! touches a disk of ours.
 
 mod analyze;
+mod choice;
 mod complaints;
 mod error;
+mod excerpt;
 mod load;
 mod pg_restore;
 mod read_back;
@@ -21,7 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use backup_core::error::PortError;
-use backup_core::manifest::{PartFormat, PartKind, PartName};
+use backup_core::facts::Scope;
+use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
 use backup_core::restorer::{
     LoadReport, Ownership, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
 };
@@ -31,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 pub use error::{RestoreError, Words};
 
 use crate::{ConnectionConfig, DatabaseDetails, Error, ToolLocator, Tools};
+use choice::Choice;
 use complaints::Names;
-use load::{Loader, data_parts};
+use load::Loader;
 use pg_restore::PgRestore;
 use target::{Server, Target};
 use toc_list::{LoadPlan, Omit};
@@ -95,12 +99,7 @@ impl PgRestorer {
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
         let manifest = reader.manifest();
-        let run = format!(
-            "restore of {} {}, {}",
-            manifest.source,
-            manifest.id,
-            nonce()
-        );
+        let run = run_of(manifest);
         let target = Target::new(config.connection.clone(), &request.target_database, &run);
         let mut warnings = server.check(manifest, &details, &request.ownership)?;
         if target.exists(&mut connection).await? {
@@ -113,15 +112,18 @@ impl PgRestorer {
         let workspace = Workspace::create(config.work_dir.as_deref())?;
         let part = schema_part(reader.as_ref())?;
         let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
-        let parts = data_parts(reader.as_ref())?;
+        let choice = Choice::new(&request.selection, &archive.entries, reader.as_ref())?;
+        warnings.extend(choice.warnings);
         let tools = self.tools(&archive, &server, cancel).await?;
         let pg_restore = self.pg_restore(&tools, (&archive, &server), request, &mut warnings)?;
+        let login_owns = request.ownership == Ownership::Login;
         let omit = Omit {
+            all_but: choice.dump_ids.as_ref(),
             vacuum: !config.vacuum_analyze,
-            privileges: request.ownership == Ownership::Login,
-            superuser_objects: request.ownership == Ownership::Login && !server.is_superuser,
+            privileges: login_owns,
+            superuser_objects: login_owns && !server.is_superuser,
         };
-        let plan = LoadPlan::new(&archive.entries, &parts, omit);
+        let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
         let left_out = plan.left_out.iter();
         warnings.extend(
             left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
@@ -136,13 +138,15 @@ impl PgRestorer {
             target: target.clone(),
             vacuum_analyze: config.vacuum_analyze,
             version_num: server.version_num,
+            scope: choice.scope.clone(),
             pending: Mutex::new(Some(Pending {
                 loader: Arc::new(Loader {
                     reader: Arc::clone(&reader),
                     target,
                     workspace,
                     pg_restore,
-                    parts,
+                    parts: choice.parts,
+                    scope: choice.scope,
                 }),
                 plan,
                 warnings,
@@ -249,6 +253,7 @@ struct Session {
     target: Target,
     vacuum_analyze: bool,
     version_num: u32,
+    scope: Scope,
     /// Until it is loaded.
     pending: Mutex<Option<Pending>>,
 }
@@ -293,14 +298,19 @@ impl Session {
 
 #[async_trait]
 impl RestoreSession for Session {
+    fn scope(&self) -> Scope {
+        self.scope.clone()
+    }
+
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {
         Ok(self.load_once(cancel).await?)
     }
 
     async fn read_back(&self, cancel: &CancellationToken) -> Result<ReadBack, PortError> {
+        let facts = self.reader.facts().within(&self.scope);
         let job = read_back::Job {
             target: &self.target,
-            facts: self.reader.facts(),
+            facts: &facts,
             details: &self.details,
             version_num: self.version_num,
             jobs: self.request.jobs.max(1),
@@ -357,7 +367,12 @@ fn oldest_reader(archive: &ArchiveReport) -> u32 {
     }
 }
 
-/// Tells this run from another one of the same backup.
+/// Tells this run from every other one, also of the same backup.
+fn run_of(manifest: &Manifest) -> String {
+    let Manifest { source, id, .. } = manifest;
+    format!("restore of {source} {id}, {}", nonce())
+}
+
 fn nonce() -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
     let random = std::hash::RandomState::new();

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backup_core::error::{ErrorKind, PortError};
-use backup_core::manifest::PartKind;
+use backup_core::facts::Scope;
+use backup_core::manifest::{PartKind, PartName};
 use backup_core::restorer::{
     LoadReport, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
 };
@@ -30,6 +31,7 @@ pub struct ScriptedRestorer {
     load_hangs: bool,
     read_back_error: Option<ErrorKind>,
     discard_error: Option<ErrorKind>,
+    scope: Scope,
 }
 
 impl fmt::Debug for ScriptedRestorer {
@@ -56,6 +58,13 @@ impl ScriptedRestorer {
     #[must_use]
     pub fn reads_back(mut self, alter: impl Fn(&mut ReadBack) + Send + Sync + 'static) -> Self {
         self.alter = Some(Arc::new(alter));
+        self
+    }
+
+    /// Makes a selection mean this.
+    #[must_use]
+    pub fn restores_only(mut self, scope: Scope) -> Self {
+        self.scope = scope;
         self
     }
 
@@ -154,9 +163,16 @@ struct Session {
 }
 
 impl Session {
+    fn loads(&self, kind: PartKind, part: &PartName) -> bool {
+        match &self.server.scope {
+            Scope::Only { parts, .. } if kind == PartKind::Data => parts.contains(part),
+            _ => kind != PartKind::Facts,
+        }
+    }
+
     async fn load_all(&self) -> Result<(), PortError> {
         for record in &self.parts.manifest().parts {
-            if record.kind == PartKind::Facts {
+            if !self.loads(record.kind, &record.name) {
                 continue;
             }
             let mut body = self.parts.open(&record.name).await?;
@@ -181,6 +197,10 @@ impl Session {
 
 #[async_trait]
 impl RestoreSession for Session {
+    fn scope(&self) -> Scope {
+        self.server.scope.clone()
+    }
+
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {
         let work = async {
             if self.server.load_hangs {
@@ -203,7 +223,7 @@ impl RestoreSession for Session {
             return Err(PortError::cancelled());
         }
         fail(self.server.read_back_error)?;
-        let facts = self.parts.facts();
+        let facts = self.parts.facts().within(&self.server.scope);
         let mut found = ReadBack {
             large_objects: facts.large_objects(),
             ..ReadBack::default()

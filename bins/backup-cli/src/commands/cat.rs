@@ -2,7 +2,7 @@
 
 use backup_app::{AppError, Keys, PgInspector};
 use backup_core::error::{Error as CoreError, ErrorKind, PortError};
-use backup_core::facts::{Facts, TableName};
+use backup_core::facts::find_table;
 use backup_core::inspector::{Inspector as _, RowFormat};
 use backup_core::restorer::PartReader as _;
 use futures::StreamExt as _;
@@ -21,7 +21,8 @@ pub(super) async fn run(context: &Context, arguments: &CatArgs) -> Outcome {
         )
         .await?;
     let reader = found.engine.open(found.manifest).await?;
-    let table = find_table(reader.facts(), &arguments.table)?;
+    let tables = reader.facts().tables().into_keys();
+    let table = find_table(tables, &arguments.table).map_err(CoreError::from)?;
     let mut format = match arguments.format {
         RowFormatArg::Copy => RowFormat::Copy,
         RowFormatArg::Csv => RowFormat::Csv,
@@ -76,23 +77,4 @@ fn read_failure(part: &str, error: PortError) -> AppError {
             source: error,
         },
     })
-}
-
-/// The table whose `schema.name` this is; names may hold dots themselves.
-fn find_table(facts: &Facts, text: &str) -> Result<TableName, AppError> {
-    let tables = facts.tables();
-    let matching: Vec<_> = tables
-        .into_keys()
-        .filter(|table| table.to_string() == text || table.name == text)
-        .collect();
-    match matching.as_slice() {
-        [table] => Ok(table.clone()),
-        [] => Err(AppError::Engine(CoreError::NotFound {
-            what: format!("table {text}"),
-        })),
-        several => Err(AppError::usage(format!(
-            "{} tables are called {text}; say SCHEMA.TABLE",
-            several.len()
-        ))),
-    }
 }

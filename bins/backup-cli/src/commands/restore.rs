@@ -37,6 +37,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
             } else {
                 Ownership::Keep
             },
+            selection: arguments.selection(),
         },
         compare: !arguments.no_compare,
         keep_failed: arguments.keep_failed,
@@ -48,26 +49,34 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         .await;
     progress.finish();
     match result {
-        Ok(outcome) => Ok(done(context, arguments, &outcome)),
+        Ok(outcome) => Ok(done(context, &options.target, &outcome)),
         Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
         Err(error) => Err(error.into()),
     }
 }
 
-fn done(context: &Context, arguments: &RestoreArgs, outcome: &RestoreOutcome) -> u8 {
+fn done(context: &Context, target: &RestoreRequest, outcome: &RestoreOutcome) -> u8 {
     if context.json {
-        render::json(&RestoreView::new(outcome, &arguments.target_db));
+        render::json(&RestoreView::new(outcome, target));
     } else {
+        let what = if target.selection.is_partial() {
+            "a part of "
+        } else {
+            ""
+        };
         let elapsed = (outcome.finished_at - outcome.started_at).as_seconds_f64();
         render::line(&format!(
-            "restored {} into {} in {}, {} read",
+            "restored {what}{} into {} in {}, {} read",
             outcome.manifest.id,
-            render::name(&arguments.target_db),
+            render::name(&target.target_database),
             render::duration(elapsed),
             render::size(outcome.bytes_read),
         ));
         match &outcome.compare {
             Some(report) => render::line(&equal_text(report)),
+            None if target.selection.definitions_only => {
+                render::line("definitions only: there are no rows, so nothing was compared");
+            }
             None => render::line("not compared with the dump"),
         }
     }

@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupReader, CompareReport, Engine, compare, unless};
-use crate::error::Error;
-use crate::manifest::Manifest;
+use crate::error::{Error, ErrorKind, PortError};
+use crate::facts::Scope;
+use crate::manifest::{Manifest, PartKind};
 use crate::observer::Event;
 use crate::restorer::{LoadReport, PartReader, RestoreRequest, RestoreSession, Restorer};
 
@@ -16,7 +17,7 @@ use crate::restorer::{LoadReport, PartReader, RestoreRequest, RestoreSession, Re
 pub struct RestoreOptions {
     /// The target.
     pub target: RestoreRequest,
-    /// Read the target back and compare it with the dump.
+    /// Read the target back and compare it with the dump. Definitions alone are not compared.
     pub compare: bool,
     /// Leave a target that failed or differs, to look into.
     pub keep_failed: bool,
@@ -33,7 +34,7 @@ pub struct RestoreOutcome {
     pub finished_at: DateTime<Utc>,
     /// Stored bytes that were fetched.
     pub bytes_read: u64,
-    /// The comparison, unless it was not wanted.
+    /// The comparison of what was selected, unless it was not wanted or there is no content.
     pub compare: Option<CompareReport>,
     /// What went wrong without making the result incomplete.
     pub warnings: Vec<String>,
@@ -45,7 +46,7 @@ impl Engine {
     /// # Errors
     /// After any error the target is removed again, unless `keep_failed`; databases that
     /// existed before are never touched. [`Error::Differs`] when the load succeeded and the
-    /// comparison did not.
+    /// comparison did not, [`Error::NotFound`] when the backup lacks what was selected.
     ///
     /// # Cancellation
     /// The token ends the tools, removes the target and returns [`Error::Cancelled`].
@@ -64,7 +65,7 @@ impl Engine {
         let session = restorer
             .create(target, parts, cancel)
             .await
-            .map_err(|e| Error::restore(format!("create {}", target.target_database), e))?;
+            .map_err(|e| not_created(target, e))?;
         let result = self.fill(session.as_ref(), &reader, options, cancel).await;
         match result {
             Ok((load, compare)) => Ok(RestoreOutcome {
@@ -95,19 +96,17 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(LoadReport, Option<CompareReport>), Error> {
         let manifest = reader.manifest();
-        self.observer.event(&Event::Planned {
-            parts: manifest.parts.len(),
-            estimated_bytes: manifest.totals.raw_bytes,
-        });
+        let scope = session.scope();
+        self.observer.event(&planned(manifest, &scope));
         let load = session.load(cancel).await.map_err(|e| {
             let operation = format!("restore backup {}", manifest.id);
             // Damage and keys are told apart from what the database says, however they came.
             match e.kind() {
-                crate::error::ErrorKind::Corrupt => super::reader::read_error(operation, e),
+                ErrorKind::Corrupt => super::reader::read_error(operation, e),
                 _ => Error::restore(operation, e),
             }
         })?;
-        if !options.compare {
+        if !options.compare || options.target.selection.definitions_only {
             return Ok((load, None));
         }
         self.step("compare with the dump".to_owned());
@@ -115,7 +114,7 @@ impl Engine {
             .read_back(cancel)
             .await
             .map_err(|e| Error::restore("read the restored database back", e))?;
-        let report = compare(reader.facts(), &found);
+        let report = compare(&reader.facts().within(&scope), &found);
         if report.is_equal() {
             Ok((load, Some(report)))
         } else {
@@ -126,6 +125,35 @@ impl Engine {
     fn step(&self, text: String) {
         self.observer.event(&Event::Step(text));
     }
+}
+
+/// Everything, or the parts with the content that was selected and the one with the definitions.
+fn planned(manifest: &Manifest, scope: &Scope) -> Event {
+    let Scope::Only { parts, .. } = scope else {
+        return Event::Planned {
+            parts: manifest.parts.len(),
+            estimated_bytes: manifest.totals.raw_bytes,
+        };
+    };
+    let read = manifest
+        .parts
+        .iter()
+        .filter(|part| part.kind == PartKind::Schema || parts.contains(&part.name));
+    Event::Planned {
+        parts: read.clone().count(),
+        estimated_bytes: read.map(|part| part.raw_bytes).sum(),
+    }
+}
+
+/// What the restorer cannot find is what the caller asked for: objects of the backup that are
+/// missing are damage.
+fn not_created(target: &RestoreRequest, error: PortError) -> Error {
+    if error.kind() == ErrorKind::NotFound && target.selection.is_partial() {
+        return Error::NotFound {
+            what: error.to_string(),
+        };
+    }
+    Error::restore(format!("create {}", target.target_database), error)
 }
 
 fn warnings(manifest: &Manifest, load: LoadReport) -> Vec<String> {

@@ -1,10 +1,13 @@
 //! Restoring: equal, or an error and no target.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::engine::RestoreOptions;
 use backup_core::error::{Error, ErrorKind};
-use backup_core::restorer::{Ownership, RestoreRequest};
+use backup_core::facts::{Scope, TableName};
+use backup_core::manifest::PartName;
+use backup_core::restorer::{Ownership, RestoreRequest, Selection};
 use backup_testing::{FakeCipher, FakeCompressor, ScriptedRestorer};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,7 @@ fn options() -> RestoreOptions {
             target_database: "copy".to_owned(),
             jobs: 2,
             ownership: Ownership::Keep,
+            selection: Selection::default(),
         },
         compare: true,
         keep_failed: false,
@@ -53,6 +57,88 @@ async fn what_was_dumped_arrives_and_is_compared() {
         backup_testing::bodies::random(300_000, 7)
     );
     assert!(outcome.bytes_read > 300_000);
+}
+
+/// `public.orders`, which is all that the part `data-0001` has.
+fn orders() -> Scope {
+    Scope::Only {
+        relations: BTreeSet::from([TableName {
+            schema: "public".to_owned(),
+            name: "orders".to_owned(),
+        }]),
+        parts: BTreeSet::from([PartName::new("data-0001").unwrap()]),
+    }
+}
+
+fn selected(selection: Selection) -> RestoreOptions {
+    let mut options = options();
+    options.target.selection = selection;
+    options
+}
+
+fn orders_only() -> RestoreOptions {
+    selected(Selection {
+        tables: vec!["orders".to_owned()],
+        ..Selection::default()
+    })
+}
+
+#[tokio::test]
+async fn what_was_selected_is_compared_and_nothing_else() {
+    let bench = Bench::new();
+    bench.good().await;
+    let restorer = ScriptedRestorer::new().restores_only(orders());
+    let outcome = restore(&bench, &restorer, &orders_only()).await.unwrap();
+    let compare = outcome.compare.unwrap();
+    assert_eq!((compare.tables, compare.equal, compare.rows), (1, 1, 10));
+    assert!(restorer.loaded("copy", "data-0001").is_some());
+    assert_eq!(restorer.loaded("copy", "data-rest"), None);
+    assert!(outcome.bytes_read < 300_000, "{}", outcome.bytes_read);
+
+    let empty = ScriptedRestorer::new()
+        .restores_only(orders())
+        .reads_back(|found| found.tables.clear());
+    let error = restore(&bench, &empty, &orders_only()).await.unwrap_err();
+    let Error::Differs(report) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((report.tables, report.missing.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn of_definitions_no_content_is_claimed() {
+    let bench = Bench::new();
+    bench.good().await;
+    let nothing = Scope::Only {
+        relations: BTreeSet::new(),
+        parts: BTreeSet::new(),
+    };
+    let restorer = ScriptedRestorer::new()
+        .restores_only(nothing)
+        .fails_to_read_back(ErrorKind::Internal);
+    let options = selected(Selection {
+        definitions_only: true,
+        ..Selection::default()
+    });
+    let outcome = restore(&bench, &restorer, &options).await.unwrap();
+    assert_eq!(outcome.compare, None);
+    assert_eq!(restorer.loaded("copy", "data-0001"), None);
+}
+
+#[tokio::test]
+async fn what_the_backup_does_not_have_is_not_found() {
+    let bench = Bench::new();
+    bench.good().await;
+    let restorer = ScriptedRestorer::new().fails_to_create(ErrorKind::NotFound);
+    let error = restore(&bench, &restorer, &orders_only())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+    let error = restore(&bench, &restorer, &options()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Restore { .. }),
+        "nothing was asked for"
+    );
 }
 
 #[tokio::test]

@@ -68,6 +68,18 @@ pub enum RestoreError {
         /// The reader's words, which name the kind.
         source: PortError,
     },
+    /// The backup does not have what was selected.
+    #[error("{what}")]
+    NotInBackup {
+        /// Its kind and name.
+        what: String,
+    },
+    /// A selection that could mean several things.
+    #[error("{what}")]
+    Ambiguous {
+        /// Which.
+        what: String,
+    },
     /// `pg_restore` could not restore something.
     #[error("cannot restore {what}")]
     Entry {
@@ -111,7 +123,8 @@ impl RestoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadName { .. } => ErrorKind::InvalidInput,
+            Self::BadName { .. } | Self::Ambiguous { .. } => ErrorKind::InvalidInput,
+            Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
             Self::NotOurs { .. } => ErrorKind::Refused,
             Self::OlderServer { .. }
@@ -149,6 +162,23 @@ impl RestoreError {
         Self::BadBackup {
             what: what.into(),
             source: None,
+        }
+    }
+
+    /// The body of a part ended with an error.
+    pub(crate) fn reading(part: &PartName, error: io::Error) -> Self {
+        let message = format!("cannot read part {part}");
+        Self::Part {
+            part: part.clone(),
+            source: PortError::from_io(error, ErrorKind::Unavailable, &message),
+        }
+    }
+
+    /// A part is not what `pg_dump` writes, or not all of it.
+    pub(crate) fn no_archive(part: &PartName, error: backup_pg_archive::ArchiveError) -> Self {
+        Self::BadBackup {
+            what: format!("part {part} is no complete archive"),
+            source: Some(error.into()),
         }
     }
 }

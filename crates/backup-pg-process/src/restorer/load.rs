@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use backup_core::manifest::{PartFormat, PartName};
+use backup_core::facts::Scope;
 use backup_core::restorer::PartReader;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::analyze::vacuum;
 use super::error::RestoreError;
+use super::excerpt;
 use super::pg_restore::PgRestore;
 use super::schedule::Schedule;
 use super::target::Target;
@@ -29,6 +30,8 @@ pub(crate) struct Loader {
     pub(crate) pg_restore: PgRestore,
     /// The data parts.
     pub(crate) parts: Vec<DataPart>,
+    /// What of them is wanted.
+    pub(crate) scope: Scope,
 }
 
 type Outcome = (Vec<usize>, Result<Vec<String>, RestoreError>);
@@ -82,15 +85,22 @@ impl Loader {
 
     async fn part(
         &self,
-        part: &PartName,
+        part: &DataPart,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
+        let name = &part.name;
         let failed = |source| RestoreError::Part {
-            part: part.clone(),
+            part: name.clone(),
             source,
         };
-        let body = self.reader.open(part).await.map_err(failed)?;
-        self.pg_restore.part(part, body, cancel).await
+        let body = self.reader.open(name).await.map_err(failed)?;
+        if !part.has_others {
+            return self.pg_restore.part(name, body, None, cancel).await;
+        }
+        let (contents, body) = excerpt::contents(name, body, cancel).await?;
+        let wanted = excerpt::wanted(part, &contents, &self.scope)?;
+        let list = self.workspace.list(&wanted)?;
+        self.pg_restore.part(name, body, Some(&list), cancel).await
     }
 
     /// Runs what the schedule gave at once: one data part, one table, or some entries.
@@ -106,7 +116,7 @@ impl Loader {
             match work[step] {
                 Work::Load(part) => {
                     let part = &self.parts[part];
-                    let done = self.part(&part.name, cancel).await;
+                    let done = self.part(part, cancel).await;
                     tracing::debug!(elapsed = ?started.elapsed(), part = %part.name, "part loaded");
                     return done;
                 }
@@ -174,33 +184,4 @@ impl Run {
         self.stop.cancel();
         while self.running.join_next().await.is_some() {}
     }
-}
-
-/// The backup's data parts, as the schedule wants them.
-pub(crate) fn data_parts(reader: &dyn PartReader) -> Result<Vec<DataPart>, RestoreError> {
-    use backup_core::manifest::PartKind;
-    let facts = reader.facts();
-    let mut parts = Vec::new();
-    for record in &reader.manifest().parts {
-        if record.kind != PartKind::Data {
-            continue;
-        }
-        if record.format != PartFormat::Custom {
-            return Err(RestoreError::bad_backup(format!(
-                "part {} is not in the custom format of pg_dump",
-                record.name
-            )));
-        }
-        let tables = facts.parts.get(&record.name).map(|facts| &facts.tables);
-        parts.push(DataPart {
-            name: record.name.clone(),
-            bytes: record.raw_bytes,
-            tables: tables
-                .into_iter()
-                .flatten()
-                .map(|facts| (facts.table.clone(), facts.fingerprint.bytes))
-                .collect(),
-        });
-    }
-    Ok(parts)
 }

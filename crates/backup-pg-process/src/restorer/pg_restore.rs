@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::body::BodyStream;
-use backup_core::error::{ErrorKind, PortError};
 use backup_core::manifest::PartName;
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -75,7 +74,8 @@ impl PgRestore {
         self.judge(&exit, "the schema")
     }
 
-    /// Restores everything in the archive that is `body`. Returns what is worth a warning.
+    /// Restores the archive that is `body`, or of it the entries that `list` names. Returns what is
+    /// worth a warning.
     ///
     /// An error of the body ends `pg_restore` and is the result. Nothing that is wrong with the
     /// body goes unnoticed, whatever `pg_restore` thinks of it: it succeeds only with a body that
@@ -84,9 +84,14 @@ impl PgRestore {
         &self,
         part: &PartName,
         body: BodyStream,
+        list: Option<&Path>,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
-        let mut child = ToolChild::spawn(&self.command().with_stdin())?;
+        let mut command = self.command().with_stdin();
+        if let Some(list) = list {
+            command = command.args([OsString::from("--use-list"), list.into()]);
+        }
+        let mut child = ToolChild::spawn(&command)?;
         let stdin = child.take_stdin().ok_or_else(|| RestoreError::Internal {
             what: "pg_restore has no standard input".to_owned(),
         })?;
@@ -122,13 +127,7 @@ impl PgRestore {
         (fed, exit): (Fed, Option<ToolExit>),
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
-        let damaged = |source| {
-            let message = format!("cannot read part {part}");
-            RestoreError::Part {
-                part: part.clone(),
-                source: PortError::from_io(source, ErrorKind::Unavailable, &message),
-            }
-        };
+        let damaged = |error| RestoreError::reading(part, error);
         let rest = match fed {
             Fed::All => None,
             Fed::ReaderGone(rest) => Some(rest),

@@ -7,9 +7,11 @@
 //! Sections cannot be used together with a list: `pg_restore` gives comments and privileges the
 //! section of the entry before them, and the list changes what stands before them.
 
+mod graph;
 mod kind;
 mod omit;
 mod relations;
+mod select;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -22,6 +24,8 @@ use kind::{Kind, Lock, PER_ENTRY};
 pub(crate) use omit::Omit;
 use omit::Omitted;
 use relations::Relations;
+pub(crate) use relations::name_of;
+pub(crate) use select::{Selected, select};
 
 /// Stands for the privileges of all objects: two GRANTs on one object collide in the catalog.
 const PRIVILEGES: u32 = 0;
@@ -36,8 +40,10 @@ pub(crate) struct DataPart {
     pub(crate) name: PartName,
     /// Its raw bytes.
     pub(crate) bytes: u64,
-    /// The tables it has rows of, with the bytes of them.
+    /// The tables that are loaded from it, with the bytes of their rows.
     pub(crate) tables: Vec<(TableName, u64)>,
+    /// Whether it also holds what is not wanted.
+    pub(crate) has_others: bool,
 }
 
 /// What a step does.
@@ -67,7 +73,7 @@ pub(crate) struct LoadPlan {
 
 impl LoadPlan {
     /// Plans the load of an archive with these `entries` and data `parts`.
-    pub(crate) fn new(entries: &[TocEntry], parts: &[DataPart], omit: Omit) -> Self {
+    pub(crate) fn new(entries: &[TocEntry], parts: &[DataPart], omit: Omit<'_>) -> Self {
         let mut plan = Self {
             pre_data: Vec::new(),
             steps: Vec::new(),
@@ -84,7 +90,8 @@ impl LoadPlan {
                 batchable: false,
             });
         }
-        let relations = Relations::new(entries, parts);
+        let restored: Vec<&TocEntry> = entries.iter().filter(|entry| omit.wants(entry)).collect();
+        let relations = Relations::new(&restored, parts);
         let mut planner = Planner {
             relations: &relations,
             parts: parts.len(),

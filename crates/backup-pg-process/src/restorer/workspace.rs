@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backup_core::body::BodyStream;
-use backup_core::error::{ErrorKind, PortError};
 use backup_core::manifest::PartName;
 use backup_pg_archive::{ArchiveReport, Inspector};
 use futures::StreamExt as _;
@@ -53,10 +52,7 @@ impl Workspace {
         mut body: BodyStream,
         cancel: &CancellationToken,
     ) -> Result<ArchiveReport, RestoreError> {
-        let bad = |error: backup_pg_archive::ArchiveError| RestoreError::BadBackup {
-            what: format!("part {part} is no complete archive"),
-            source: Some(error.into()),
-        };
+        let bad = |error| RestoreError::no_archive(part, error);
         let failed = |source| RestoreError::PrivateFile { source };
         let mut file = private_file(&self.archive()).map_err(failed)?;
         let mut inspector = Inspector::new();
@@ -66,13 +62,7 @@ impl Workspace {
                 () = cancel.cancelled() => return Err(Error::Cancelled.into()),
             };
             let Some(chunk) = chunk else { break };
-            let chunk = chunk.map_err(|source| {
-                let message = format!("cannot read part {part}");
-                RestoreError::Part {
-                    part: part.clone(),
-                    source: PortError::from_io(source, ErrorKind::Unavailable, &message),
-                }
-            })?;
+            let chunk = chunk.map_err(|error| RestoreError::reading(part, error))?;
             inspector.push(&chunk).map_err(bad)?;
             // Some MiB into the page cache: not worth a thread.
             file.write_all(&chunk).map_err(failed)?;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
+use backup_core::error::{ErrorKind, PortError};
 use bytes::Bytes;
 use futures::stream;
 use rstest::rstest;
@@ -46,7 +47,7 @@ impl Fake {
     async fn part(&self, body: BodyStream) -> Result<Vec<String>, RestoreError> {
         let part = PartName::new("data-0001").unwrap();
         self.pg_restore
-            .part(&part, body, &CancellationToken::new())
+            .part(&part, body, None, &CancellationToken::new())
             .await
     }
 }
@@ -130,6 +131,29 @@ async fn a_body_goes_in_whole() {
 }
 
 #[tokio::test]
+async fn some_of_a_body_is_named_by_a_list() {
+    let fake = Fake::new("printf '%s\\n' \"$@\" > \"$DIR/args\"; head -c 1000 > /dev/null");
+    let part = PartName::new("data-0001").unwrap();
+    let some = |body| {
+        let cancel = CancellationToken::new();
+        let (fake, part) = (&fake, &part);
+        async move {
+            let list = Some(Path::new("/l"));
+            fake.pg_restore.part(part, body, list, &cancel).await
+        }
+    };
+    some(body(100, None)).await.unwrap();
+    let args = fake.file("args").unwrap();
+    assert!(args.ends_with("--use-list\n/l\n"), "{args}");
+    let error = some(body(100, Some(corrupt()))).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Corrupt,
+        "behind all that is wanted"
+    );
+}
+
+#[tokio::test]
 async fn a_body_that_fails_is_never_ended() {
     let fake = Fake::new("cat > /dev/null; echo done > \"$DIR/end-of-file\"");
     let error = fake.part(body(3, Some(corrupt()))).await.unwrap_err();
@@ -186,7 +210,7 @@ async fn cancelling_ends_a_program_that_hangs(#[case] script: &str) {
     let endless = stream::once(async { Ok(Bytes::from_static(b"x")) })
         .chain(stream::pending())
         .boxed();
-    let loading = fake.pg_restore.part(&part, endless, &cancel);
+    let loading = fake.pg_restore.part(&part, endless, None, &cancel);
     let started = Instant::now();
     let stopper = async {
         while fake.file("pid").is_none_or(|pid| pid.trim().is_empty()) {

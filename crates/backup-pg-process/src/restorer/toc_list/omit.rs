@@ -1,12 +1,16 @@
 //! What a restore leaves out.
 
+use std::collections::HashSet;
+
 use backup_pg_archive::TocEntry;
 
 use super::kind::{mentions, starts};
 
 /// What to leave out of a restore.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Omit {
+pub(crate) struct Omit<'a> {
+    /// Everything but these entries, if given.
+    pub(crate) all_but: Option<&'a HashSet<u32>>,
     /// VACUUM and ANALYZE of large tables.
     pub(crate) vacuum: bool,
     /// GRANT and REVOKE: owners are not kept.
@@ -22,8 +26,16 @@ pub(super) enum Omitted {
     Worth,
 }
 
-impl Omit {
+impl Omit<'_> {
+    /// Whether the entry was selected.
+    pub(super) fn wants(self, entry: &TocEntry) -> bool {
+        self.all_but.is_none_or(|ids| ids.contains(&entry.dump_id))
+    }
+
     pub(super) fn reason(self, entry: &TocEntry) -> Option<Omitted> {
+        if !self.wants(entry) {
+            return Some(Omitted::Silently);
+        }
         match entry.desc.as_bytes() {
             // The reader's own settings, and the database itself, which exists.
             b"ENCODING" | b"STDSTRINGS" | b"SEARCHPATH" | b"DATABASE" | b"DATABASE PROPERTIES" => {

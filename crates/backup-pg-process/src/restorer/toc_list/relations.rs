@@ -24,11 +24,11 @@ pub(super) struct Relations {
 }
 
 impl Relations {
-    pub(super) fn new(entries: &[TocEntry], parts: &[DataPart]) -> Self {
+    pub(super) fn new(entries: &[&TocEntry], parts: &[DataPart]) -> Self {
         let ids: HashMap<u32, &TocEntry> = entries
             .iter()
             .filter(|entry| is_relation(entry))
-            .map(|entry| (entry.dump_id, entry))
+            .map(|entry| (entry.dump_id, *entry))
             .collect();
         let children = children(entries, &ids);
         let by_name = parts_by_name(parts);
@@ -119,7 +119,7 @@ fn is_relation(entry: &TocEntry) -> bool {
 }
 
 /// Partitions and inheriting tables, by the dump id of the parent.
-fn children(entries: &[TocEntry], ids: &HashMap<u32, &TocEntry>) -> HashMap<u32, Vec<u32>> {
+fn children(entries: &[&TocEntry], ids: &HashMap<u32, &TocEntry>) -> HashMap<u32, Vec<u32>> {
     let mut children = HashMap::<u32, Vec<u32>>::new();
     for entry in entries {
         match entry.desc.as_bytes() {
@@ -143,7 +143,8 @@ fn children(entries: &[TocEntry], ids: &HashMap<u32, &TocEntry>) -> HashMap<u32,
     children
 }
 
-fn family(id: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
+/// The entry itself and whatever can be reached from it.
+pub(super) fn family(id: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
     let mut family = vec![id];
     let mut seen = HashSet::from([id]);
     let mut next = 0;
@@ -157,7 +158,7 @@ fn family(id: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
 }
 
 /// Names as the facts have them: text, whatever the archive's encoding.
-fn name_of(entry: &TocEntry) -> TableName {
+pub(crate) fn name_of(entry: &TocEntry) -> TableName {
     let namespace = entry
         .namespace
         .as_ref()

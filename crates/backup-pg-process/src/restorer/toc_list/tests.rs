@@ -32,6 +32,7 @@ fn part(name: &str, tables: &[(&str, u64)]) -> DataPart {
             .iter()
             .map(|(name, bytes)| (named(name), *bytes))
             .collect(),
+        has_others: false,
     }
 }
 
@@ -301,6 +302,7 @@ fn what_owners_or_superusers_need_can_be_left_out() {
         vacuum: false,
         privileges: true,
         superuser_objects: true,
+        ..Omit::default()
     };
     let plan = LoadPlan::new(&entries, &[], omit);
     assert_eq!(plan.work, [Work::Restore(5)]);
@@ -308,6 +310,31 @@ fn what_owners_or_superusers_need_can_be_left_out() {
         plan.left_out,
         ["PUBLICATION public.everything", "EVENT TRIGGER public.e"]
     );
+}
+
+#[test]
+fn what_was_not_selected_delays_nothing() {
+    let entries = [
+        entry(1, "TABLE", "a", &[]),
+        entry(2, "TABLE", "b", &[]),
+        entry(3, "TABLE ATTACH", "b", &[2, 1]),
+        entry(4, "INDEX", "i", &[1]),
+        entry(5, "INDEX", "j", &[2]),
+        entry(6, "COMMENT", "INDEX i", &[4]),
+    ];
+    let chosen = HashSet::from([1, 4, 6]);
+    let omit = Omit {
+        all_but: Some(&chosen),
+        ..Omit::default()
+    };
+    let parts = [part("data-0001", &[("a", 1)])];
+    let plan = LoadPlan::new(&entries, &parts, omit);
+    assert_eq!(plan.pre_data, [1]);
+    let expected = [Work::Load(0), Work::Restore(4), Work::Restore(6)];
+    assert_eq!(plan.work, expected);
+    assert_eq!(step_of(&plan, 4).1.after, [0]);
+    let plan = LoadPlan::new(&entries, &[], omit);
+    assert_eq!(step_of(&plan, 4).1.after, [0_usize; 0]);
 }
 
 #[test]
