@@ -1,8 +1,9 @@
 //! One database, one place for backups, and the program under test between them.
 //!
 //! A scene begins with one good backup. Whatever a test then does to the next run,
-//! [`Scene::assert_nothing_published`] says whether the promise was kept: no new object, no open
-//! upload, no child process, no session, and the older backup as good as before.
+//! [`Scene::assert_nothing_published`] says whether the promise was kept: no new object but the
+//! record of the run, no open upload, no child process, no session, and the older backup as good
+//! as before.
 
 mod place;
 mod process;
@@ -236,16 +237,37 @@ impl<'a> Scene<'a> {
         Ok(id.to_owned())
     }
 
-    /// What there is now.
+    /// What there is now. Records of runs are left out: each run leaves one, however it ends.
     ///
     /// # Errors
     ///
     /// When the place does not tell.
     pub fn state(&self) -> Result<State> {
+        let mut keys = self.place.keys()?;
+        keys.retain(|key| !is_record(key));
         Ok(State {
-            keys: self.place.keys()?,
+            keys,
             uploads: self.place.uploads()?,
         })
+    }
+
+    /// The newest record of a run, as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn newest_record(&self) -> Result<serde_json::Value> {
+        let mut keys = self.place.keys()?;
+        keys.retain(|key| is_record(key));
+        let mut records = Vec::new();
+        for key in keys {
+            let record: serde_json::Value = serde_json::from_slice(&self.place.get(&key)?)?;
+            records.push(record);
+        }
+        // Names tell seconds, and a test is quicker.
+        let began = |record: &serde_json::Value| record["started_at"].as_str().map(str::to_owned);
+        let newest = records.into_iter().max_by_key(began);
+        newest.context("a run leaves a record")
     }
 
     /// The keys of the objects of one backup.
@@ -399,6 +421,12 @@ impl<'a> Scene<'a> {
         }
         Ok(text)
     }
+}
+
+/// Whether this is the key of a run's record, whatever prefix it has.
+#[must_use]
+pub fn is_record(key: &str) -> bool {
+    key.starts_with("_runs/") || key.contains("/_runs/")
 }
 
 /// The beginning of a database's name that no other test process uses: processes of a scene are

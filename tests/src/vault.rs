@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::cli::{Cli, Keys, Run};
 use crate::pg::Cluster;
 use crate::s3::{Kind, Server};
+use crate::scene::is_record;
 
 /// What every key of a vault in a bucket begins with.
 const PREFIX: &str = "some/prefix";
@@ -162,25 +163,19 @@ impl Vault {
         Ok(self.read(&["cat", id, "--table", table])?.exits(0)?.stdout)
     }
 
-    /// The keys of all objects, without the prefix; what is not below the prefix is an error.
+    /// The keys of all objects but the records of runs, without the prefix; what is not below the
+    /// prefix is an error.
     ///
     /// # Errors
     ///
     /// When the place does not tell.
     pub fn keys_stored(&self) -> Result<Vec<String>> {
-        let Some((server, bucket)) = &self.bucket else {
-            return files_below(&self.cli.local_root());
+        let mut keys = match &self.bucket {
+            Some((server, bucket)) => relative(&server.list_keys(bucket, "")?)?,
+            None => files_below(&self.cli.local_root())?,
         };
-        let keys = server.list_keys(bucket, "")?;
-        let relative = keys.iter().map(|key| {
-            let inside = key
-                .strip_prefix(PREFIX)
-                .and_then(|key| key.strip_prefix('/'));
-            inside
-                .map(str::to_owned)
-                .with_context(|| format!("{key} is outside the prefix"))
-        });
-        relative.collect()
+        keys.retain(|key| !is_record(key));
+        Ok(keys)
     }
 
     /// An object's bytes, by its key without the prefix.
@@ -215,6 +210,19 @@ fn success(run: Run) -> Result<Value> {
     let view = run.json()?;
     ensure!(view["status"] == "success", "{view}");
     Ok(view)
+}
+
+/// The keys without the prefix, which all must have.
+fn relative(keys: &[String]) -> Result<Vec<String>> {
+    let relative = keys.iter().map(|key| {
+        let inside = key
+            .strip_prefix(PREFIX)
+            .and_then(|key| key.strip_prefix('/'));
+        inside
+            .map(str::to_owned)
+            .with_context(|| format!("{key} is outside the prefix"))
+    });
+    relative.collect()
 }
 
 fn files_below(root: &Path) -> Result<Vec<String>> {

@@ -161,11 +161,22 @@ fn check_tool_failures(store: Store) -> Result<()> {
         let check = run.and_then(|run| {
             let run = run.expect(1, row.words)?;
             assert_bounded(&run)?;
+            assert_recorded(&scene, row.words)?;
             scene.assert_nothing_published(&before)
         });
         check.with_context(|| format!("a tool that {}", row.name))?;
     }
     scene.good_backup().map(drop)
+}
+
+/// The run left a record, which says the same.
+fn assert_recorded(scene: &Scene<'_>, words: &[&str]) -> Result<()> {
+    let record = scene.newest_record()?;
+    ensure!(record["result"] == "failed", "{record}");
+    let error = record["error"].as_str().context("an error")?;
+    let missing = words.iter().find(|word| !error.contains(**word));
+    ensure!(missing.is_none(), "no {missing:?} in {record}");
+    Ok(())
 }
 
 fn assert_bounded(run: &Done) -> Result<()> {

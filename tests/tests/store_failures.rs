@@ -149,7 +149,7 @@ fn check_one_reset(kind: Kind) -> Result<()> {
         scene.assert_nobody_left()?;
         scene.assert_proved(id)?;
         ensure!(scene.place.uploads()? == before.uploads, "an open upload");
-        let made = scene.place.keys()?.len() - before.keys.len();
+        let made = scene.state()?.keys.len() - before.keys.len();
         ensure!(made == scene.objects_of(id)?.len(), "{made} objects");
     }
     Ok(())

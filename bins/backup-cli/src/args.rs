@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Prove stored backups without a database
     Verify(VerifyArgs),
+    /// List what was done: backups, restores, verifications, failures too; newest first
+    Runs(RunsArgs),
     /// Print the rows of one table of a backup
     Cat(CatArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
@@ -332,6 +334,35 @@ pub(crate) enum LevelArg {
     Stored,
     Hashed,
     Decoded,
+}
+
+/// `runs`
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// Only the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+    /// Only runs of this operation
+    #[arg(long, value_enum)]
+    pub(crate) operation: Option<OperationArg>,
+    /// At most N runs
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Where backups live
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
+    )]
+    pub(crate) from: Option<String>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OperationArg {
+    Backup,
+    Restore,
+    Verify,
 }
 
 /// `cat`

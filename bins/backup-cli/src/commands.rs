@@ -3,25 +3,30 @@
 mod backup;
 mod cat;
 mod config;
+mod history;
 mod keygen;
 mod list;
 mod restore;
+mod runs;
 mod show;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use backup_app::{
     App, AppError, Environment, Interrupt, Keys, LogFormat, LogLevel, Overrides, Place,
-    init_logging,
+    SystemClock, init_logging,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::Selector;
+use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
 use backup_core::observer::{NoopObserver, Observer};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::args::{self, Cli, Command, LogFormatArg};
 use crate::{exit_code, render};
@@ -32,6 +37,8 @@ struct Context {
     interrupt: Interrupt,
     json: bool,
     quiet: bool,
+    /// The places that took no record, which is said once of each.
+    unrecorded: Mutex<BTreeSet<String>>,
 }
 
 /// How a command ended without an error of its own.
@@ -94,6 +101,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
             url: arguments.from.clone(),
             ..Overrides::default()
         },
+        Command::Runs(arguments) => Overrides {
+            url: arguments.from.clone(),
+            ..Overrides::default()
+        },
         Command::Config(_) => Overrides::default(),
     };
     let context = Context {
@@ -101,13 +112,15 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         interrupt,
         json: cli.json,
         quiet: cli.quiet || cli.json,
+        unrecorded: Mutex::default(),
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,
         Command::List(arguments) => context.stoppable(list::run(&context, arguments)).await,
         Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
         Command::Restore(arguments) => restore::run(&context, arguments).await,
-        Command::Verify(arguments) => context.stoppable(verify::run(&context, arguments)).await,
+        Command::Verify(arguments) => verify::run(&context, arguments).await,
+        Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),
         Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
@@ -204,6 +217,19 @@ impl Context {
 
 /// Of what several places have: the newest, the oldest, or the only one that is meant.
 fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, AppError> {
+    let by_age = matches!(selector, Selector::Latest | Selector::Oldest);
+    if by_age
+        && let Some(first) = found.first()
+        && let Some(other) = found
+            .iter()
+            .find(|f| f.manifest.source != first.manifest.source)
+    {
+        let (one, two) = (&first.manifest.source, &other.manifest.source);
+        return Err(AppError::usage_hint(
+            format!("there are backups of {one} and of {two}"),
+            "say which with --source",
+        ));
+    }
     // The sort is stable: among copies, the first place counts.
     found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
     if *selector == Selector::Latest {
@@ -220,6 +246,13 @@ fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, A
         )));
     }
     Ok(found.into_iter().next())
+}
+
+/// The moment so many days ago.
+fn days_ago(days: u32) -> DateTime<Utc> {
+    let span = TimeDelta::days(i64::from(days));
+    let then = SystemClock.now().checked_sub_signed(span);
+    then.unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
 fn source_name(text: &str) -> Result<SourceName, AppError> {

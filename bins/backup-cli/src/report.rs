@@ -2,8 +2,10 @@
 
 use backup_app::ErrorReport;
 use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
+use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::restorer::RestoreRequest;
+use backup_core::run_record::{CompareFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
 use crate::render;
@@ -12,6 +14,8 @@ use crate::render;
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct BackupView {
     pub(crate) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_id: Option<String>,
     pub(crate) source: String,
     pub(crate) status: &'static str,
     pub(crate) started_at: Option<String>,
@@ -71,6 +75,7 @@ impl BackupView {
         let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
         Self {
             id: Some(manifest.id.to_string()),
+            run_id: None,
             source: manifest.source.to_string(),
             status: "success",
             started_at: Some(render::time(manifest.started_at)),
@@ -150,7 +155,7 @@ pub(crate) struct ListView {
     pub(crate) tiers: Vec<String>,
     pub(crate) retention_until: Option<String>,
     pub(crate) verified_at: Option<String>,
-    pub(crate) verified_level: Option<String>,
+    pub(crate) verified_level: Option<&'static str>,
     pub(crate) drilled_at: Option<String>,
     pub(crate) drill_status: Option<String>,
     pub(crate) destinations: Vec<DestinationView>,
@@ -179,6 +184,19 @@ impl ListView {
             destinations: Vec::new(),
         }
         .also_at(place)
+    }
+
+    /// The same, with the newest proof of several places.
+    pub(crate) fn proved(mut self, proof: Option<Proof>) -> Self {
+        if let Some(proof) = proof {
+            // Of one form, so that they compare as text.
+            let at = render::time(proof.at);
+            if self.verified_at.as_ref().is_none_or(|known| *known < at) {
+                self.verified_at = Some(at);
+                self.verified_level = Some(proof.level.as_str());
+            }
+        }
+        self
     }
 
     /// The same, also found at another place.
@@ -210,15 +228,19 @@ pub(crate) struct RestoreView {
 
 impl RestoreView {
     /// A finished restore.
-    pub(crate) fn new(outcome: &RestoreOutcome, target: &RestoreRequest) -> Self {
+    pub(crate) fn new(
+        outcome: &RestoreOutcome,
+        target: &RestoreRequest,
+        run: Option<&RunId>,
+    ) -> Self {
         Self {
-            run_id: None,
+            run_id: run.map(ToString::to_string),
             backup: outcome.manifest.id.to_string(),
             target_database: target.target_database.clone(),
             status: "success",
             duration_seconds: (outcome.finished_at - outcome.started_at).as_seconds_f64(),
             bytes_read: outcome.bytes_read,
-            partial: target.selection.is_partial(),
+            partial: outcome.partial,
             definitions_only: target.selection.definitions_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
             swapped: false,
@@ -331,6 +353,55 @@ impl VerifyView {
                     problem: problem.problem.clone(),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// `runs --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct RunView {
+    pub(crate) id: String,
+    pub(crate) operation: String,
+    pub(crate) source: Option<String>,
+    pub(crate) backup: Option<String>,
+    pub(crate) target_database: Option<String>,
+    pub(crate) started_at: String,
+    pub(crate) finished_at: String,
+    pub(crate) duration_seconds: f64,
+    pub(crate) result: &'static str,
+    pub(crate) error: Option<String>,
+    pub(crate) warnings: u64,
+    pub(crate) who: Who,
+    pub(crate) raw_bytes: Option<u64>,
+    pub(crate) stored_bytes: Option<u64>,
+    pub(crate) bytes_read: Option<u64>,
+    pub(crate) compare: Option<CompareFacts>,
+    pub(crate) verify: Option<VerifyFacts>,
+    pub(crate) destination: String,
+}
+
+impl RunView {
+    /// A run whose record is at `place`.
+    pub(crate) fn new(run: &RunRecord, place: &str) -> Self {
+        Self {
+            id: run.id.to_string(),
+            operation: run.operation.to_string(),
+            source: run.source.as_ref().map(ToString::to_string),
+            backup: run.backup.as_ref().map(ToString::to_string),
+            target_database: run.target_database.clone(),
+            started_at: render::time(run.started_at),
+            finished_at: render::time(run.finished_at),
+            duration_seconds: (run.finished_at - run.started_at).as_seconds_f64(),
+            result: run.result.as_str(),
+            error: run.error.clone(),
+            warnings: run.warnings,
+            who: run.who.clone(),
+            raw_bytes: run.raw_bytes,
+            stored_bytes: run.stored_bytes,
+            bytes_read: run.bytes_read,
+            compare: run.compare,
+            verify: run.verify,
+            destination: place.to_owned(),
         }
     }
 }

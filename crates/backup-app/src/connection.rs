@@ -9,6 +9,9 @@ use secrecy::SecretString;
 
 use crate::error::AppError;
 
+/// As in libpq.
+const DEFAULT_PORT: u16 = 5432;
+
 /// Where Debian and most others keep the socket; libpq's own default is `/tmp`.
 const SOCKET_DIRECTORIES: &[&str] = &["/var/run/postgresql", "/tmp"];
 
@@ -59,13 +62,16 @@ impl ServerOverrides {
                 .parse()
                 .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
         }
-        authenticate(&mut connection, &file, &variable, environment)?;
-        // What is configured for one host is not shown to another.
-        if file.password.is_some() && self.host.is_some() && self.host != file.host {
+        // What is configured for one server is not shown to another.
+        let elsewhere = (self.host.is_some() && self.host != file.host)
+            || (self.port.is_some() && self.port != Some(file.port.unwrap_or(DEFAULT_PORT)));
+        let mut credentials = file.clone();
+        if elsewhere && credentials.password.take().is_some() {
             connection.password = environment
                 .first(names::PG_PASSWORD)
                 .map(SecretString::from);
         }
+        authenticate(&mut connection, &credentials, &variable, environment)?;
         if let Some(timeout) = file.connect_timeout {
             connection.connect_timeout = timeout;
         } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {
@@ -88,10 +94,11 @@ fn authenticate(
     variable: &dyn Fn(&[&str]) -> Option<String>,
     environment: &Environment,
 ) -> Result<(), AppError> {
-    connection.password = match &file.password {
-        Some(reference) => Some(reference.resolve(environment)?),
-        None => variable(names::PG_PASSWORD).map(SecretString::from),
-    };
+    if let Some(reference) = &file.password {
+        connection.password = Some(reference.resolve(environment)?);
+    } else if connection.password.is_none() {
+        connection.password = variable(names::PG_PASSWORD).map(SecretString::from);
+    }
     connection.passfile = file
         .passfile
         .clone()
@@ -160,7 +167,7 @@ fn login_name() -> Result<String, AppError> {
 mod tests {
     use super::*;
     use backup_config::SecretRef;
-    use secrecy::ExposeSecret as _;
+    use secrecy::ExposeSecret;
 
     #[test]
     fn a_configured_password_is_for_the_configured_host() {
@@ -188,7 +195,8 @@ mod tests {
             let connection = overrides
                 .connection(Some(&server), &environment(typed))
                 .unwrap();
-            let password = connection.password.as_ref().map(|p| p.expose_secret());
+            let password = connection.password.as_ref();
+            let password = password.map(ExposeSecret::expose_secret);
             assert_eq!(password, expected, "{host:?} {typed:?}");
         }
     }

@@ -12,6 +12,7 @@ mod error;
 mod logging;
 mod place;
 mod signals;
+mod who;
 
 pub use backup_compress::Compression;
 pub use backup_config::{Config, Environment, names};
@@ -24,3 +25,4 @@ pub use error::{AppError, ErrorReport};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use place::Place;
 pub use signals::{Interrupt, keep_private};
+pub use who::who;

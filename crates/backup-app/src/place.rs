@@ -24,7 +24,7 @@ impl Place {
     #[must_use]
     pub fn from_url(url: &str) -> Self {
         Self {
-            name: url.to_owned(),
+            name: without_login(url),
             settings: DestinationConfig {
                 url: url.to_owned(),
                 ..DestinationConfig::default()
@@ -92,12 +92,28 @@ impl Place {
             region: settings.region.clone().or_else(|| variable(names::REGION)),
             access_key_id: secret(&settings.access_key_id, names::ACCESS_KEY)?,
             secret_access_key: secret(&settings.secret_access_key, names::SECRET_KEY)?,
-            session_token: secret(&settings.session_token, names::SESSION_TOKEN)?,
+            // One from the environment belongs to a key from there.
+            session_token: match (&settings.session_token, &settings.access_key_id) {
+                (None, Some(_)) => None,
+                (token, _) => secret(token, names::SESSION_TOKEN)?,
+            },
             allow_http: settings.allow_http.or(allow_http).unwrap_or(false),
             virtual_hosted_style: settings.virtual_hosted_style.unwrap_or(false),
             checksum: settings.checksums.unwrap_or(true),
             ca_certificate: settings.ca_file.clone(),
         })
+    }
+}
+
+/// A URL as it may be said: who puts a password into one is told so, without it.
+fn without_login(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = host.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
     }
 }
 

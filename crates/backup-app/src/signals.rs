@@ -1,7 +1,8 @@
 //! Signals as a cancellation, and what a process sets once at its start.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::Resource;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Interrupt {
     token: CancellationToken,
     signal: Arc<AtomicI32>,
+    /// When the first signal came.
+    asked: Arc<OnceLock<Instant>>,
 }
+
+/// Signals nearer to each other than this are one.
+const AGAIN: Duration = Duration::from_millis(500);
 
 impl Interrupt {
     /// Starts listening. Must be called within the runtime.
@@ -23,6 +29,7 @@ impl Interrupt {
         let interrupt = Self {
             token: CancellationToken::new(),
             signal: Arc::new(AtomicI32::new(0)),
+            asked: Arc::default(),
         };
         let kinds = [
             SignalKind::interrupt(),
@@ -46,8 +53,11 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// The first signal stops in good order; with the next one somebody wants it at once. The
+    /// The first signal stops in good order; with the next one, somebody wants it at once. The
     /// tools die with us, and what the run stored is no backup without its manifest.
+    ///
+    /// A closed terminal sends SIGHUP more than once, and `timeout` each signal twice at the same
+    /// moment: that is nobody who asks again.
     #[expect(
         clippy::disallowed_methods,
         reason = "whoever asks twice does not want to wait for main to return"
@@ -57,9 +67,14 @@ impl Interrupt {
             .signal
             .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
         if first.is_err() {
-            tracing::warn!(target: "backup", signal = number, "ended without cleaning up");
-            std::process::exit(128 + number);
+            let asked = self.asked.get().is_some_and(|at| at.elapsed() >= AGAIN);
+            if asked && number != SignalKind::hangup().as_raw_value() {
+                tracing::warn!(target: "backup", signal = number, "ended without cleaning up");
+                std::process::exit(128 + number);
+            }
+            return;
         }
+        let _ = self.asked.set(Instant::now());
         tracing::warn!(target: "backup", signal = number, "stopping; once more to end at once");
         self.token.cancel();
     }

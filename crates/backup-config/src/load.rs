@@ -168,12 +168,34 @@ fn invalid(error: &figment::Error) -> Error {
     let message = match &error.kind {
         Kind::UnknownField(name, _) if place.is_empty() => format!("unknown key {name:?}"),
         Kind::UnknownField(name, _) => format!("unknown key {name:?} in {place}"),
-        kind if place.is_empty() => format!("configuration: {kind}"),
-        kind => format!("{place}: {kind}"),
+        kind if place.is_empty() => format!("configuration: {}", without_values(kind)),
+        kind => format!("{place}: {}", without_values(kind)),
     };
     Error::Invalid {
         message,
         suggestion,
+    }
+}
+
+/// What is wrong, without what stands there: in the wrong place, that may well be a secret.
+fn without_values(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            format!("expected {expected}")
+        }
+        Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
+        // The parser shows the line of the file, between bars.
+        Kind::Message(text) => {
+            let is_source = |line: &&str| {
+                let line = line
+                    .trim_start()
+                    .trim_start_matches(|c: char| c.is_ascii_digit());
+                line.trim_start().starts_with('|')
+            };
+            let lines: Vec<_> = text.lines().filter(|line| !is_source(line)).collect();
+            lines.join(": ")
+        }
+        kind => kind.to_string(),
     }
 }
 
@@ -257,5 +279,34 @@ mod tests {
             &Environment::default(),
         );
         assert!(matches!(missing, Err(Error::Read { .. })));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        for (toml, says) in [
+            (
+                "[server.main]\npassword = 'hunter2'",
+                "server.main.password",
+            ),
+            ("[server.main]\npassword = 41172", "server.main.password"),
+            ("[server.main]\npassword = hunter2", "line 2"),
+            ("[server.main]\npassword = 'it's hunter2'", "line 2"),
+            (
+                "[server.main]\npassword = { command = 'vault hunter2 41172' }",
+                "server.main.password",
+            ),
+            (
+                "[destination.s3]\nurl = 's3://b'\nsecret_access_key = 'hunter2'",
+                "destination.s3.secret_access_key",
+            ),
+        ] {
+            let error = load(toml, &[]).unwrap_err();
+            let text = format!("{error:?} {}", backup_core::error::chain(&error));
+            assert!(text.contains(says), "{text}");
+            assert!(
+                !text.contains("hunter2") && !text.contains("41172"),
+                "{text}"
+            );
+        }
     }
 }

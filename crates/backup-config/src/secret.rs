@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
@@ -84,18 +84,31 @@ impl SecretRef {
             // Nobody listens when the time was up.
             let _ = sender.send(read.map(|_| text));
         });
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
         let read = receiver.recv_timeout(COMMAND_TIMEOUT);
-        if read.is_err() {
-            let _ = child.kill();
-        }
-        let status = child
-            .wait()
-            .map_err(|e| self.failure(&format!("cannot be awaited: {e}")))?;
-        match read {
-            Err(_) => Err(self.failure(&format!("not done within {COMMAND_TIMEOUT:?}"))),
-            Ok(_) if !status.success() => Err(self.failure(&format!("ended with {status}"))),
-            Ok(Err(_)) => Err(self.failure("its output is not text")),
-            Ok(Ok(text)) => Ok(text),
+        let status = loop {
+            let ended = child
+                .try_wait()
+                .map_err(|e| self.failure(&format!("cannot be awaited: {e}")))?;
+            match ended {
+                Some(status) => break Some(status),
+                None if read.is_err() || Instant::now() > deadline => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        match (read, status) {
+            (_, Some(status)) if !status.success() => {
+                Err(self.failure(&format!("ended with {status}")))
+            }
+            (Ok(Ok(text)), Some(_)) => Ok(text),
+            (Ok(Err(_)), Some(_)) => Err(self.failure("its output is not text")),
+            (_, status) => {
+                if status.is_none() {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                Err(self.failure(&format!("not done within {COMMAND_TIMEOUT:?}")))
+            }
         }
     }
 

@@ -23,7 +23,7 @@ impl BackupId {
     /// The id of a backup that starts at `started_at`; `suffix` is random.
     #[must_use]
     pub fn new(started_at: DateTime<Utc>, suffix: u16) -> Self {
-        Self(format!("{}-{suffix:04x}", started_at.format(TIME_FORMAT)))
+        Self(format!("{}-{suffix:04x}", stamp(started_at)))
     }
 
     /// The id as text.
@@ -35,10 +35,36 @@ impl BackupId {
     /// When the backup started, to the second.
     #[must_use]
     pub fn started_at(&self) -> DateTime<Utc> {
-        NaiveDateTime::parse_from_str(&self.0[..TIME_LEN], TIME_FORMAT)
-            .map(|naive| naive.and_utc())
-            .unwrap_or_default()
+        stamped_at(&self.0)
     }
+}
+
+/// The time with which the names of backups and runs begin.
+pub(crate) fn stamp(at: DateTime<Utc>) -> String {
+    at.format(TIME_FORMAT).to_string()
+}
+
+/// The time with which a name begins that [`is_stamped`].
+pub(crate) fn stamped_at(name: &str) -> DateTime<Utc> {
+    let time = name.get(..TIME_LEN).unwrap_or_default();
+    NaiveDateTime::parse_from_str(time, TIME_FORMAT)
+        .map(|naive| naive.and_utc())
+        .unwrap_or_default()
+}
+
+/// Whether this is a time, a dash, and so many hex digits, in the one form that we write.
+pub(crate) fn is_stamped(text: &str, digits: usize) -> bool {
+    let Some((time, suffix)) = text.split_once('-') else {
+        return false;
+    };
+    let is_time = time.len() == TIME_LEN
+        && NaiveDateTime::parse_from_str(time, TIME_FORMAT)
+            .is_ok_and(|naive| naive.format(TIME_FORMAT).to_string() == time);
+    let is_suffix = suffix.len() == digits
+        && suffix
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    is_time && is_suffix
 }
 
 /// The text is not a backup id.
@@ -50,19 +76,10 @@ impl FromStr for BackupId {
     type Err = ParseBackupIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || ParseBackupIdError(text.chars().take(64).collect());
-        let (time, suffix) = text.split_once('-').ok_or_else(bad)?;
-        let is_time = time.len() == TIME_LEN
-            && NaiveDateTime::parse_from_str(time, TIME_FORMAT)
-                .is_ok_and(|naive| naive.format(TIME_FORMAT).to_string() == time);
-        let is_suffix = suffix.len() == SUFFIX_LEN
-            && suffix
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if is_time && is_suffix {
+        if is_stamped(text, SUFFIX_LEN) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(bad())
+            Err(ParseBackupIdError(text.chars().take(64).collect()))
         }
     }
 }

@@ -138,6 +138,11 @@ impl ObjectHasher {
     }
 }
 
+/// SHA-256 of a small object, as hex digits.
+pub(crate) fn sha256_hex(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
 /// Length and xxh3-128 of the raw bytes of a part: finds accidents of the codecs at no
 /// cost. Attackers are the business of SHA-256 over the stored bytes and of the cipher.
 #[derive(Default)]

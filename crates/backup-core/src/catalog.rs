@@ -146,7 +146,7 @@ impl<'a> Catalog<'a> {
 
     async fn existing_repository(&self) -> Result<Option<String>, Error> {
         let key = layout::repository_key();
-        let Some(text) = self.small(&key).await? else {
+        let Some(text) = read_small(self.store, &key, MAX_MANIFEST_BYTES).await? else {
             return Ok(None);
         };
         serde_json::from_slice::<RepositoryRecord>(&text)
@@ -233,7 +233,8 @@ impl<'a> Catalog<'a> {
         id: &BackupId,
     ) -> Result<Option<Manifest>, Unreadable> {
         let key = layout::manifest_key(source, id);
-        let Some(text) = self.small(&key).await.map_err(Unreadable::Store)? else {
+        let read = read_small(self.store, &key, MAX_MANIFEST_BYTES).await;
+        let Some(text) = read.map_err(Unreadable::Store)? else {
             return Ok(None);
         };
         match Manifest::decode(&text) {
@@ -341,22 +342,29 @@ impl<'a> Catalog<'a> {
             }),
         }
     }
+}
 
-    /// A small object, or `None` when it is not there.
-    async fn small(&self, key: &StoreKey) -> Result<Option<Bytes>, Error> {
-        let read = match self.store.read(key, None).await {
-            Ok(body) => collect(body, MAX_MANIFEST_BYTES).await,
-            Err(e) => Err(e),
-        };
-        match read {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::store(format!("read {key}"), e)),
-        }
+/// A small object, or `None` when it is not there.
+pub(crate) async fn read_small(
+    store: &dyn Store,
+    key: &StoreKey,
+    limit: usize,
+) -> Result<Option<Bytes>, Error> {
+    let read = match store.read(key, None).await {
+        Ok(body) => collect(body, limit).await,
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::store(format!("read {key}"), e)),
     }
 }
 
-enum Unreadable {
+/// Why a small object is of no use.
+pub(crate) enum Unreadable {
+    /// It is there, and not what it should be.
     Damaged(StoreKey, String),
+    /// The store does not say.
     Store(Error),
 }

@@ -23,9 +23,6 @@ pub trait Cipher: fmt::Debug + Send + Sync {
     /// The public recipients, as text, for the manifest.
     fn recipients(&self) -> Vec<String>;
 
-    /// The recipients, as text, that this can open keys for.
-    fn identities(&self) -> Vec<String>;
-
     /// Makes a new backup key and wraps it to the recipients.
     ///
     /// # Errors

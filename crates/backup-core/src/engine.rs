@@ -27,6 +27,7 @@ use crate::cipher::Cipher;
 use crate::clock::Clock;
 use crate::compressor::Compressor;
 use crate::error::Error;
+use crate::history::History;
 use crate::manifest::Manifest;
 use crate::observer::{NoopObserver, Observer};
 use crate::store::Store;
@@ -79,6 +80,12 @@ impl Engine {
     #[must_use]
     pub fn catalog(&self) -> Catalog<'_> {
         Catalog::new(self.store.as_ref())
+    }
+
+    /// What was done to the store's backups, and when.
+    #[must_use]
+    pub fn history(&self) -> History<'_> {
+        History::new(self.store.as_ref(), self.clock.as_ref())
     }
 
     /// Opens a backup for reading: unwraps its key, reads its facts and checks that both

@@ -5,17 +5,23 @@
 //! backups/<source>/<id>/manifest.json
 //! backups/<source>/<id>/key.age
 //! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
+//! _runs/<YYYY>/<MM>/<run id>.json
 //! ```
 //! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
 //! as `~` and two hex digits.
 
+use chrono::{DateTime, Utc};
+
 use crate::backup::{BackupId, SourceName};
 use crate::error::PortError;
 use crate::manifest::PartName;
+use crate::run_record::RunId;
 use crate::store::StoreKey;
 
 const BACKUPS: &str = "backups";
 const MANIFEST: &str = "manifest.json";
+const RUNS: &str = "_runs";
+const RUN: &str = ".json";
 
 /// The object that names the repository.
 #[must_use]
@@ -104,6 +110,38 @@ pub fn parse_backup_prefix(source: &SourceName, prefix: &StoreKey) -> Option<Bac
         .strip_prefix('/')?
         .parse()
         .ok()
+}
+
+/// The prefix of all run records.
+#[must_use]
+pub fn runs_prefix() -> StoreKey {
+    key(RUNS.to_owned())
+}
+
+/// The prefix of the records of runs that began in the year of `at`.
+#[must_use]
+pub fn runs_of_year(at: DateTime<Utc>) -> StoreKey {
+    key(format!("{RUNS}/{}", at.format("%Y")))
+}
+
+/// The prefix of the records of runs that began in the month of `at`.
+#[must_use]
+pub fn runs_of_month(at: DateTime<Utc>) -> StoreKey {
+    key(format!("{RUNS}/{}", at.format("%Y/%m")))
+}
+
+/// The record of a run.
+#[must_use]
+pub fn run_key(id: &RunId) -> StoreKey {
+    key(format!("{}/{id}{RUN}", runs_of_month(id.started_at())))
+}
+
+/// The run whose record this is, if it is one and in its place.
+#[must_use]
+pub fn parse_run_key(found: &StoreKey) -> Option<RunId> {
+    let (_, name) = found.as_str().rsplit_once('/')?;
+    let id: RunId = name.strip_suffix(RUN)?.parse().ok()?;
+    (run_key(&id) == *found).then_some(id)
 }
 
 fn encode(name: &str) -> String {
@@ -212,6 +250,27 @@ mod tests {
         let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
         for name in ["", "..", "../x", "a/b", "manifest.json", "/etc/passwd"] {
             assert!(object_key(&source("app"), &id, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn runs_lie_below_the_month_in_which_they_began() {
+        let id: RunId = "20260205T030000Z-7f3a09c2".parse().unwrap();
+        let place = "_runs/2026/02/20260205T030000Z-7f3a09c2.json";
+        assert_eq!(run_key(&id).as_str(), place);
+        assert_eq!(parse_run_key(&run_key(&id)), Some(id));
+        for foreign in [
+            "_runs/2026/03/20260205T030000Z-7f3a09c2.json",
+            "_runs/2026/02/20260205T030000Z-7f3a09c2",
+            "_runs/2026/02/20260205T030000Z-7f3a.json",
+            "_runs/20260205T030000Z-7f3a09c2.json",
+            "_runs/2026/02/note.json",
+        ] {
+            assert_eq!(
+                parse_run_key(&StoreKey::new(foreign).unwrap()),
+                None,
+                "{foreign}"
+            );
         }
     }
 

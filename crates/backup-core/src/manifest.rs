@@ -171,6 +171,8 @@ pub struct EncryptionRecord {
     pub cipher: String,
     /// File name of the wrapped key beside the manifest.
     pub key: String,
+    /// SHA-256 of the wrapped key as stored: without it the backup is lost, so it is checked too.
+    pub key_sha256: String,
     /// Who can unwrap it, as far as public.
     pub recipients: Vec<String>,
 }

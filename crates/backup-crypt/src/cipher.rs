@@ -51,10 +51,6 @@ impl Cipher for AgeCipher {
         self.recipients.to_texts()
     }
 
-    fn identities(&self) -> Vec<String> {
-        self.identities.recipients().to_texts()
-    }
-
     fn seal(&self) -> Result<SealedKey, PortError> {
         if self.recipients.is_empty() {
             let error = PortError::new(ErrorKind::InvalidInput, "no recipients to encrypt for");

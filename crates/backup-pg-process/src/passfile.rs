@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -52,17 +52,15 @@ impl PassFile {
             .prefix(PREFIX)
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()?;
-        let draft = directory.path().join("draft");
+        let path = directory.path().join(NAME);
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&draft)?;
+            .open(&path)?;
+        // Nothing is in it before it is locked: only what is full and not locked is a left one.
         file.lock()?;
         file.write_all(entry(secret).as_bytes())?;
-        // Under its name only now: without the lock it would pass for a left one.
-        let path = directory.path().join(NAME);
-        std::fs::rename(draft, &path)?;
         Ok(Self {
             path,
             _locked: file,
@@ -77,19 +75,22 @@ impl PassFile {
     }
 }
 
-/// Removes the files of owners that are no more. Of what others have nothing can be opened.
+/// Removes the files of owners that are no more. The directory is open to everybody: what is not
+/// ours is not touched, and nothing is opened that could make us wait.
 fn sweep(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
-        if !entry
+        let ours = entry
             .file_name()
             .as_encoded_bytes()
             .starts_with(PREFIX.as_bytes())
-        {
+            && entry
+                .metadata()
+                .is_ok_and(|meta| meta.is_dir() && is_ours(&meta));
+        if !ours || !is_left(&entry.path().join(NAME)) {
             continue;
         }
-        let left = File::open(entry.path().join(NAME)).is_ok_and(|file| file.try_lock().is_ok());
-        if left && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
             tracing::warn!(
                 target: "backup",
                 path = %entry.path().display(),
@@ -98,6 +99,24 @@ fn sweep(directory: &Path) {
             );
         }
     }
+}
+
+/// Of a directory entry: links are not followed.
+fn is_ours(meta: &std::fs::Metadata) -> bool {
+    meta.uid() == nix::unistd::geteuid().as_raw()
+}
+
+/// Whether this is a file of ours that nobody holds any more.
+fn is_left(path: &Path) -> bool {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    file.is_ok_and(|file| {
+        let full = |meta: std::fs::Metadata| meta.is_file() && meta.len() > 0 && is_ours(&meta);
+        file.metadata().is_ok_and(full) && file.try_lock().is_ok()
+    })
 }
 
 fn entry(password: &str) -> String {
@@ -218,7 +237,8 @@ mod tests {
         std::fs::write(left.join(NAME), entry("old")).unwrap();
         let other = std::env::temp_dir().join(format!("{PREFIX}other-{}", std::process::id()));
         std::fs::create_dir(&other).unwrap();
-        std::fs::write(other.join("draft"), "").unwrap();
+        // Whoever opens it waits for a writer.
+        nix::unistd::mkfifo(&other.join(NAME), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let _next = PassFile::create(&SecretString::from("y")).unwrap();
         assert!(held.path().exists());
         assert!(!left.exists());

@@ -190,10 +190,6 @@ impl Cipher for FakeCipher {
         self.recipients.clone()
     }
 
-    fn identities(&self) -> Vec<String> {
-        self.identities.clone()
-    }
-
     fn seal(&self) -> Result<SealedKey, PortError> {
         static LAST: AtomicU64 = AtomicU64::new(1);
         if self.recipients.is_empty() {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use backup_app::{AppError, BackupJob, Keys, names};
-use backup_core::engine::BackupOutcome;
+use backup_core::engine::{BackupOutcome, Engine};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::{NoopObserver, Observer};
+use backup_core::run_record::{Operation, RunId};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, history};
 use crate::args::BackupArgs;
 use crate::progress::Progress;
 use crate::report::{BackupView, DestinationView};
@@ -84,6 +85,35 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
     let engine = context.app.engine(&job.place, Keys::Recipients, observer)?;
+    let mut run = history::begin(&engine, Operation::Backup);
+    run.source = Some(job.source.clone());
+    let result = within_time(context, job, &engine).await;
+    progress.finish();
+    match &result {
+        Ok(outcome) => run.backed_up(outcome),
+        Err(AppError::Engine(error)) => run.failed(error),
+        Err(error) => run.ended_with(error, error.kind()),
+    }
+    let run = context.record(&engine, &job.place.name, run).await;
+    match result {
+        Ok(outcome) => Ok(done(context, job, &outcome, run.as_ref())),
+        Err(AppError::Engine(CoreError::Cancelled)) => {
+            let error = AppError::Engine(CoreError::Cancelled);
+            if context.json {
+                failed(context, job, &error, run.as_ref());
+            }
+            Err(error)
+        }
+        Err(error) => Ok(failed(context, job, &error, run.as_ref())),
+    }
+}
+
+/// Takes the backup, unless a signal or the time limit ends it.
+async fn within_time(
+    context: &Context,
+    job: &BackupJob,
+    engine: &Engine,
+) -> Result<BackupOutcome, AppError> {
     let cancel = context.interrupt.token().child_token();
     let work = engine.backup(&job.dumper, &job.request, &cancel);
     tokio::pin!(work);
@@ -96,28 +126,20 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
             work.await
         }
     };
-    progress.finish();
     match result {
-        Ok(outcome) => Ok(done(context, job, &outcome)),
-        Err(CoreError::Cancelled) if timed_out => {
-            Ok(failed(context, job, &AppError::Timeout(job.timeout)))
-        }
-        Err(CoreError::Cancelled) => {
-            let error = AppError::Engine(CoreError::Cancelled);
-            if context.json {
-                failed(context, job, &error);
-            }
-            Err(error)
-        }
-        Err(error) => Ok(failed(context, job, &error.into())),
+        Err(CoreError::Cancelled) if timed_out => Err(AppError::Timeout(job.timeout)),
+        result => result.map_err(AppError::from),
     }
 }
 
-fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
+fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome, run: Option<&RunId>) -> u8 {
     let manifest = &outcome.manifest;
     if context.json {
-        let view = BackupView::committed(manifest, &job.place.name, outcome.warnings.clone());
-        render::json(&view);
+        let warnings = outcome.warnings.clone();
+        render::json(&BackupView {
+            run_id: run.map(ToString::to_string),
+            ..BackupView::committed(manifest, &job.place.name, warnings)
+        });
     } else {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
         let totals = &manifest.totals;
@@ -142,9 +164,10 @@ fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
     }
 }
 
-fn failed(context: &Context, job: &BackupJob, error: &AppError) -> u8 {
+fn failed(context: &Context, job: &BackupJob, error: &AppError, run: Option<&RunId>) -> u8 {
     if context.json {
         render::json(&BackupView {
+            run_id: run.map(ToString::to_string),
             source: job.source.to_string(),
             database: job.database.clone(),
             status: "failed",

@@ -3,24 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, SystemClock};
+use backup_app::{AppError, Keys};
 use backup_core::catalog::ListRequest;
-use backup_core::clock::Clock as _;
+use backup_core::history::Proofs;
 use backup_core::observer::NoopObserver;
-use chrono::TimeDelta;
 
-use super::{Context, Outcome, source_name};
+use super::{Context, Outcome, days_ago, history, source_name};
 use crate::args::ListArgs;
 use crate::report::ListView;
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
-    let since = arguments
-        .days
-        .map(|days| SystemClock.now() - TimeDelta::days(i64::from(days)));
     let request = ListRequest {
         source: arguments.source.as_deref().map(source_name).transpose()?,
-        since,
+        since: arguments.days.map(days_ago),
         limit: arguments.limit,
     };
     let mut found = BTreeMap::<(String, String), ListView>::new();
@@ -34,13 +30,18 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
             .list(&request)
             .await
             .map_err(AppError::from)?;
+        let oldest = listing.backups.last().map(|oldest| oldest.started_at);
+        let proofs = match oldest {
+            Some(oldest) => history::proofs(&engine, &place.name, oldest).await,
+            None => Proofs::default(),
+        };
         for manifest in &listing.backups {
             let key = (manifest.id.to_string(), manifest.source.to_string());
             let view = match found.remove(&key) {
                 Some(view) => view.also_at(&place.name),
                 None => ListView::new(manifest, &place.name),
             };
-            found.insert(key, view);
+            found.insert(key, view.proved(proofs.newest(manifest)));
         }
         damaged += listing.damaged.len();
         for (key, reason) in listing.damaged {
@@ -67,7 +68,9 @@ fn print(views: &[ListView]) {
         return;
     }
     let mut table = render::table(
-        &["id", "source", "started", "raw", "stored", "where"],
+        &[
+            "id", "source", "started", "raw", "stored", "verified", "where",
+        ],
         &[3, 4],
     );
     for view in views {
@@ -82,6 +85,10 @@ fn print(views: &[ListView]) {
             view.started_at.clone(),
             render::size(view.raw_bytes),
             render::size(view.stored_bytes),
+            match (&view.verified_at, view.verified_level) {
+                (Some(at), Some(level)) => format!("{at} {level}"),
+                _ => "never".to_owned(),
+            },
             places.join(", "),
         ]);
     }

@@ -7,9 +7,10 @@ use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::restorer::{Ownership, RestoreRequest};
+use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, history};
 use crate::args::RestoreArgs;
 use crate::progress::Progress;
 use crate::report::{CompareView, RestoreView};
@@ -43,21 +44,35 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         keep_failed: arguments.keep_failed,
     };
     let cancel = context.interrupt.token().child_token();
+    let mut run = history::begin(&found.engine, Operation::Restore);
+    run.source = Some(found.manifest.source.clone());
+    run.backup = Some(found.manifest.id.clone());
+    run.target_database = Some(arguments.target_db.clone());
     let result = found
         .engine
         .restore(&target.restorer, found.manifest, &options, &cancel)
         .await;
     progress.finish();
+    match &result {
+        Ok(outcome) => run.restored(outcome),
+        Err(error) => run.failed(error),
+    }
+    let run = context.record(&found.engine, &found.place.name, run).await;
     match result {
-        Ok(outcome) => Ok(done(context, &options.target, &outcome)),
+        Ok(outcome) => Ok(done(context, &options.target, &outcome, run.as_ref())),
         Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
         Err(error) => Err(error.into()),
     }
 }
 
-fn done(context: &Context, target: &RestoreRequest, outcome: &RestoreOutcome) -> u8 {
+fn done(
+    context: &Context,
+    target: &RestoreRequest,
+    outcome: &RestoreOutcome,
+    run: Option<&RunId>,
+) -> u8 {
     if context.json {
-        render::json(&RestoreView::new(outcome, target));
+        render::json(&RestoreView::new(outcome, target, run));
     } else {
         let what = if target.selection.is_partial() {
             "a part of "

@@ -3,14 +3,19 @@
 use backup_app::{AppError, Keys};
 use backup_core::error::Error as CoreError;
 use backup_core::facts::{Facts, TableFacts};
+use backup_core::history::{Proof, ProofLevel};
 use backup_core::manifest::Manifest;
 use backup_core::restorer::PartReader as _;
+use backup_core::run_record::RunRecord;
 use serde_json::json;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, history};
 use crate::args::ShowArgs;
-use crate::report::BackupView;
+use crate::report::{BackupView, RunView};
 use crate::{exit_code, render};
+
+/// How many verifications and restores are shown.
+const SHOWN_TRIES: usize = 5;
 
 pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
     let found = context
@@ -28,15 +33,40 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
         Err(error) => return Err(AppError::from(error)),
     };
     let facts = reader.as_ref().map(|reader| reader.facts());
+    let manifest = &found.manifest;
+    let proofs = history::proofs(&found.engine, &place, manifest.started_at).await;
+    let known = Known {
+        manifest,
+        place: &place,
+        facts,
+        proof: proofs.newest(manifest),
+        tries: proofs.tries(manifest),
+    };
     if context.json {
-        print_json(&found.manifest, &place, facts);
+        print_json(&known);
     } else {
-        print(&found.manifest, &place, facts);
+        print(&known);
     }
     Ok(exit_code::DONE)
 }
 
-fn print_json(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
+/// What is known of a backup.
+struct Known<'a> {
+    manifest: &'a Manifest,
+    place: &'a str,
+    facts: Option<&'a Facts>,
+    proof: Option<Proof>,
+    /// Runs that verified or restored it, newest first.
+    tries: &'a [RunRecord],
+}
+
+fn print_json(known: &Known<'_>) {
+    let Known {
+        manifest,
+        place,
+        facts,
+        ..
+    } = *known;
     let warnings = facts
         .map(|facts| facts.warnings.clone())
         .unwrap_or_default();
@@ -48,6 +78,11 @@ fn print_json(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
     value["recipients"] = json!(manifest.encryption.as_ref().map(|e| &e.recipients));
     value["repository"] = json!(manifest.repository);
     value["objects"] = json!(manifest.totals.objects);
+    value["verified_at"] = json!(known.proof.map(|proof| render::time(proof.at)));
+    value["verified_level"] = json!(known.proof.map(|proof| proof.level.as_str()));
+    let tries = known.tries.iter().take(SHOWN_TRIES);
+    let tries: Vec<_> = tries.map(|run| RunView::new(run, place)).collect();
+    value["verifications"] = json!(tries);
     render::pretty_json(&value);
 }
 
@@ -61,7 +96,13 @@ fn table_json(table: &TableFacts) -> serde_json::Value {
     })
 }
 
-fn print(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
+fn print(known: &Known<'_>) {
+    let Known {
+        manifest,
+        place,
+        facts,
+        ..
+    } = *known;
     let totals = &manifest.totals;
     let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
     let encryption = match &manifest.encryption {
@@ -99,8 +140,13 @@ fn print(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
             ),
         ),
         ("warnings", manifest.warnings.to_string()),
+        ("verified", proof_text(known.proof)),
     ] {
         render::line(&format!("{label:<12} {text}"));
+    }
+    if !known.tries.is_empty() {
+        render::line("");
+        print_tries(known.tries);
     }
     render::line("");
     print_parts(manifest);
@@ -108,6 +154,30 @@ fn print(manifest: &Manifest, place: &str, facts: Option<&Facts>) {
         Some(facts) => print_tables(facts),
         None => render::note("\ntables are encrypted; give --identity FILE to see them"),
     }
+}
+
+fn proof_text(proof: Option<Proof>) -> String {
+    proof.map_or_else(
+        || "never".to_owned(),
+        |proof| format!("{} {}", render::time(proof.at), proof.level.as_str()),
+    )
+}
+
+fn print_tries(tries: &[RunRecord]) {
+    let mut table = render::table(&["tried", "how", "result", "who"], &[]);
+    for run in tries.iter().take(SHOWN_TRIES) {
+        let how = match run.verify {
+            Some(found) => format!("verify {}", ProofLevel::from(found.level).as_str()),
+            None => run.operation.to_string(),
+        };
+        table.add_row([
+            render::time(run.started_at),
+            how,
+            run.result.as_str().to_owned(),
+            render::name(&run.who.to_string()),
+        ]);
+    }
+    render::print(&table);
 }
 
 fn print_parts(manifest: &Manifest) {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use backup_app::{AppError, Keys, PgInspector};
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
+use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
+use backup_core::run_record::Operation;
 
-use super::{Context, Found, Outcome, source_name};
+use super::{Context, Found, Outcome, history, source_name};
 use crate::args::{LevelArg, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::VerifyView;
@@ -28,21 +30,16 @@ pub(super) async fn run(context: &Context, arguments: &VerifyArgs) -> Outcome {
         LevelArg::Decoded => Keys::Identities,
         LevelArg::Stored | LevelArg::Hashed => Keys::None,
     };
-    let (chosen, unreadable) = choose(context, arguments, keys, observer).await?;
+    let (chosen, unreadable) = context
+        .stoppable(choose(context, arguments, keys, observer))
+        .await?;
     if chosen.is_empty() && unreadable == 0 {
         let what = "backup to verify".to_owned();
-        return Err(AppError::Engine(backup_core::error::Error::NotFound {
-            what,
-        }));
+        return Err(AppError::Engine(CoreError::NotFound { what }));
     }
     let mut damaged = unreadable;
     for found in chosen {
-        let cancel = context.interrupt.token().child_token();
-        let report = found
-            .engine
-            .verify(&found.manifest, request, Arc::new(PgInspector), &cancel)
-            .await?;
-        progress.finish();
+        let report = one(context, &found, request, &progress).await?;
         damaged += usize::from(!report.problems.is_empty());
         print(context, &found, &report);
     }
@@ -52,6 +49,33 @@ pub(super) async fn run(context: &Context, arguments: &VerifyArgs) -> Outcome {
     } else {
         exit_code::INTEGRITY
     })
+}
+
+/// Verifies one backup, and leaves a note of it.
+async fn one(
+    context: &Context,
+    found: &Found,
+    request: VerifyRequest,
+    progress: &Progress,
+) -> Result<VerifyReport, AppError> {
+    let cancel = context.interrupt.token().child_token();
+    if cancel.is_cancelled() {
+        return Err(CoreError::Cancelled.into());
+    }
+    let mut run = history::begin(&found.engine, Operation::Verify);
+    run.source = Some(found.manifest.source.clone());
+    run.backup = Some(found.manifest.id.clone());
+    let result = found
+        .engine
+        .verify(&found.manifest, request, Arc::new(PgInspector), &cancel)
+        .await;
+    progress.finish();
+    match &result {
+        Ok(report) => run.verified(report),
+        Err(error) => run.failed(error),
+    }
+    context.record(&found.engine, &found.place.name, run).await;
+    Ok(result?)
 }
 
 /// The backups to look at, and how many manifests cannot even be read.

@@ -1,6 +1,6 @@
 //! Taking a backup: plan, parts, facts, manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::part::{Codec, PartWriter, StoredPart};
 use super::{Engine, unless};
 use crate::backup::{BackupId, SourceName};
-use crate::body::{body_of, collect, lock};
+use crate::body::{body_of, collect, lock, sha256_hex};
 use crate::dumper::{DumpRequest, DumpSession, Dumper, PartPlan, PartReport, PartStream};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::facts::Facts;
@@ -168,6 +168,7 @@ impl Engine {
         let record = EncryptionRecord {
             cipher: cipher.name().to_owned(),
             key: layout::wrapped_key_name(cipher.extension()),
+            key_sha256: sha256_hex(&sealed.wrapped),
             recipients: cipher.recipients(),
         };
         Ok((codec, Some((record, sealed.wrapped))))
@@ -285,10 +286,30 @@ impl Engine {
             }
             return Err(error);
         }
+        self.remove_first_tries(run, &manifest).await;
         Ok(BackupOutcome {
             manifest,
             warnings: facts.warnings,
         })
+    }
+
+    /// Removes what a try stored that was taken for failed: an answer got lost. It would be taken
+    /// for a part by whoever restores by hand.
+    async fn remove_first_tries(&self, run: &Run, manifest: &Manifest) {
+        let objects = manifest.parts.iter().flat_map(|part| &part.objects);
+        let mut named: BTreeSet<&str> = objects.map(|object| object.name.as_str()).collect();
+        named.extend(
+            manifest
+                .encryption
+                .as_ref()
+                .map(|record| record.key.as_str()),
+        );
+        let manifest_key = layout::manifest_key(&manifest.source, &manifest.id);
+        lock(&run.writer.written).retain(|key| {
+            let name = key.as_str().rsplit('/').next().unwrap_or_default();
+            *key != manifest_key && !named.contains(name)
+        });
+        self.clean_up(&run.writer).await;
     }
 
     /// Creates a small object. When the store's answer is an error, looks whether the object
@@ -339,7 +360,7 @@ impl Engine {
         self.observer.event(&Event::Warning(text));
     }
 
-    /// Removes what a failed run stored; only called when there is no manifest.
+    /// Removes what is written and does not belong to a backup.
     async fn clean_up(&self, writer: &PartWriter) {
         let mut keys = std::mem::take(&mut *lock(&writer.written));
         keys.reverse();

@@ -1,21 +1,24 @@
 //! A stored backup, readable again: every byte checked against what was written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Engine;
 use crate::body::{
     BodyStream, ObjectHasher, RawHasher, collect, counted, hashed, in_own_task, limited, lock,
+    sha256_hex,
 };
 use crate::cipher::BackupKey;
 use crate::compressor::Compressor;
 use crate::error::{Error, ErrorKind, PortError};
 use crate::facts::Facts;
 use crate::layout;
-use crate::manifest::{Manifest, PartName, PartRecord, StoredObject};
+use crate::manifest::{EncryptionRecord, Manifest, PartKind, PartName, PartRecord, StoredObject};
 use crate::restorer::PartReader;
 use crate::store::{Store, StoreKey};
 
@@ -154,6 +157,20 @@ async fn unwrap_key(
             .with_hint("give the identity file that belongs to one of its recipients");
             Error::key(format!("open backup {}", manifest.id), missing)
         })?;
+    let wrapped = wrapped_key(engine, manifest, record).await?;
+    let key = cipher.open(&wrapped).map_err(|e| match e.kind() {
+        ErrorKind::Corrupt => read_error(format!("read {}", record.key), e),
+        _ => Error::key(format!("open {} of backup {}", record.key, manifest.id), e),
+    })?;
+    Ok(Some(key))
+}
+
+/// The backup's wrapped key, as it was written or not at all: one bit of it lost, and all is lost.
+pub(super) async fn wrapped_key(
+    engine: &Engine,
+    manifest: &Manifest,
+    record: &EncryptionRecord,
+) -> Result<Bytes, Error> {
     let fetched = match layout::object_key(&manifest.source, &manifest.id, &record.key) {
         Ok(key) => match engine.store.read(&key, None).await {
             Ok(body) => collect(body, MAX_KEY_BYTES).await,
@@ -162,20 +179,12 @@ async fn unwrap_key(
         Err(e) => Err(e),
     };
     let wrapped = fetched.map_err(|e| read_error(format!("read {}", record.key), e))?;
-    let key = cipher.open(&wrapped).map_err(|e| {
-        // One who should be able to open it and is not: what lies there is not what was written.
-        let ours = cipher.identities();
-        let expected = record.recipients.iter().any(|who| ours.contains(who));
-        if e.kind() == ErrorKind::Corrupt || expected {
-            Error::Corrupt {
-                what: format!("{} is damaged or not of this backup", record.key),
-                source: Some(PortError::new(ErrorKind::Corrupt, e.to_string())),
-            }
-        } else {
-            Error::key(format!("open {} of backup {}", record.key, manifest.id), e)
-        }
-    })?;
-    Ok(Some(key))
+    if sha256_hex(&wrapped) == record.key_sha256 {
+        Ok(wrapped)
+    } else {
+        let what = format!("{} is damaged or not of this backup", record.key);
+        Err(Error::corrupt(what))
+    }
 }
 
 /// The facts say which backup and which objects they belong to; the manifest, which anybody
@@ -193,23 +202,41 @@ fn check_binding(manifest: &Manifest, facts: &Facts) -> Result<(), Error> {
             "the manifest names another database or extent than part facts",
         ));
     }
-    let objects = manifest
-        .parts
-        .iter()
-        .filter(|part| part.name != PartName::facts())
-        .flat_map(|part| &part.objects);
-    let mut count = 0;
-    for object in objects {
-        count += 1;
-        if facts.digests.get(&object.name) != Some(&object.sha256) {
+    let others = || {
+        manifest
+            .parts
+            .iter()
+            .filter(|part| part.name != PartName::facts())
+    };
+    let mut found = BTreeMap::new();
+    for object in others().flat_map(|part| &part.objects) {
+        if facts.digests.get(&object.name) != Some(&object.sha256)
+            || found.insert(&object.name, &object.sha256).is_some()
+        {
             return Err(Error::corrupt(format!(
                 "{} is not the object that was backed up",
                 object.name
             )));
         }
     }
-    if count != facts.digests.len() {
+    if found.len() != facts.digests.len() {
         return Err(Error::corrupt("the manifest lacks objects of the backup"));
+    }
+    let names: BTreeSet<_> = others().map(|part| &part.name).collect();
+    if others().count() != names.len() || !names.into_iter().eq(facts.parts.keys()) {
+        return Err(Error::corrupt(
+            "the manifest names other parts than the facts",
+        ));
+    }
+    for part in others() {
+        let holds = facts.parts.get(&part.name);
+        let rows = holds.is_some_and(|part| {
+            !part.tables.is_empty() || !part.sequences.is_empty() || part.large_objects.is_some()
+        });
+        if rows && part.kind != PartKind::Data {
+            let what = format!("the manifest takes part {} for something else", part.name);
+            return Err(Error::corrupt(what));
+        }
     }
     Ok(())
 }

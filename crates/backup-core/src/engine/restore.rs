@@ -34,6 +34,8 @@ pub struct RestoreOutcome {
     pub finished_at: DateTime<Utc>,
     /// Stored bytes that were fetched.
     pub bytes_read: u64,
+    /// Whether something was left out on purpose.
+    pub partial: bool,
     /// The comparison of what was selected, unless it was not wanted or there is no content.
     pub compare: Option<CompareReport>,
     /// What went wrong without making the result incomplete.
@@ -73,6 +75,7 @@ impl Engine {
                 started_at,
                 finished_at: self.clock.now(),
                 bytes_read: reader.bytes_read(),
+                partial: target.selection.is_partial(),
                 compare,
                 warnings: warnings(reader.manifest(), load),
             }),

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::reader::{MAX_KEY_BYTES, read_error, stored_part};
+use super::reader::{read_error, stored_part, wrapped_key};
 use super::{BackupReader, Engine, unless};
-use crate::body::{BodyStream, collect, counted};
+use crate::body::{BodyStream, counted};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::inspector::Inspector;
 use crate::layout;
@@ -87,6 +87,10 @@ impl Engine {
         };
         if let Some(problem) = unless(cancel, self.check_key(backup)).await?? {
             report.problems.push(problem);
+            // Nothing can be decoded without it; what can be said of the parts is still said.
+            if level == VerifyLevel::Decoded {
+                return Ok(report);
+            }
         }
         let reader = match unless(cancel, self.reader_for(backup, level)).await?? {
             Ok(reader) => reader,
@@ -116,21 +120,12 @@ impl Engine {
         Ok(report)
     }
 
-    /// Without its wrapped key a backup is lost, however good its parts are. It may have been
-    /// rewritten for other recipients, so there is no digest to compare with.
+    /// Without its wrapped key a backup is lost, however good its parts are.
     async fn check_key(&self, backup: &Manifest) -> Result<Option<PartProblem>, Error> {
         let Some(record) = &backup.encryption else {
             return Ok(None);
         };
-        let read = match layout::object_key(&backup.source, &backup.id, &record.key) {
-            Ok(key) => match self.store.read(&key, None).await {
-                Ok(body) => collect(body, MAX_KEY_BYTES).await,
-                Err(e) => Err(e),
-            },
-            Err(e) => Err(e),
-        };
-        let problem = match read.map_err(|e| read_error(format!("read {}", record.key), e)) {
-            Ok(content) if content.is_empty() => format!("{} is empty", record.key),
+        let problem = match wrapped_key(self, backup, record).await {
             Ok(_) => return Ok(None),
             Err(damage @ Error::Corrupt { .. }) => chain(&damage),
             Err(other) => return Err(other),

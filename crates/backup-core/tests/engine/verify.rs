@@ -74,6 +74,26 @@ async fn each_level_finds_what_the_one_before_cannot() {
 }
 
 #[tokio::test]
+async fn a_damaged_key_is_found_at_every_level() {
+    let bench = Bench::new();
+    let manifest = bench.good().await.manifest;
+    let name = &manifest.encryption.as_ref().unwrap().key;
+    bench
+        .memory
+        .flip(&format!("backups/app/{}/{name}", manifest.id), 3);
+    for level in [
+        VerifyLevel::Stored,
+        VerifyLevel::Hashed,
+        VerifyLevel::Decoded,
+    ] {
+        let report = verify(&bench, &manifest, level).await;
+        assert_eq!(report.problems.len(), 1, "{level:?}: {report:?}");
+        assert_eq!(report.problems[0].part.as_str(), "key");
+        assert!(report.problems[0].problem.starts_with("key"), "{report:?}");
+    }
+}
+
+#[tokio::test]
 async fn content_that_is_not_what_was_fingerprinted_is_found_by_decoding() {
     let bench = Bench::new();
     let manifest = bench.good().await.manifest;

@@ -1,0 +1,85 @@
+//! `runs`: what was done, newest first, over all places.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_app::Keys;
+use backup_core::history::HistoryRequest;
+use backup_core::observer::NoopObserver;
+use backup_core::run_record::Operation;
+
+use super::{Context, Outcome, days_ago};
+use crate::args::{OperationArg, RunsArgs};
+use crate::report::RunView;
+use crate::{exit_code, render};
+
+pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
+    let request = HistoryRequest {
+        since: arguments.days.map(days_ago),
+        operation: arguments.operation.map(|operation| match operation {
+            OperationArg::Backup => Operation::Backup,
+            OperationArg::Restore => Operation::Restore,
+            OperationArg::Verify => Operation::Verify,
+        }),
+        limit: arguments.limit,
+    };
+    // By id, which sorts by age; a copied place has the same records.
+    let mut found = BTreeMap::new();
+    let mut damaged = 0;
+    for place in context.app.places()? {
+        let engine = context
+            .app
+            .engine(&place, Keys::None, Arc::new(NoopObserver))?;
+        let listing = engine.history().list(&request).await?;
+        for run in &listing.runs {
+            let view = || RunView::new(run, &place.name);
+            found.entry(run.id.clone()).or_insert_with(view);
+        }
+        damaged += listing.damaged.len();
+        for (key, reason) in listing.damaged {
+            render::warn(&format!("{}: {key}: {reason}", place.name));
+        }
+    }
+    let limit = arguments.limit.unwrap_or(usize::MAX);
+    let views: Vec<_> = found.into_values().rev().take(limit).collect();
+    if context.json {
+        render::json(&views);
+    } else {
+        print(&views);
+    }
+    Ok(if damaged == 0 {
+        exit_code::DONE
+    } else {
+        exit_code::WARNINGS
+    })
+}
+
+fn print(views: &[RunView]) {
+    if views.is_empty() {
+        render::note("no runs");
+        return;
+    }
+    let header = [
+        "started",
+        "operation",
+        "source",
+        "backup",
+        "result",
+        "duration",
+        "who",
+    ];
+    let mut table = render::table(&header, &[5]);
+    for view in views {
+        let text = |field: &Option<String>| field.as_deref().map_or_else(String::new, render::name);
+        table.add_row([
+            view.started_at.clone(),
+            render::name(&view.operation),
+            text(&view.source),
+            text(&view.backup),
+            view.result.to_owned(),
+            render::duration(view.duration_seconds),
+            render::name(&view.who.to_string()),
+        ]);
+    }
+    render::print(&table);
+}

@@ -1,0 +1,550 @@
+//! The record of one run: what was done, by whom, and what came of it, failures too.
+//!
+//! A record is stored in the clear and never changed. It is a note for people and programs that
+//! watch, and proves nothing against somebody who can write to the store.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::backup::{BackupId, SourceName, is_stamped, stamp, stamped_at};
+use crate::engine::{BackupOutcome, CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
+use crate::error::{Error, ErrorKind, PortError, chain};
+
+/// The format of records that this build writes, and the newest it reads.
+pub const RUN_FORMAT: u32 = 1;
+
+/// No record is longer.
+pub const MAX_RUN_BYTES: usize = 1 << 20;
+
+/// How much of an error's text is kept; the middle of a longer one is left out.
+const ERROR_CHARS: usize = 4000;
+
+/// Where servers go on to quote rows.
+const QUOTES: [&str; 4] = ["DETAIL:", "detail:", "CONTEXT:", "context:"];
+
+const SUFFIX_LEN: usize = 8;
+
+/// A run's name: UTC start time to the second and eight hex digits, `20260205T030000Z-7f3a09c2`.
+///
+/// Sorts by age as text. Many runs may begin in one second, so the first four digits tell its
+/// fraction; the others are random. A backup's id is shorter: nobody takes one for the other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+impl RunId {
+    /// The id of a run that begins at `started_at`; `suffix` is random.
+    #[must_use]
+    pub fn new(started_at: DateTime<Utc>, suffix: u16) -> Self {
+        // A leap second has more than a second's worth.
+        let nanos = u64::from(started_at.timestamp_subsec_nanos()).min(999_999_999);
+        let fraction = (nanos << 16) / 1_000_000_000;
+        Self(format!("{}-{fraction:04x}{suffix:04x}", stamp(started_at)))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// When the run began, to the second.
+    #[must_use]
+    pub fn started_at(&self) -> DateTime<Utc> {
+        stamped_at(&self.0)
+    }
+}
+
+/// The text is not a run's id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a run id (expected 20260205T030000Z-7f3a09c2)")]
+pub struct ParseRunIdError(String);
+
+impl FromStr for RunId {
+    type Err = ParseRunIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_stamped(text, SUFFIX_LEN) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseRunIdError(text.chars().take(64).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = ParseRunIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Operation {
+    /// Took a backup.
+    Backup,
+    /// Put one into a new database.
+    Restore,
+    /// Proved a stored one.
+    Verify,
+    /// Something that only a later release does.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Operation {
+    /// The name used in JSON.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+            Self::Verify => "verify",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunResult {
+    /// As wanted.
+    Success,
+    /// Complete, though something was not as it should be.
+    Warnings,
+    /// Not.
+    Failed,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl RunResult {
+    /// The name used in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Warnings => "warnings",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Who ran it; the frontend knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// The account.
+    pub user: String,
+    /// The machine.
+    pub host: String,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.user, self.host)
+    }
+}
+
+/// A comparison in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareFacts {
+    /// Tables compared.
+    pub tables: u64,
+    /// Of these, equal.
+    pub equal: u64,
+    /// Rows in the equal tables.
+    pub rows: u64,
+}
+
+impl From<&CompareReport> for CompareFacts {
+    fn from(report: &CompareReport) -> Self {
+        Self {
+            tables: report.tables as u64,
+            equal: report.equal as u64,
+            rows: report.rows,
+        }
+    }
+}
+
+/// A verification in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyFacts {
+    /// How deep it was to go.
+    pub level: VerifyLevel,
+    /// What was found wrong.
+    pub problems: u64,
+}
+
+/// The record of one run. Fields that a later release adds are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Always [`RUN_FORMAT`] when written by this build.
+    pub format: u32,
+    /// Its name.
+    pub id: RunId,
+    /// What it did.
+    pub operation: Operation,
+    /// To which source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceName>,
+    /// To which backup, or which one it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupId>,
+    /// The database that a restore was to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_database: Option<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it was over, clean-up included.
+    pub finished_at: DateTime<Utc>,
+    /// How it ended.
+    pub result: RunResult,
+    /// Why it failed, on one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How many warnings it gave. Their texts may name tables, so they are not here.
+    #[serde(default)]
+    pub warnings: u64,
+    /// Who ran it.
+    pub who: Who,
+    /// Bytes before compression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_bytes: Option<u64>,
+    /// Bytes as stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
+    /// Stored bytes that were fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_read: Option<u64>,
+    /// Whether a restore left something out on purpose.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// What a restore's comparison found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compare: Option<CompareFacts>,
+    /// What a verification found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyFacts>,
+}
+
+impl RunRecord {
+    /// The record of a run that begins at `started_at`. Until it is told otherwise, it failed.
+    #[must_use]
+    pub fn begin(operation: Operation, who: Who, started_at: DateTime<Utc>) -> Self {
+        Self {
+            format: RUN_FORMAT,
+            id: RunId::new(started_at, rand::random()),
+            operation,
+            source: None,
+            backup: None,
+            target_database: None,
+            started_at,
+            finished_at: started_at,
+            result: RunResult::Failed,
+            error: None,
+            warnings: 0,
+            who,
+            raw_bytes: None,
+            stored_bytes: None,
+            bytes_read: None,
+            partial: false,
+            compare: None,
+            verify: None,
+        }
+    }
+
+    /// A backup was committed.
+    pub fn backed_up(&mut self, outcome: &BackupOutcome) {
+        let manifest = &outcome.manifest;
+        self.backup = Some(manifest.id.clone());
+        self.raw_bytes = Some(manifest.totals.raw_bytes);
+        self.stored_bytes = Some(manifest.totals.stored_bytes);
+        self.succeeded(outcome.warnings.len());
+    }
+
+    /// A backup was restored.
+    pub fn restored(&mut self, outcome: &RestoreOutcome) {
+        self.bytes_read = Some(outcome.bytes_read);
+        self.partial = outcome.partial;
+        self.compare = outcome.compare.as_ref().map(CompareFacts::from);
+        self.succeeded(outcome.warnings.len());
+    }
+
+    /// A backup was verified; that it is damaged is a failure.
+    pub fn verified(&mut self, report: &VerifyReport) {
+        self.bytes_read = Some(report.bytes_read);
+        self.verify = Some(VerifyFacts {
+            level: report.level,
+            problems: report.problems.len() as u64,
+        });
+        match report.problems.as_slice() {
+            [] => self.succeeded(0),
+            [first, others @ ..] => {
+                let more = match others.len() {
+                    0 => String::new(),
+                    count => format!(" (and {count} more)"),
+                };
+                self.result = RunResult::Failed;
+                self.error = Some(one_line(&format!(
+                    "part {}: {}{more}",
+                    first.part, first.problem
+                )));
+            }
+        }
+    }
+
+    /// The engine gave up.
+    pub fn failed(&mut self, error: &Error) {
+        if let Error::Differs(report) = error {
+            self.compare = Some(CompareFacts::from(report.as_ref()));
+        }
+        self.ended_with(error, error.kind());
+    }
+
+    /// It ended with an error of this kind, which may be the frontend's own.
+    pub fn ended_with(&mut self, error: &dyn StdError, kind: ErrorKind) {
+        if kind == ErrorKind::Cancelled {
+            self.result = RunResult::Cancelled;
+            self.error = None;
+        } else {
+            self.result = RunResult::Failed;
+            self.error = Some(one_line(&chain(error)));
+        }
+    }
+
+    fn succeeded(&mut self, warnings: usize) {
+        self.warnings = warnings as u64;
+        self.error = None;
+        self.result = if warnings == 0 {
+            RunResult::Success
+        } else {
+            RunResult::Warnings
+        };
+    }
+
+    /// Whether the run did what it was to do.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self.result, RunResult::Success | RunResult::Warnings)
+    }
+
+    /// The stored form.
+    ///
+    /// # Errors
+    /// `Internal`, which JSON of plain data does not have.
+    pub fn encode(&self) -> Result<Vec<u8>, PortError> {
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|e| PortError::new(ErrorKind::Internal, "encode run record").with_source(e))?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is no record; `InvalidInput` when a newer build wrote it.
+    pub fn decode(text: &[u8]) -> Result<Self, PortError> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let corrupt =
+            |e| PortError::new(ErrorKind::Corrupt, "run record cannot be read").with_source(e);
+        let version: Version = serde_json::from_slice(text).map_err(corrupt)?;
+        if version.format != RUN_FORMAT {
+            return Err(PortError::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "run record has format {}, this build reads {RUN_FORMAT}",
+                    version.format
+                ),
+            )
+            .with_hint("upgrade to a build that knows this format"));
+        }
+        serde_json::from_slice(text).map_err(corrupt)
+    }
+}
+
+/// An error's text for a place that is in the clear: bounded, on one line, and without the detail
+/// and context in which servers quote rows.
+fn one_line(text: &str) -> String {
+    let quote = QUOTES.iter().filter_map(|mark| text.find(mark)).min();
+    let told = match quote {
+        Some(at) => format!("{}; …", text[..at].trim_end_matches([' ', ';', '\n'])),
+        None => text.to_owned(),
+    };
+    let plain: Vec<char> = told
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .collect();
+    if plain.len() <= ERROR_CHARS {
+        return plain.into_iter().collect();
+    }
+    // What failed stands first, why it did stands last.
+    let (head, tail) = (
+        &plain[..ERROR_CHARS / 2],
+        &plain[plain.len() - ERROR_CHARS / 2..],
+    );
+    head.iter().chain(&[' ', '…', ' ']).chain(tail).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PartProblem;
+    use crate::manifest::PartName;
+    use chrono::TimeZone;
+
+    fn record() -> RunRecord {
+        let started = Utc.with_ymd_and_hms(2026, 2, 5, 3, 0, 0).unwrap();
+        let who = Who {
+            user: "backup".to_owned(),
+            host: "db1".to_owned(),
+        };
+        let mut record = RunRecord::begin(Operation::Verify, who, started);
+        record.source = Some(SourceName::new("my shop").unwrap());
+        record.backup = Some(BackupId::new(started, 7));
+        record.verified(&VerifyReport {
+            level: VerifyLevel::Decoded,
+            parts: 3,
+            bytes_read: 10,
+            problems: Vec::new(),
+        });
+        record
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut full = record();
+        full.target_database = Some("shop_restored".to_owned());
+        full.compare = Some(CompareFacts {
+            tables: 3,
+            equal: 2,
+            rows: 5,
+        });
+        (full.raw_bytes, full.stored_bytes) = (Some(1), Some(2));
+        full.error = Some("why".to_owned());
+        for record in [record(), full] {
+            let text = record.encode().unwrap();
+            assert_eq!(RunRecord::decode(&text).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn later_releases_may_add_but_not_change() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        value["new_field"] = serde_json::json!({ "a": 1 });
+        value["operation"] = "drill".into();
+        let decode = |value: &serde_json::Value| RunRecord::decode(value.to_string().as_bytes());
+        let read = decode(&value).unwrap();
+        assert_eq!(read.operation, Operation::Other("drill".to_owned()));
+        value["format"] = 2.into();
+        let error = decode(&value).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("format 2"), "{error}");
+        for text in ["", "{}", "{\"format\": 1}", "\0\0"] {
+            let error = RunRecord::decode(text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_are_no_backup_ids() {
+        let early = Utc.with_ymd_and_hms(2025, 12, 31, 23, 59, 59).unwrap();
+        let late = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();
+        let early = early + chrono::TimeDelta::milliseconds(500);
+        let (first, second) = (RunId::new(early, u16::MAX), RunId::new(late, 0));
+        assert!(first < second && first.as_str() < second.as_str());
+        assert_eq!(first.as_str(), "20251231T235959Z-8000ffff");
+        let soon = early + chrono::TimeDelta::milliseconds(1);
+        assert!(first < RunId::new(soon, 0));
+        assert_eq!(first.as_str().parse::<RunId>().unwrap(), first);
+        assert_eq!(second.started_at(), late);
+        assert!(first.as_str().parse::<BackupId>().is_err());
+        for text in [
+            "",
+            "20260205T030000Z-7f3a",
+            "20260205T030000Z-7F3A09C2",
+            "../x",
+        ] {
+            assert!(text.parse::<RunId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_run_has_no_error_and_a_failed_one_has() {
+        let mut run = record();
+        run.failed(&Error::Cancelled);
+        assert_eq!((run.result, &run.error), (RunResult::Cancelled, &None));
+        run.failed(&Error::dump(
+            "dump part data-rest",
+            PortError::new(
+                ErrorKind::ToolFailed,
+                "pg_dump exited with 1:\n lost my way",
+            ),
+        ));
+        assert_eq!(run.result, RunResult::Failed);
+        let text = "dump part data-rest: pg_dump exited with 1: lost my way";
+        assert_eq!(run.error.as_deref(), Some(text));
+    }
+
+    #[test]
+    fn damage_is_a_failure_that_names_the_part() {
+        let mut run = record();
+        let problem = |name: &str| PartProblem {
+            part: PartName::new(name).unwrap(),
+            problem: "is cut".to_owned(),
+        };
+        run.verified(&VerifyReport {
+            level: VerifyLevel::Hashed,
+            parts: 3,
+            bytes_read: 10,
+            problems: vec![problem("schema"), problem("data-rest")],
+        });
+        assert!(!run.is_success());
+        assert_eq!(run.verify.unwrap().problems, 2);
+        let text = "part schema: is cut (and 1 more)";
+        assert_eq!(run.error.as_deref(), Some(text));
+    }
+
+    #[test]
+    fn rows_that_a_server_quotes_are_left_out_and_floods_are_cut() {
+        let text = "could not create unique index; DETAIL:  Key (mail)=(a; b) is duplicated.";
+        assert_eq!(one_line(text), "could not create unique index; …");
+        let flood = format!("first {} last", "word ".repeat(10_000));
+        let line = one_line(&flood);
+        assert!(line.starts_with("first ") && line.ends_with(" last"));
+        assert!(line.chars().count() <= ERROR_CHARS + 3);
+    }
+}

@@ -1,0 +1,269 @@
+//! What was done is told later, by the store alone: how each run ended, and which backups are
+//! proved.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::fake_tools::{Calls, FakeTools, pause_after};
+use backup_e2e::pg::Cluster;
+use backup_e2e::s3::Kind;
+use backup_e2e::sample;
+use backup_e2e::scene::{Place, SOURCE, Scene, Store, is_record, unique};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const STORES: [Store; 2] = [Store::Local, Store::S3(Kind::SeaweedFs)];
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn scene(store: Store) -> Result<(Scene<'static>, &'static Cluster)> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("history"))?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 5))?;
+    Ok((Scene::new(cluster, &database, store)?, cluster))
+}
+
+fn printed(scene: &Scene<'_>, arguments: &[&str]) -> Result<Value> {
+    let done = scene.run(&[arguments, &["--json"]].concat())?;
+    let done = done.expect(0, &[])?;
+    Ok(serde_json::from_str(&done.stdout)?)
+}
+
+/// What `runs` says, newest first.
+fn runs(scene: &Scene<'_>, more: &[&str]) -> Result<Vec<Value>> {
+    let runs = printed(scene, &[&["runs"], more].concat())?;
+    runs.as_array().cloned().context("an array")
+}
+
+/// The one backup of the scene as `list` shows it.
+fn listed(scene: &Scene<'_>) -> Result<Value> {
+    let views = printed(scene, &["list"])?;
+    let view = views.as_array().and_then(|views| views.last());
+    view.cloned().context("a backup")
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_backup_is_told_with_its_numbers() -> Result<()> {
+    for store in STORES {
+        let (scene, _) = scene(store)?;
+        let backup = printed(&scene, &["backup", SOURCE])?;
+        let found = runs(&scene, &[])?;
+        // The scene's own first backup is the other one.
+        assert_eq!(found.len(), 2, "{found:?}");
+        let run = &found[0];
+        for (field, expected) in [
+            ("id", &backup["run_id"]),
+            ("backup", &backup["id"]),
+            ("raw_bytes", &backup["raw_bytes"]),
+            ("stored_bytes", &backup["stored_bytes"]),
+            ("operation", &json!("backup")),
+            ("source", &json!(SOURCE)),
+            ("result", &json!("success")),
+            ("error", &Value::Null),
+            ("destination", &json!("store")),
+        ] {
+            assert_eq!(&run[field], expected, "{field} of {run}");
+        }
+        for field in ["user", "host"] {
+            let text = run["who"][field].as_str().unwrap_or_default();
+            ensure!(!text.is_empty(), "no {field} in {run}");
+        }
+        assert_eq!(found[1]["backup"], scene.older());
+        assert_eq!(runs(&scene, &["--limit", "1"])?, found[..1]);
+        assert_eq!(runs(&scene, &["--days", "1"])?, found);
+        assert_eq!(runs(&scene, &["--operation", "backup"])?, found);
+        assert_eq!(runs(&scene, &["--operation", "verify"])?, [] as [Value; 0]);
+        let id = backup["id"].as_str().context("an id")?;
+        let words = ["STARTED", "RESULT", "WHO", id, "success", "@"];
+        scene.run(&["runs"])?.expect(0, &words)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_failure_is_told_in_the_words_of_the_tool() -> Result<()> {
+    for store in STORES {
+        let (mut scene, cluster) = scene(store)?;
+        let fakes = FakeTools::new(cluster.bin_dir())?;
+        let body = "echo 'pg_dump: error: lost my way' >&2; exit 1";
+        fakes.misbehave("pg_dump", Calls::Data, body)?;
+        fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+        let before = scene.state()?;
+        let done = scene.run(&["backup", SOURCE, "--json"])?;
+        let view: Value = serde_json::from_str(&done.expect(1, &[])?.stdout)?;
+        scene.assert_nothing_published(&before)?;
+        let run = runs(&scene, &["--operation", "backup"])?.swap_remove(0);
+        assert_eq!(run["result"], "failed", "{run}");
+        assert_eq!(run["id"], view["run_id"]);
+        assert_eq!(run["backup"], Value::Null);
+        let error = run["error"].as_str().context("an error")?;
+        for word in ["data-rest", "pg_dump exited with 1", "lost my way"] {
+            ensure!(error.contains(word), "not a word of {word}: {error}");
+        }
+        ensure!(!error.contains('\n'), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_stopped_run_is_told_as_cancelled() -> Result<()> {
+    for store in STORES {
+        let (mut scene, cluster) = scene(store)?;
+        let fakes = FakeTools::new(cluster.bin_dir())?;
+        fakes.misbehave("pg_dump", Calls::Data, &pause_after(1_000_000))?;
+        fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+        let flag = fakes.flag("paused");
+        let before = scene.state()?;
+        let mut run = scene.start(&["backup", SOURCE])?;
+        run.wait_until("the dump of rows", || Ok(flag.exists()))?;
+        run.signal(Signal::SIGTERM)?;
+        run.finish(LIMIT)?.expect(143, &["stopped by a signal"])?;
+        // What feeds the tool is of the test.
+        fs::write(fakes.flag("go"), "")?;
+        scene.assert_nothing_published(&before)?;
+        let run = runs(&scene, &["--operation", "backup"])?.swap_remove(0);
+        assert_eq!(run["result"], "cancelled", "{run}");
+        assert_eq!(run["source"], SOURCE);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_verification_shows_in_the_list_until_a_restore_proves_more() -> Result<()> {
+    for store in STORES {
+        let (scene, cluster) = scene(store)?;
+        let older = scene.older();
+        let view = listed(&scene)?;
+        assert_eq!(
+            (&view["verified_at"], &view["verified_level"]),
+            (&Value::Null, &Value::Null)
+        );
+        for level in ["stored", "hashed", "decoded"] {
+            scene
+                .run(&["verify", older, "--level", level])?
+                .expect(0, &[])?;
+            let view = listed(&scene)?;
+            assert_eq!(view["verified_level"], level, "{view}");
+            let run = runs(&scene, &["--operation", "verify"])?.swap_remove(0);
+            assert_eq!(view["verified_at"], run["finished_at"]);
+            assert_eq!(run["verify"], json!({ "level": level, "problems": 0 }));
+        }
+        let target = scene.target();
+        // Without a comparison it proves nothing.
+        let restore = ["restore", older, "--target-db", &target];
+        printed(&scene, &[&restore[..], &["--no-compare"]].concat())?;
+        cluster.drop_db(&target)?;
+        assert_eq!(listed(&scene)?["verified_level"], "decoded");
+        let restored = printed(&scene, &restore)?;
+        cluster.drop_db(&target)?;
+        assert_eq!(listed(&scene)?["verified_level"], "restored");
+        let run = runs(&scene, &["--operation", "restore"])?.swap_remove(0);
+        assert_eq!(run["id"], restored["run_id"]);
+        assert_eq!(run["target_database"], target.as_str());
+        assert_eq!(run["compare"]["equal"], restored["compare"]["equal"]);
+        scene.run(&["list"])?.expect(0, &["VERIFIED", "restored"])?;
+
+        let shown = printed(&scene, &["show", older])?;
+        assert_eq!(shown["verified_level"], "restored");
+        let tries = shown["verifications"].as_array().context("an array")?;
+        assert_eq!((tries.len(), &tries[0]), (5, &run));
+        scene
+            .run(&["show", older])?
+            .expect(0, &["verify decoded", "restored"])?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn damage_that_was_found_is_a_failure_and_no_proof() -> Result<()> {
+    for store in STORES {
+        let (scene, _) = scene(store)?;
+        let older = scene.older();
+        let keys = scene.objects_of(older)?;
+        let rows = keys.iter().find(|key| key.contains("data-rest"));
+        let rows = rows.context("rows")?;
+        let bytes = scene.place.get(rows)?;
+        scene.place.put(rows, &bytes[..bytes.len() / 2])?;
+        scene.run(&["verify", older])?.expect(6, &["data-rest"])?;
+        let run = runs(&scene, &["--operation", "verify"])?.swap_remove(0);
+        assert_eq!(
+            (&run["result"], &run["verify"]["problems"]),
+            (&json!("failed"), &json!(1))
+        );
+        ensure!(run["error"].to_string().contains("data-rest"), "{run}");
+        let view = listed(&scene)?;
+        assert_eq!(view["verified_at"], Value::Null, "{view}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_damaged_record_is_named_and_hides_no_other() -> Result<()> {
+    for store in STORES {
+        let (scene, _) = scene(store)?;
+        scene.good_backup()?;
+        let mut keys = scene.place.keys()?;
+        keys.retain(|key| is_record(key));
+        keys.sort();
+        assert_eq!(keys.len(), 2, "{keys:?}");
+        scene.place.put(&keys[1], b"{")?;
+        let done = scene.run(&["runs", "--json"])?;
+        let name = keys[1].rsplit('/').next().context("a name")?;
+        let done = done.expect(3, &["warning", name, "cannot be read"])?;
+        let left: Value = serde_json::from_str(&done.stdout)?;
+        assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+        scene.run(&["list"])?.expect(0, &["warning", name])?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn where_no_record_can_be_written_everything_ends_as_ever() -> Result<()> {
+    let (mut scene, cluster) = scene(Store::Local)?;
+    let Place::Local(root) = &scene.place else {
+        unreachable!("the scene has a folder");
+    };
+    // Even root cannot write below a file.
+    let records = root.join("_runs");
+    fs::rename(&records, scene.path("records"))?;
+    fs::write(&records, "")?;
+    let (older, target) = (scene.older().to_owned(), scene.target());
+    let words = ["warning", "not recorded", "_runs"];
+    let done = scene
+        .run(&["backup", SOURCE, "--json"])?
+        .expect(0, &words)?;
+    let view: Value = serde_json::from_str(&done.stdout)?;
+    assert_eq!(
+        (&view["status"], view.get("run_id")),
+        (&json!("success"), None)
+    );
+    let done = scene.run(&["verify", "--all"])?.expect(0, &words)?;
+    assert_eq!(
+        done.stderr.matches("not recorded").count(),
+        1,
+        "{}",
+        done.stderr
+    );
+    scene
+        .run(&["restore", &older, "--target-db", &target])?
+        .expect(0, &words)?;
+    // It exists now.
+    scene
+        .run(&["restore", &older, "--target-db", &target])?
+        .expect(12, &words)?;
+    cluster.drop_db(&target)?;
+    scene.run(&["list"])?.expect(0, &[&older])?;
+    scene.run(&["show", &older])?.expect(0, &["never"])?;
+    let fakes = FakeTools::new(cluster.bin_dir())?;
+    fakes.misbehave("pg_dump", Calls::Data, "exit 1")?;
+    fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+    scene.run(&["backup", SOURCE])?.expect(1, &words).map(drop)
+}
