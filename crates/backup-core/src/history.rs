@@ -313,15 +313,19 @@ impl Proofs {
         self.0.get(&of).map_or(&[], Vec::as_slice)
     }
 
-    /// When and how deeply a backup was last proved.
+    /// When and how deeply a backup was last proved, unless it was found damaged since.
     #[must_use]
     pub fn newest(&self, backup: &Manifest) -> Option<Proof> {
-        let proofs = self.tries(backup).iter().filter_map(|run| {
-            let level = proved(run, backup)?;
+        let mut tries: Vec<_> = self.tries(backup).iter().collect();
+        tries.sort_by_key(|run| run.finished_at);
+        tries.into_iter().fold(None, |proof, run| {
+            if run.verify.is_some_and(|found| found.problems > 0) {
+                return None;
+            }
+            let level = proved(run, backup);
             let at = run.finished_at;
-            Some(Proof { at, level })
-        });
-        proofs.max_by_key(|proof| proof.at)
+            level.map(|level| Proof { at, level }).or(proof)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use backup_core::error::{Error, ErrorKind};
 use backup_core::history::{HistoryListing, HistoryRequest, Proof, ProofLevel, Proofs};
 use backup_core::layout;
 use backup_core::manifest::Manifest;
-use backup_core::run_record::{CompareFacts, Operation, RunRecord, RunResult, Who};
+use backup_core::run_record::{CompareFacts, Operation, RunRecord, RunResult, VerifyFacts, Who};
 use backup_testing::{Fault, FaultyStore, MemoryStore, Op, RecordingStore};
 use chrono::{DateTime, TimeZone, Utc};
 use tokio_util::sync::CancellationToken;
@@ -294,9 +294,18 @@ async fn the_newest_proof_counts_and_a_part_proves_nothing() {
         (None, 0)
     );
 
-    let proofs = Proofs::new([useless, vec![restore(7, &whole), verified]].concat());
+    let proofs = Proofs::new([useless, vec![restore(7, &whole), verified.clone()]].concat());
     assert_eq!(
         proofs.newest(&backup),
         proof(ProofLevel::Restored, at(2, 7))
     );
+
+    let mut damaged = verified.clone();
+    damaged.finished_at = at(2, 12);
+    damaged.verify = damaged.verify.map(|found| VerifyFacts {
+        problems: 1,
+        ..found
+    });
+    let proofs = Proofs::new(vec![damaged, verified]);
+    assert_eq!(proofs.newest(&backup), None, "what was true once");
 }
