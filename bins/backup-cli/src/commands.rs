@@ -12,6 +12,8 @@ mod show;
 mod verify;
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -143,6 +145,13 @@ fn man(directory: &std::path::Path) -> Outcome {
     };
     std::fs::create_dir_all(directory).map_err(failure)?;
     clap_mangen::generate_to(args::command(), directory).map_err(failure)?;
+    // Our umask is for secrets; these are for everybody.
+    for page in std::fs::read_dir(directory).map_err(failure)? {
+        let path = page.map_err(failure)?.path();
+        if path.extension().is_some_and(|extension| extension == "1") {
+            std::fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(failure)?;
+        }
+    }
     Ok(exit_code::DONE)
 }
 

@@ -275,7 +275,10 @@ fn completions_and_man_pages_are_complete() -> std::io::Result<()> {
     let man = bench.path("man");
     let output = bench.run(&["man", &man.to_string_lossy()])?;
     assert_eq!(code(&output), Some(0));
-    let page = std::fs::read_to_string(man.join("backup-cli-restore.1"))?;
+    let page = man.join("backup-cli-restore.1");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&page)?);
+    assert_eq!(mode & 0o777, 0o644);
+    let page = std::fs::read_to_string(page)?;
     assert!(page.contains("target"), "{page}");
     Ok(())
 }

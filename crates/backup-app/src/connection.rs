@@ -78,7 +78,10 @@ impl ServerOverrides {
             let seconds = text
                 .parse()
                 .map_err(|_| AppError::usage(format!("{text:?} is not a number of seconds")))?;
-            connection.connect_timeout = Duration::from_secs(seconds);
+            // To libpq, 0 is "as long as it takes", which nobody wants at night: our default stays.
+            if seconds > 0 {
+                connection.connect_timeout = Duration::from_secs(seconds);
+            }
         }
         if let Some(database) = file.maintenance_database {
             connection.maintenance_database = database;

@@ -44,6 +44,8 @@ struct Decoder {
     key: Option<Arc<dyn BackupKey>>,
     manifest: Manifest,
     bytes_read: Arc<AtomicU64>,
+    /// Whether the store could not deliver, for whoever gets the error from somewhere else.
+    store_failed: Arc<AtomicBool>,
 }
 
 impl BackupReader {
@@ -57,6 +59,7 @@ impl BackupReader {
             key,
             manifest,
             bytes_read: Arc::default(),
+            store_failed: Arc::default(),
         };
         let facts = decoder.facts().await?;
         check_binding(&decoder.manifest, &facts)?;
@@ -67,6 +70,17 @@ impl BackupReader {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.decoder.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// The error of somebody who was reading parts and doing something with them.
+    pub(super) fn blame(&self, operation: String, error: PortError) -> Error {
+        match error.kind() {
+            ErrorKind::Corrupt => read_error(operation, error),
+            _ if self.decoder.store_failed.load(Ordering::Relaxed) => {
+                Error::store(operation, error)
+            }
+            _ => Error::restore(operation, error),
+        }
     }
 }
 
@@ -94,7 +108,14 @@ impl Decoder {
     fn part(&self, record: &PartRecord) -> Result<BodyStream, PortError> {
         let stored = stored_part(&self.store, &self.manifest, record)?;
         let bytes_read = Arc::clone(&self.bytes_read);
-        let stored = counted(stored, move |bytes| {
+        let store_failed = Arc::clone(&self.store_failed);
+        let stored = stored.inspect_err(move |error| {
+            let port = error.get_ref().and_then(|e| e.downcast_ref::<PortError>());
+            if port.is_none_or(|error| error.kind() != ErrorKind::Corrupt) {
+                store_failed.store(true, Ordering::Relaxed);
+            }
+        });
+        let stored = counted(stored.boxed(), move |bytes| {
             bytes_read.fetch_add(bytes, Ordering::Relaxed);
         });
         let clear = match &self.key {

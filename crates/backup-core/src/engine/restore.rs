@@ -67,7 +67,7 @@ impl Engine {
         let session = restorer
             .create(target, parts, cancel)
             .await
-            .map_err(|e| not_created(target, e))?;
+            .map_err(|e| not_created(&reader, target, e))?;
         let result = self.fill(session.as_ref(), &reader, options, cancel).await;
         match result {
             Ok((load, compare)) => Ok(RestoreOutcome {
@@ -102,12 +102,8 @@ impl Engine {
         let scope = session.scope();
         self.observer.event(&planned(manifest, &scope));
         let load = session.load(cancel).await.map_err(|e| {
-            let operation = format!("restore backup {}", manifest.id);
-            // Damage and keys are told apart from what the database says, however they came.
-            match e.kind() {
-                ErrorKind::Corrupt => super::reader::read_error(operation, e),
-                _ => Error::restore(operation, e),
-            }
+            // Damage and the store are told apart from what the database says, however they came.
+            reader.blame(format!("restore backup {}", manifest.id), e)
         })?;
         if !options.compare || options.target.selection.definitions_only {
             return Ok((load, None));
@@ -150,13 +146,13 @@ fn planned(manifest: &Manifest, scope: &Scope) -> Event {
 
 /// What the restorer cannot find is what the caller asked for: objects of the backup that are
 /// missing are damage.
-fn not_created(target: &RestoreRequest, error: PortError) -> Error {
+fn not_created(reader: &BackupReader, target: &RestoreRequest, error: PortError) -> Error {
     if error.kind() == ErrorKind::NotFound && target.selection.is_partial() {
         return Error::NotFound {
             what: error.to_string(),
         };
     }
-    Error::restore(format!("create {}", target.target_database), error)
+    reader.blame(format!("create {}", target.target_database), error)
 }
 
 fn warnings(manifest: &Manifest, load: LoadReport) -> Vec<String> {

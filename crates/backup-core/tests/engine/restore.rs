@@ -8,7 +8,9 @@ use backup_core::error::{Error, ErrorKind};
 use backup_core::facts::{Scope, TableName};
 use backup_core::manifest::PartName;
 use backup_core::restorer::{Ownership, RestoreRequest, Selection};
-use backup_testing::{FakeCipher, FakeCompressor, ScriptedRestorer};
+use backup_testing::{
+    FakeCipher, FakeCompressor, Fault, FaultyStore, MemoryStore, Op, ScriptedRestorer,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, dumper, source};
@@ -307,6 +309,25 @@ async fn a_key_that_should_open_and_does_not_is_damage() {
     let error = restore(&bench, &restorer, &options()).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
     assert!(error.to_string().starts_with("key"), "{error}");
+    assert!(restorer.databases().is_empty());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_midway_is_not_taken_for_the_database() {
+    let mut faulty = None;
+    let bench = Bench::over(MemoryStore::new(), |memory| {
+        let store = Arc::new(FaultyStore::new(memory));
+        faulty = Some(Arc::clone(&store));
+        store
+    });
+    bench.good().await;
+    faulty
+        .unwrap()
+        .inject(Fault::on(Op::Read).key("data-rest").fails_after(10));
+    let restorer = ScriptedRestorer::new();
+    let error = restore(&bench, &restorer, &options()).await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(restorer.databases().is_empty());
 }
 
