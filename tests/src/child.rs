@@ -19,7 +19,9 @@ use crate::scratch::NOBODY;
 /// Makes a command for `program` that gets `death_signal` when the test process dies.
 pub(crate) fn command_as_self(program: impl AsRef<OsStr>, death_signal: Signal) -> Command {
     let mut command = dying_with_us(death_signal);
-    command.arg("--").arg(program);
+    // Whoever runs the tests in the background may have these ignored, and that is inherited.
+    command.args(["--", "env", "--default-signal=HUP,INT"]);
+    command.arg(program);
     command
 }
 

@@ -266,7 +266,7 @@ fn a_foreign_key_that_leads_out_is_left_out(#[values(14, 18)] major: u16) -> Res
         "FK CONSTRAINT shop.invoice of_customer is left out: it needs TABLE shop.customer";
     assert!(run.stderr.contains(expected), "{}", run.stderr);
     assert!(run.text().contains("restored a part of "), "{}", run.text());
-    assert!(run.text().contains("1 of 1 tables equal"), "{}", run.text());
+    assert!(run.text().contains("1 of 1 table equal"), "{}", run.text());
     assert_same_rows(cluster, [&database, &target], &["shop.invoice"])?;
 
     let target = format!("{database}_both");

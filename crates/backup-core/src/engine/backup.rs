@@ -28,6 +28,9 @@ use crate::store::StoreKey;
 /// How long the removal of a failed run's objects may take.
 const CLEANUP_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// How long a store may take to carry out a request that we do not wait for any more.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
 /// What to back up and how.
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
@@ -363,8 +366,17 @@ impl Engine {
     /// Removes what is written and does not belong to a backup.
     async fn clean_up(&self, writer: &PartWriter) {
         let mut keys = std::mem::take(&mut *lock(&writer.written));
+        if keys.is_empty() {
+            return;
+        }
         keys.reverse();
         let removal = async {
+            for key in &keys {
+                // The second try tells whether it is gone.
+                let _ = self.store.delete(key).await;
+            }
+            // A request that was on its way when its upload was dropped is carried out later.
+            tokio::time::sleep(STRAGGLERS).await;
             for key in keys {
                 if let Err(e) = self.store.delete(&key).await {
                     let text = format!("object of a failed run is left behind: {key}: {e}");
