@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
 use backup_core::restorer::Selection;
+use backup_core::run_record::RunId;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Restore a backup into a new database and compare it with the dump
     Restore(RestoreArgs),
+    /// Swap back what `restore --swap` replaced
+    Undo(UndoArgs),
     /// Prove stored backups without a database
     Verify(VerifyArgs),
     /// List what was done: backups, restores, verifications, failures too; newest first
@@ -258,7 +261,7 @@ pub(crate) struct RestoreArgs {
     /// The source, where latest and oldest need one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
-    /// The database to make; it must not exist
+    /// The database to make; it must not exist, unless it is to be replaced
     #[arg(long, value_name = "NAME")]
     pub(crate) target_db: String,
     /// The configured server to restore to [default: the source's own]
@@ -282,6 +285,43 @@ pub(crate) struct RestoreArgs {
     /// Leave a database whose restore failed
     #[arg(long)]
     pub(crate) keep_failed: bool,
+    /// Once it is proved equal, put it into the place of the database that has the name now, which
+    /// is kept under another name; `undo` swaps back
+    #[arg(long, conflicts_with_all = ["no_compare", "schema", "table", "schema_only"])]
+    pub(crate) swap: bool,
+    /// The same for a database that an earlier restore made, and no other; only the last one
+    /// that was replaced is kept
+    #[arg(long, conflicts_with_all = ["swap", "no_compare", "schema", "table", "schema_only"])]
+    pub(crate) replace_archive: bool,
+    /// Swap without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `undo`
+#[derive(Debug, Args)]
+pub(crate) struct UndoArgs {
+    /// The run of the restore, as it was printed and as `runs` lists it
+    pub(crate) run: RunId,
+    /// The configured server [default: that of the restore]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target_server: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Nothing is asked; accepted so that scripts can say it
+    #[arg(long, hide = true)]
+    yes: bool,
+}
+
+impl UndoArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            server: self.server.overrides(),
+            ..self.from.overrides()
+        }
+    }
 }
 
 impl RestoreArgs {
@@ -363,6 +403,7 @@ pub(crate) enum OperationArg {
     Backup,
     Restore,
     Verify,
+    Undo,
 }
 
 /// `cat`

@@ -6,9 +6,11 @@ mod config;
 mod history;
 mod keygen;
 mod list;
+mod replace;
 mod restore;
 mod runs;
 mod show;
+mod undo;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -96,6 +98,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
         Command::Backup(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
+        Command::Undo(arguments) => arguments.overrides(),
         Command::Show(arguments) => arguments.from.overrides(),
         Command::Verify(arguments) => arguments.from.overrides(),
         Command::Cat(arguments) => arguments.from.overrides(),
@@ -121,6 +124,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::List(arguments) => context.stoppable(list::run(&context, arguments)).await,
         Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
         Command::Restore(arguments) => restore::run(&context, arguments).await,
+        Command::Undo(arguments) => undo::run(&context, arguments).await,
         Command::Verify(arguments) => verify::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,

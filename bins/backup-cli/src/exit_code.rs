@@ -64,7 +64,10 @@ fn of_engine(error: &Error) -> u8 {
         (_, ErrorKind::AlreadyExists | ErrorKind::Refused) => REFUSED,
         (_, ErrorKind::PermissionDenied | ErrorKind::Unavailable | ErrorKind::NotFound)
         // The server did not answer; a part in which nothing moves is an error of its own.
-        | (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Timeout) => DATABASE,
+        | (
+            Error::Dump { .. } | Error::Restore { .. } | Error::Replace { .. },
+            ErrorKind::Timeout,
+        ) => DATABASE,
         _ => FAILED,
     }
 }

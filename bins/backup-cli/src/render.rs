@@ -56,6 +56,13 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Asks on stderr, on the line where the answer is going to stand.
+pub(crate) fn prompt(text: &str) {
+    let mut stderr = anstream::stderr();
+    let _ = write!(stderr, "{text}");
+    let _ = stderr.flush();
+}
+
 /// Says on stderr that something is wrong.
 pub(crate) fn complain(text: &str) {
     let _ = writeln!(anstream::stderr(), "error: {text}");

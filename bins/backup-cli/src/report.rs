@@ -4,10 +4,11 @@ use backup_app::ErrorReport;
 use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
-use backup_core::restorer::RestoreRequest;
+use backup_core::replacer::Replacement;
 use backup_core::run_record::{CompareFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
+use crate::args::RestoreArgs;
 use crate::render;
 
 /// `backup --json`
@@ -223,6 +224,7 @@ pub(crate) struct RestoreView {
     pub(crate) definitions_only: bool,
     pub(crate) compare: Option<CompareView>,
     pub(crate) swapped: bool,
+    pub(crate) kept_as: Option<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -230,21 +232,73 @@ impl RestoreView {
     /// A finished restore.
     pub(crate) fn new(
         outcome: &RestoreOutcome,
-        target: &RestoreRequest,
+        arguments: &RestoreArgs,
         run: Option<&RunId>,
     ) -> Self {
+        let replaced = outcome.replaced.as_ref();
+        // A swap can be undone by its run whether that is recorded or not.
+        let run = replaced.map(|replacement| &replacement.run).or(run);
         Self {
             run_id: run.map(ToString::to_string),
             backup: outcome.manifest.id.to_string(),
-            target_database: target.target_database.clone(),
+            target_database: arguments.target_db.clone(),
             status: "success",
             duration_seconds: (outcome.finished_at - outcome.started_at).as_seconds_f64(),
             bytes_read: outcome.bytes_read,
             partial: outcome.partial,
-            definitions_only: target.selection.definitions_only,
+            definitions_only: arguments.selection().definitions_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
-            swapped: false,
+            swapped: replaced.is_some(),
+            kept_as: replaced.and_then(|replacement| replacement.kept_as.clone()),
             warnings: outcome.warnings.clone(),
+        }
+    }
+
+    /// One whose run was interrupted after the swap: how long it took and what it compared is not
+    /// known any more.
+    pub(crate) fn finished(replacement: &Replacement) -> Self {
+        Self {
+            run_id: Some(replacement.run.to_string()),
+            backup: replacement
+                .backup
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            target_database: replacement.database.clone(),
+            status: "success",
+            duration_seconds: 0.0,
+            bytes_read: 0,
+            partial: false,
+            definitions_only: false,
+            compare: None,
+            swapped: true,
+            kept_as: replacement.kept_as.clone(),
+            warnings: replacement.warnings.clone(),
+        }
+    }
+}
+
+/// `undo --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct UndoView {
+    run_id: String,
+    undone: String,
+    database: String,
+    status: &'static str,
+    kept_as: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl UndoView {
+    /// A finished one.
+    pub(crate) fn new(replacement: &Replacement, undone: &RunId) -> Self {
+        Self {
+            run_id: replacement.run.to_string(),
+            undone: undone.to_string(),
+            database: replacement.database.clone(),
+            status: "success",
+            kept_as: replacement.kept_as.clone(),
+            warnings: replacement.warnings.clone(),
         }
     }
 }
@@ -365,6 +419,8 @@ pub(crate) struct RunView {
     pub(crate) source: Option<String>,
     pub(crate) backup: Option<String>,
     pub(crate) target_database: Option<String>,
+    pub(crate) kept_as: Option<String>,
+    pub(crate) undone: Option<String>,
     pub(crate) started_at: String,
     pub(crate) finished_at: String,
     pub(crate) duration_seconds: f64,
@@ -389,6 +445,8 @@ impl RunView {
             source: run.source.as_ref().map(ToString::to_string),
             backup: run.backup.as_ref().map(ToString::to_string),
             target_database: run.target_database.clone(),
+            kept_as: run.kept_as.clone(),
+            undone: run.undone.as_ref().map(ToString::to_string),
             started_at: render::time(run.started_at),
             finished_at: render::time(run.finished_at),
             duration_seconds: (run.finished_at - run.started_at).as_seconds_f64(),

@@ -11,7 +11,9 @@ use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::observer::Observer;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
-use backup_pg_process::{DumpFilter, PgDumper, PgDumperConfig, PgRestorer, PgRestorerConfig};
+use backup_pg_process::{
+    DumpFilter, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
+};
 use secrecy::ExposeSecret as _;
 
 use crate::clock::SystemClock;
@@ -88,6 +90,8 @@ pub struct BackupJob {
 pub struct RestoreTarget {
     /// Does it.
     pub restorer: PgRestorer,
+    /// Puts what was restored into the place of what is there.
+    pub replacer: PgReplacer,
     /// Parts at the same time.
     pub jobs: usize,
 }
@@ -392,6 +396,7 @@ impl App {
             .connection(configured, &self.environment)?;
         let locator = tools(configured, &self.environment);
         Ok(RestoreTarget {
+            replacer: PgReplacer::new(connection.clone()),
             restorer: PgRestorer::new(PgRestorerConfig::new(connection, locator)),
             jobs: self.jobs(None)?,
         })

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use backup::{BackupOutcome, BackupRequest};
 pub use compare::{CompareReport, Difference, NotComparable, SequenceBehind, compare};
 pub use reader::BackupReader;
-pub use restore::{RestoreOptions, RestoreOutcome};
+pub use restore::{RestoreOptions, RestoreOutcome, undo};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};
 
 use crate::catalog::Catalog;

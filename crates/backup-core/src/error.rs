@@ -199,6 +199,15 @@ pub enum Error {
         #[source]
         source: PortError,
     },
+    /// A database could not be put into the place of another.
+    #[error("{operation}")]
+    Replace {
+        /// Which was to be replaced.
+        operation: String,
+        /// The replacer's words.
+        #[source]
+        source: PortError,
+    },
     /// A key is missing, wrong or cannot be used.
     #[error("{operation}")]
     Key {
@@ -253,6 +262,7 @@ impl Error {
             Self::Store { source, .. }
             | Self::Dump { source, .. }
             | Self::Restore { source, .. }
+            | Self::Replace { source, .. }
             | Self::Key { source, .. } => source.kind(),
             Self::Corrupt { .. } | Self::Differs(_) => ErrorKind::Corrupt,
             Self::NotFound { .. } => ErrorKind::NotFound,
@@ -269,6 +279,7 @@ impl Error {
             Self::Store { source, .. }
             | Self::Dump { source, .. }
             | Self::Restore { source, .. }
+            | Self::Replace { source, .. }
             | Self::Key { source, .. } => source.hint(),
             Self::Corrupt { source, .. } => source.as_ref().and_then(PortError::hint),
             _ => None,
@@ -300,6 +311,16 @@ impl Error {
             return Self::Cancelled;
         }
         Self::Restore {
+            operation: operation.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn replace(operation: impl Into<String>, source: PortError) -> Self {
+        if source.kind() == ErrorKind::Cancelled {
+            return Self::Cancelled;
+        }
+        Self::Replace {
             operation: operation.into(),
             source,
         }

@@ -220,6 +220,17 @@ impl<'a> History<'a> {
         Ok(runs)
     }
 
+    /// The record of one run, if there is one.
+    ///
+    /// # Errors
+    /// What the store reports; `Corrupt` for a damaged record.
+    pub async fn get(&self, id: &RunId) -> Result<Option<RunRecord>, Error> {
+        self.read(id).await.map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(key, reason) => Error::corrupt(format!("{key}: {reason}")),
+            Unreadable::Store(error) => error,
+        })
+    }
+
     async fn read(&self, id: &RunId) -> Result<Option<RunRecord>, Unreadable> {
         let key = layout::run_key(id);
         let read = read_small(self.store, &key, MAX_RUN_BYTES).await;

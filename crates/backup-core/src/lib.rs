@@ -33,6 +33,7 @@ pub mod inspector;
 pub mod layout;
 pub mod manifest;
 pub mod observer;
+pub mod replacer;
 pub mod restorer;
 pub mod retention;
 pub mod run_record;

@@ -47,6 +47,8 @@ impl Selection {
 pub struct RestoreRequest {
     /// The database to make. It must not exist.
     pub target_database: String,
+    /// The database that it is to take the place of; whoever finds it half made can tell by that.
+    pub replaces: Option<String>,
     /// How many parts to load at once.
     pub jobs: usize,
     /// Who owns the objects.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{BackupId, SourceName, is_stamped, stamp, stamped_at};
 use crate::engine::{BackupOutcome, CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
 use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::replacer::Replacement;
 
 /// The format of records that this build writes, and the newest it reads.
 pub const RUN_FORMAT: u32 = 1;
@@ -107,6 +108,8 @@ pub enum Operation {
     Restore,
     /// Proved a stored one.
     Verify,
+    /// Swapped back what a restore replaced.
+    Undo,
     /// Something that only a later release does.
     #[serde(untagged)]
     Other(String),
@@ -120,6 +123,7 @@ impl Operation {
             Self::Backup => "backup",
             Self::Restore => "restore",
             Self::Verify => "verify",
+            Self::Undo => "undo",
             Self::Other(name) => name,
         }
     }
@@ -221,6 +225,12 @@ pub struct RunRecord {
     /// The database that a restore was to make.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_database: Option<String>,
+    /// Under which name the database that had this one before is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+    /// The run that an undo swapped back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone: Option<RunId>,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// When it was over, clean-up included.
@@ -266,6 +276,8 @@ impl RunRecord {
             source: None,
             backup: None,
             target_database: None,
+            kept_as: None,
+            undone: None,
             started_at,
             finished_at: started_at,
             result: RunResult::Failed,
@@ -295,7 +307,35 @@ impl RunRecord {
         self.bytes_read = Some(outcome.bytes_read);
         self.partial = outcome.partial;
         self.compare = outcome.compare.as_ref().map(CompareFacts::from);
+        if let Some(replacement) = &outcome.replaced {
+            self.replaced(replacement);
+        }
         self.succeeded(outcome.warnings.len());
+    }
+
+    /// One database took the place of another.
+    pub fn replaced(&mut self, replacement: &Replacement) {
+        self.target_database = Some(replacement.database.clone());
+        self.kept_as.clone_from(&replacement.kept_as);
+        self.succeeded(replacement.warnings.len());
+    }
+
+    /// The record of an exchange whose run did not live to write it. What was compared is not known
+    /// any more, so it is no proof.
+    #[must_use]
+    pub fn of_killed(replacement: &Replacement, who: Who) -> Self {
+        let operation = match replacement.backup {
+            Some(_) => Operation::Restore,
+            None => Operation::Undo,
+        };
+        let mut record = Self::begin(operation, who, replacement.run.started_at());
+        record.id = replacement.run.clone();
+        record.source.clone_from(&replacement.source);
+        record.backup.clone_from(&replacement.backup);
+        record.replaced(replacement);
+        record.result = RunResult::Warnings;
+        record.warnings = 1;
+        record
     }
 
     /// A backup was verified; that it is damaged is a failure.

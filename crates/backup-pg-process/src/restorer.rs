@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{RestoreError, Words};
 
+use crate::mark::Mark;
 use crate::{ConnectionConfig, DatabaseDetails, Error, ToolLocator, Tools};
 use choice::Choice;
 use complaints::Names;
@@ -99,8 +100,8 @@ impl PgRestorer {
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
         let manifest = reader.manifest();
-        let run = run_of(manifest);
-        let target = Target::new(config.connection.clone(), &request.target_database, &run);
+        let mark = mark(manifest, request);
+        let target = Target::new(config.connection.clone(), &request.target_database, mark);
         let mut warnings = server.check(manifest, &details, &request.ownership)?;
         if target.exists(&mut connection).await? {
             return Err(RestoreError::TargetExists {
@@ -368,9 +369,16 @@ fn oldest_reader(archive: &ArchiveReport) -> u32 {
 }
 
 /// Tells this run from every other one, also of the same backup.
-fn run_of(manifest: &Manifest) -> String {
+fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
     let Manifest { source, id, .. } = manifest;
-    format!("restore of {source} {id}, {}", nonce())
+    let made = format!("restore of {source} {id}, {}", nonce());
+    match &request.replaces {
+        Some(replaces) => Mark::Newcomer {
+            replaces: replaces.clone(),
+            made,
+        },
+        None => Mark::Made(made),
+    }
 }
 
 fn nonce() -> String {

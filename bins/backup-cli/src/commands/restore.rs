@@ -1,37 +1,79 @@
-//! `restore`: into a new database, compared with the dump.
+//! `restore`: into a new database, compared with the dump, and if wanted into the place of another.
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys};
+use backup_app::{AppError, Keys, RestoreTarget};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
+use backup_core::replacer::{Claim, Replacement};
 use backup_core::restorer::{Ownership, RestoreRequest};
 use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
-use super::{Context, Outcome, history};
+use super::replace::Place;
+use super::{Context, Found, Outcome, history, replace};
 use crate::args::RestoreArgs;
 use crate::progress::Progress;
 use crate::report::{CompareView, RestoreView};
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
-    let label = format!("restore {}", render::name(&arguments.target_db));
-    let progress = Arc::new(Progress::new(&label, context.quiet));
-    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
     let source = arguments.source.as_deref();
+    let backup = &arguments.backup;
     let found = context
-        .stoppable(context.find(&arguments.backup, source, Keys::Identities, observer))
+        .stoppable(context.find_quietly(backup, source, Keys::Identities))
         .await?;
     let server = arguments
         .target_server
         .clone()
         .or_else(|| context.app.server_of(found.manifest.source.as_str()));
     let target = context.app.restore_target(server.as_deref())?;
+    let mut run = history::begin(&found.engine, Operation::Restore);
+    run.source = Some(found.manifest.source.clone());
+    run.backup = Some(found.manifest.id.clone());
+    run.target_database = Some(arguments.target_db.clone());
+    let id = run.id.clone();
+    let result = match replace::prepare(context, arguments, (&found, &target), &id).await {
+        Ok(Place::Done(replacement)) => return Ok(finished(context, &replacement)),
+        Ok(Place::Claimed(claim)) => {
+            restore(context, arguments, (&found, &target), Some(claim)).await
+        }
+        Ok(Place::Free) => restore(context, arguments, (&found, &target), None).await,
+        Err(AppError::Engine(error)) => Err(error),
+        Err(error) => return Err(error),
+    };
+    match &result {
+        Ok(outcome) => run.restored(outcome),
+        Err(error) => run.failed(error),
+    }
+    let recorded = context.record(&found.engine, &found.place.name, run).await;
+    if let (Some(_), Ok(outcome)) = (&recorded, &result)
+        && let Some(replacement) = &outcome.replaced
+    {
+        replace::acknowledge(&target, replacement).await;
+    }
+    match result {
+        Ok(outcome) => Ok(done(context, arguments, &outcome, recorded.as_ref())),
+        Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn restore(
+    context: &Context,
+    arguments: &RestoreArgs,
+    (found, target): (&Found, &RestoreTarget),
+    replace: Option<Arc<dyn Claim>>,
+) -> Result<RestoreOutcome, CoreError> {
+    let label = format!("restore {}", render::name(&arguments.target_db));
+    let progress = Arc::new(Progress::new(&label, context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let engine = found.engine.clone().with_observer(observer);
     let options = RestoreOptions {
         target: RestoreRequest {
             target_database: arguments.target_db.clone(),
+            replaces: None,
             jobs: target.jobs,
             ownership: if arguments.no_owner {
                 Ownership::Login
@@ -42,39 +84,52 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         },
         compare: !arguments.no_compare,
         keep_failed: arguments.keep_failed,
+        replace,
     };
     let cancel = context.interrupt.token().child_token();
-    let mut run = history::begin(&found.engine, Operation::Restore);
-    run.source = Some(found.manifest.source.clone());
-    run.backup = Some(found.manifest.id.clone());
-    run.target_database = Some(arguments.target_db.clone());
-    let result = found
-        .engine
-        .restore(&target.restorer, found.manifest, &options, &cancel)
+    let backup = found.manifest.clone();
+    let result = engine
+        .restore(&target.restorer, backup, &options, &cancel)
         .await;
     progress.finish();
-    match &result {
-        Ok(outcome) => run.restored(outcome),
-        Err(error) => run.failed(error),
+    result
+}
+
+/// An interrupted run had done it.
+fn finished(context: &Context, replacement: &Replacement) -> u8 {
+    if context.json {
+        render::json(&RestoreView::finished(replacement));
+    } else {
+        swapped(replacement);
     }
-    let run = context.record(&found.engine, &found.place.name, run).await;
-    match result {
-        Ok(outcome) => Ok(done(context, &options.target, &outcome, run.as_ref())),
-        Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
-        Err(error) => Err(error.into()),
+    exit_code::DONE
+}
+
+fn swapped(replacement: &Replacement) {
+    let name = render::name(&replacement.database);
+    if let Some(kept_as) = &replacement.kept_as {
+        let kept_as = render::name(kept_as);
+        render::line(&format!(
+            "{name} is now that database; what it was before is kept as {kept_as}"
+        ));
+        render::line(&format!(
+            "to swap back: backup-cli undo {}",
+            replacement.run
+        ));
     }
 }
 
 fn done(
     context: &Context,
-    target: &RestoreRequest,
+    arguments: &RestoreArgs,
     outcome: &RestoreOutcome,
     run: Option<&RunId>,
 ) -> u8 {
     if context.json {
-        render::json(&RestoreView::new(outcome, target, run));
+        render::json(&RestoreView::new(outcome, arguments, run));
     } else {
-        let what = if target.selection.is_partial() {
+        let selection = arguments.selection();
+        let what = if selection.is_partial() {
             "a part of "
         } else {
             ""
@@ -83,16 +138,19 @@ fn done(
         render::line(&format!(
             "restored {what}{} into {} in {}, {} read",
             outcome.manifest.id,
-            render::name(&target.target_database),
+            render::name(&arguments.target_db),
             render::duration(elapsed),
             render::size(outcome.bytes_read),
         ));
         match &outcome.compare {
             Some(report) => render::line(&equal_text(report)),
-            None if target.selection.definitions_only => {
+            None if selection.definitions_only => {
                 render::line("definitions only: there are no rows, so nothing was compared");
             }
             None => render::line("not compared with the dump"),
+        }
+        if let Some(replacement) = &outcome.replaced {
+            swapped(replacement);
         }
     }
     for warning in &outcome.warnings {

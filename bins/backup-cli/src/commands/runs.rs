@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
             OperationArg::Backup => Operation::Backup,
             OperationArg::Restore => Operation::Restore,
             OperationArg::Verify => Operation::Verify,
+            OperationArg::Undo => Operation::Undo,
         }),
         limit: arguments.limit,
     };
@@ -60,7 +61,7 @@ fn print(views: &[RunView]) {
         return;
     }
     let header = [
-        "started",
+        "run",
         "operation",
         "source",
         "backup",
@@ -72,7 +73,7 @@ fn print(views: &[RunView]) {
     for view in views {
         let text = |field: &Option<String>| field.as_deref().map_or_else(String::new, render::name);
         table.add_row([
-            view.started_at.clone(),
+            view.id.clone(),
             render::name(&view.operation),
             text(&view.source),
             text(&view.backup),

@@ -10,7 +10,9 @@ use crate::error::{Error, ErrorKind, PortError};
 use crate::facts::Scope;
 use crate::manifest::{Manifest, PartKind};
 use crate::observer::Event;
+use crate::replacer::{Claim, ReplaceRequest, Replacement, Replacer};
 use crate::restorer::{LoadReport, PartReader, RestoreRequest, RestoreSession, Restorer};
+use crate::run_record::RunId;
 
 /// Where to restore and what to do around the load.
 #[derive(Debug, Clone)]
@@ -21,6 +23,9 @@ pub struct RestoreOptions {
     pub compare: bool,
     /// Leave a target that failed or differs, to look into.
     pub keep_failed: bool,
+    /// What the target, once it is proved equal, takes the place of. It is then made under the
+    /// claim's name for newcomers.
+    pub replace: Option<Arc<dyn Claim>>,
 }
 
 /// A finished restore.
@@ -38,17 +43,28 @@ pub struct RestoreOutcome {
     pub partial: bool,
     /// The comparison of what was selected, unless it was not wanted or there is no content.
     pub compare: Option<CompareReport>,
+    /// What it took the place of.
+    pub replaced: Option<Replacement>,
     /// What went wrong without making the result incomplete.
     pub warnings: Vec<String>,
+}
+
+/// What came of a target.
+struct Filled {
+    load: LoadReport,
+    compare: Option<CompareReport>,
+    replaced: Option<Replacement>,
 }
 
 impl Engine {
     /// Restores a backup into a database that this call makes.
     ///
     /// # Errors
-    /// After any error the target is removed again, unless `keep_failed`; databases that
-    /// existed before are never touched. [`Error::Differs`] when the load succeeded and the
-    /// comparison did not, [`Error::NotFound`] when the backup lacks what was selected.
+    /// After any error the target is removed again, unless `keep_failed`, and databases that
+    /// existed before are as they were. [`Error::Differs`] when the load succeeded and the
+    /// comparison did not, [`Error::NotFound`] when the backup lacks what was selected,
+    /// [`Error::InvalidInput`] when something is to be replaced by less than a whole backup that is
+    /// compared, [`Error::Replace`] when the last step failed.
     ///
     /// # Cancellation
     /// The token ends the tools, removes the target and returns [`Error::Cancelled`].
@@ -60,7 +76,13 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<RestoreOutcome, Error> {
         let started_at = self.clock.now();
-        let target = &options.target;
+        let mut target = options.target.clone();
+        if let Some(claim) = &options.replace {
+            check_replaces(&backup, options)?;
+            claim.newcomer().clone_into(&mut target.target_database);
+            target.replaces = Some(claim.database().to_owned());
+        }
+        let target = &target;
         let reader = unless(cancel, self.open(backup)).await??;
         let parts: Arc<dyn PartReader> = Arc::<BackupReader>::clone(&reader);
         self.step(format!("create database {}", target.target_database));
@@ -70,14 +92,15 @@ impl Engine {
             .map_err(|e| not_created(&reader, target, e))?;
         let result = self.fill(session.as_ref(), &reader, options, cancel).await;
         match result {
-            Ok((load, compare)) => Ok(RestoreOutcome {
+            Ok(filled) => Ok(RestoreOutcome {
                 manifest: reader.manifest().clone(),
                 started_at,
                 finished_at: self.clock.now(),
                 bytes_read: reader.bytes_read(),
                 partial: target.selection.is_partial(),
-                compare,
-                warnings: warnings(reader.manifest(), load),
+                compare: filled.compare,
+                warnings: warnings(reader.manifest(), filled.load, filled.replaced.as_ref()),
+                replaced: filled.replaced,
             }),
             Err(error) => {
                 if !options.keep_failed
@@ -97,7 +120,7 @@ impl Engine {
         reader: &BackupReader,
         options: &RestoreOptions,
         cancel: &CancellationToken,
-    ) -> Result<(LoadReport, Option<CompareReport>), Error> {
+    ) -> Result<Filled, Error> {
         let manifest = reader.manifest();
         let scope = session.scope();
         self.observer.event(&planned(manifest, &scope));
@@ -106,7 +129,11 @@ impl Engine {
             reader.blame(format!("restore backup {}", manifest.id), e)
         })?;
         if !options.compare || options.target.selection.definitions_only {
-            return Ok((load, None));
+            return Ok(Filled {
+                load,
+                compare: None,
+                replaced: None,
+            });
         }
         self.step("compare with the dump".to_owned());
         let found = session
@@ -114,15 +141,77 @@ impl Engine {
             .await
             .map_err(|e| Error::restore("read the restored database back", e))?;
         let report = compare(&reader.facts().within(&scope), &found);
-        if report.is_equal() {
-            Ok((load, Some(report)))
-        } else {
-            Err(Error::Differs(Box::new(report)))
+        if !report.is_equal() {
+            return Err(Error::Differs(Box::new(report)));
         }
+        let replaced = match &options.replace {
+            Some(claim) => Some(self.replace(claim.as_ref(), cancel).await?),
+            None => None,
+        };
+        Ok(Filled {
+            load,
+            compare: Some(report),
+            replaced,
+        })
+    }
+
+    async fn replace(
+        &self,
+        claim: &dyn Claim,
+        cancel: &CancellationToken,
+    ) -> Result<Replacement, Error> {
+        let database = claim.database();
+        self.step(format!("put it in the place of {database}"));
+        claim
+            .replace(cancel)
+            .await
+            .map_err(|e| Error::replace(format!("replace database {database}"), e))
+    }
+
+    /// Reserves the right to replace a database by a restore that names the claim in its options.
+    ///
+    /// # Errors
+    /// [`Error::Replace`] while another run holds it, or when it cannot or must not be replaced;
+    /// [`Error::NotFound`] without such a database.
+    pub async fn claim(
+        &self,
+        replacer: &dyn Replacer,
+        request: &ReplaceRequest,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<dyn Claim>, Error> {
+        let claim = unless(cancel, replacer.claim(request, cancel)).await?;
+        let claim =
+            claim.map_err(|e| not_replaced(format!("replace database {}", request.database), e))?;
+        Ok(Arc::from(claim))
     }
 
     fn step(&self, text: String) {
         self.observer.event(&Event::Step(text));
+    }
+}
+
+/// Swaps back what a restore replaced. No store is needed for that.
+///
+/// # Errors
+/// [`Error::NotFound`] when nothing is set aside by that run, [`Error::Replace`] otherwise; every
+/// database then is where it was, unless the error says that the end is not known.
+pub async fn undo(
+    replacer: &dyn Replacer,
+    run: &RunId,
+    by: &RunId,
+    cancel: &CancellationToken,
+) -> Result<Replacement, Error> {
+    let undone = replacer.undo(run, by, cancel).await;
+    undone.map_err(|e| not_replaced(format!("undo {run}"), e))
+}
+
+/// What is missing is what the caller named.
+fn not_replaced(operation: String, error: PortError) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::NotFound {
+            what: error.to_string(),
+        },
+        _ => Error::replace(operation, error),
     }
 }
 
@@ -155,8 +244,26 @@ fn not_created(reader: &BackupReader, target: &RestoreRequest, error: PortError)
     reader.blame(format!("create {}", target.target_database), error)
 }
 
-fn warnings(manifest: &Manifest, load: LoadReport) -> Vec<String> {
+/// Only a whole backup that is proved equal may take the place of anything.
+fn check_replaces(backup: &Manifest, options: &RestoreOptions) -> Result<(), Error> {
+    let selection = &options.target.selection;
+    let reason = if !options.compare {
+        "without the comparison"
+    } else if selection.is_partial() || selection.definitions_only {
+        "by a part of a backup"
+    } else if backup.filtered {
+        "by a filtered backup, which is not the whole database"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidInput {
+        message: format!("a database cannot be replaced {reason}"),
+    })
+}
+
+fn warnings(manifest: &Manifest, load: LoadReport, replaced: Option<&Replacement>) -> Vec<String> {
     let mut warnings = load.warnings;
+    warnings.extend(replaced.iter().flat_map(|r| r.warnings.iter().cloned()));
     if manifest.filtered {
         let text = "the backup is filtered: what its filter left out is not in this database";
         warnings.push(text.to_owned());

@@ -19,12 +19,14 @@ fn options() -> RestoreOptions {
     RestoreOptions {
         target: RestoreRequest {
             target_database: "copy".to_owned(),
+            replaces: None,
             jobs: 2,
             ownership: Ownership::Keep,
             selection: Selection::default(),
         },
         compare: true,
         keep_failed: false,
+        replace: None,
     }
 }
 

@@ -1,14 +1,15 @@
 //! What the server's catalogs say: tables to lock and plan for, and the database itself.
 
 use serde::Deserialize;
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
     SnapshotDetails,
 };
 use crate::error::Error;
+use crate::session::system_identifier;
 
 /// One table that holds rows, or the head of a partitioned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,41 +53,6 @@ impl Table {
         let same = encoding == "UTF8" || (names.0.is_ascii() && names.1.is_ascii());
         same.then_some(names)
     }
-}
-
-/// Sessions of a login can be told to end after a while; a dump takes what it takes.
-///
-/// `client_connection_check_interval` lets the server notice our death while it waits for a lock.
-/// Not every platform has it, so it is tried apart.
-/// <https://www.postgresql.org/docs/current/runtime-config-client.html>
-pub(super) async fn prepare_session(
-    connection: &mut PgConnection,
-    version_num: u32,
-) -> Result<bool, Error> {
-    let mut settings = String::from(
-        "SET statement_timeout = 0; SET lock_timeout = 0; \
-         SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; \
-         SET search_path = pg_catalog; SET jit = off;",
-    );
-    if version_num >= 170_000 {
-        settings.push_str(" SET transaction_timeout = 0;");
-    }
-    execute(connection, settings, "prepare the session").await?;
-    let check = sqlx::raw_sql("SET client_connection_check_interval = '2s'");
-    Ok(check.execute(connection).await.is_ok())
-}
-
-/// Runs statements whose results do not matter.
-pub(super) async fn execute(
-    connection: &mut PgConnection,
-    statements: impl Into<String>,
-    operation: &str,
-) -> Result<(), Error> {
-    sqlx::raw_sql(AssertSqlSafe(statements.into()))
-        .execute(connection)
-        .await
-        .map(|_| ())
-        .map_err(Error::query(operation))
 }
 
 /// The first column of the only row, as text.
@@ -342,25 +308,6 @@ pub(super) async fn details(
         warnings,
         reads_passwords,
     })
-}
-
-/// Which cluster it is, if the login may know. A query of its own: the right to call a function is
-/// checked even where the call is in a branch that is not taken.
-async fn system_identifier(connection: &mut PgConnection) -> Result<Option<String>, Error> {
-    let failed = || Error::query("ask which cluster this is");
-    let may_ask: bool = sqlx::query_scalar(
-        "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'execute')",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(failed())?;
-    if !may_ask {
-        return Ok(None);
-    }
-    sqlx::query_scalar("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
-        .fetch_optional(connection)
-        .await
-        .map_err(failed())
 }
 
 fn warnings(answer: &Answer) -> Vec<String> {

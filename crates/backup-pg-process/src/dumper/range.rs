@@ -14,13 +14,13 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog;
 use super::part::{Names, check_database};
 use super::planner::BlockRange;
 use crate::ConnectionConfig;
 use crate::error::Error;
 use crate::ident::{quote_ident, quote_literal, quote_qualified};
 use crate::inspector::{Archive, inspected};
+use crate::session;
 
 /// Rows are passed on in pieces of about this size: the server sends each in a message of its own.
 const PIECE: usize = 256 << 10;
@@ -71,7 +71,7 @@ impl RangeSource {
         cancel: &CancellationToken,
     ) -> Result<PartStream, Error> {
         let mut connection = self.config.connect(&self.database).await?;
-        catalog::prepare_session(&mut connection, self.version_num).await?;
+        session::prepare(&mut connection, self.version_num).await?;
         let begin = format!(
             "{SETTINGS} SET client_encoding = {}; SET lock_timeout = {};
              BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
@@ -79,7 +79,7 @@ impl RangeSource {
             self.lock_wait_ms.max(1),
             quote_literal(&self.snapshot),
         );
-        catalog::execute(&mut connection, begin, "join the snapshot").await?;
+        session::execute(&mut connection, begin, "join the snapshot").await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let mut archive = Vec::with_capacity(PIECE * 2);
         let writer = self.header(table, &mut archive).map_err(unwritable)?;
@@ -207,7 +207,7 @@ impl Reading {
             }
         }
         drop(rows);
-        catalog::execute(&mut self.connection, "COMMIT", "end the reading").await?;
+        session::execute(&mut self.connection, "COMMIT", "end the reading").await?;
         self.writer.rows(&piece, &mut self.archive);
         self.writer.end(&mut self.archive).map_err(unwritable)?;
         // Whoever does not listen has lost interest.

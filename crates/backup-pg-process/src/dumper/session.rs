@@ -19,6 +19,7 @@ use super::snapshot::{self, Snapshot, Taken, Taking};
 use super::{PgDumperConfig, globals};
 use crate::error::{Error, sqlstate};
 use crate::inspector::table_name;
+use crate::session;
 use crate::{ToolEnv, ToolVersion, Tools};
 
 /// Tries to fix a moment while tables come and go.
@@ -173,7 +174,7 @@ async fn prepare(config: &PgDumperConfig, cancel: &CancellationToken) -> Result<
     let server_version =
         catalog::text(&mut scout, "SHOW server_version", "read the version").await?;
     let tools = config.tools.locate(version_num, cancel).await?;
-    let can_check_clients = catalog::prepare_session(&mut scout, version_num).await?;
+    let can_check_clients = session::prepare(&mut scout, version_num).await?;
     let taking = Taking {
         config: &config.connection,
         database: &config.database,
@@ -205,9 +206,9 @@ async fn read_details(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         crate::quote_literal(snapshot)
     );
-    catalog::execute(scout, begin, "join the snapshot").await?;
+    session::execute(scout, begin, "join the snapshot").await?;
     let found = catalog::details(scout, version_num).await?;
-    catalog::execute(scout, "COMMIT", "leave the snapshot").await?;
+    session::execute(scout, "COMMIT", "leave the snapshot").await?;
     Ok(found)
 }
 

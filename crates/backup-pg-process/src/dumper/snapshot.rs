@@ -1,18 +1,16 @@
 //! The moment that all parts show: a transaction that exported its snapshot and holds the locks.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{self, Table};
 use crate::ConnectionConfig;
 use crate::error::{Error, sqlstate};
+use crate::session::{self, ANSWER_LIMIT, KeptAlive, ping};
 
 /// Tries to fix a moment while tables come and go.
 const TRIES: usize = 3;
@@ -20,10 +18,6 @@ const TRIES: usize = 3;
 const LOCK_BATCH: usize = 500;
 /// How often the waiting for a lock is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
-/// Firewalls forget connections that say nothing.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
-/// How long the server may take to answer `SELECT 1` or COMMIT.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Holds the snapshot. Dropping it gives everything back: the server ends the transaction when the
 /// connection closes.
@@ -31,8 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Snapshot {
     id: String,
     database: String,
-    connection: Arc<Mutex<Option<PgConnection>>>,
-    keep_alive: JoinHandle<()>,
+    connection: KeptAlive,
 }
 
 /// A snapshot and the tables that it shows, locked as far as they can be.
@@ -72,7 +65,7 @@ pub(super) async fn take(
     cancel: &CancellationToken,
 ) -> Result<Taken, Error> {
     let mut connection = taking.config.connect(taking.database).await?;
-    catalog::prepare_session(&mut connection, taking.version_num).await?;
+    session::prepare(&mut connection, taking.version_num).await?;
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
         .fetch_one(&mut connection)
         .await
@@ -90,14 +83,11 @@ pub(super) async fn take(
         .iter()
         .filter(|table| table.sql_name.is_none())
         .count();
-    let connection = Arc::new(Mutex::new(Some(connection)));
-    let keep_alive = tokio::spawn(keep_alive(Arc::downgrade(&connection)));
     Ok(Taken {
         snapshot: Snapshot {
             id,
             database: taking.database.to_owned(),
-            connection,
-            keep_alive,
+            connection: KeptAlive::new(connection),
         },
         tables,
         large_object_bytes,
@@ -117,7 +107,7 @@ async fn fix_moment(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}",
             locking.lock_wait.as_millis().max(1)
         );
-        catalog::execute(locking.connection, begin, "begin the dump's transaction").await?;
+        session::execute(locking.connection, begin, "begin the dump's transaction").await?;
         locking.lock(&locked).await?;
         let operation = "export the snapshot";
         let export = "SELECT pg_export_snapshot()";
@@ -127,7 +117,7 @@ async fn fix_moment(
             return Ok((id, tables));
         }
         tracing::debug!("a table was created or renamed while the dump began");
-        catalog::execute(locking.connection, "ROLLBACK", "give the locks back").await?;
+        session::execute(locking.connection, "ROLLBACK", "give the locks back").await?;
     }
     Err(Error::TablesChange { source: None })
 }
@@ -228,26 +218,6 @@ fn lock_error(source: sqlx::Error, waited_for: Option<(String, String)>, after: 
     }
 }
 
-async fn keep_alive(connection: Weak<Mutex<Option<PgConnection>>>) {
-    loop {
-        tokio::time::sleep(KEEP_ALIVE_EVERY).await;
-        let Some(shared) = connection.upgrade() else {
-            return;
-        };
-        // A failure shows at the next check, which can report it.
-        if let Some(connection) = shared.lock().await.as_mut() {
-            let _ = tokio::time::timeout(ANSWER_LIMIT, ping(connection)).await;
-        }
-    }
-}
-
-async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql("SELECT 1")
-        .execute(connection)
-        .await
-        .map(|_| ())
-}
-
 impl Snapshot {
     /// Its identifier for `pg_dump --snapshot`.
     pub(super) fn id(&self) -> &str {
@@ -284,7 +254,7 @@ impl Snapshot {
     /// # Errors
     /// `Unavailable` when they had been lost before.
     pub(super) async fn release(&self) -> Result<(), Error> {
-        let Some(mut connection) = self.connection.lock().await.take() else {
+        let Some(mut connection) = self.connection.take().await else {
             return Err(self.lost(None));
         };
         let commit = async {
@@ -304,12 +274,6 @@ impl Snapshot {
             database: self.database.clone(),
             source,
         }
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.keep_alive.abort();
     }
 }
 

@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::error::RestoreError;
-use super::target::{Target, execute};
+use super::target::Target;
 use crate::Error;
 use crate::ident::quote_qualified;
+use crate::session::execute;
 
 /// Tables and materialized views, large ones first, and whether they have what an early ANALYZE could
 /// not see: an indexed expression or extended statistics. ANALYZE of a partitioned table reads its

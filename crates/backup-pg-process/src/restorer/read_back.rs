@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::error::RestoreError;
-use super::target::{Target, execute};
+use super::target::Target;
+use crate::session::execute;
 use crate::{DatabaseDetails, Error, quote_literal};
 use catalog::Catalog;
 use unit::{Unit, units};

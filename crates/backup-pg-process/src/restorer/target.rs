@@ -2,7 +2,6 @@
 
 mod locale;
 mod server;
-mod setting;
 
 use backup_core::restorer::Ownership;
 use sqlx::AssertSqlSafe;
@@ -10,10 +9,12 @@ use sqlx::postgres::PgConnection;
 
 use super::error::{RestoreError, Words};
 use crate::error::sqlstate;
+use crate::mark::{Comment, Mark};
+use crate::properties::{connection_limit_statement, grant_statement, setting_statement};
+use crate::session::execute;
 use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident, quote_literal};
 use locale::{is_locale_trouble, locales};
 pub(crate) use server::Server;
-use setting::{quote_setting, setting_value};
 
 /// A database that a run made, known by a comment on it.
 #[derive(Debug, Clone)]
@@ -21,16 +22,16 @@ pub(crate) struct Target {
     connection: ConnectionConfig,
     /// Its name.
     pub(crate) name: String,
-    marker: String,
+    mark: Mark,
 }
 
 impl Target {
-    /// A database to be made. `run` tells this run from every other.
-    pub(crate) fn new(connection: ConnectionConfig, name: &str, run: &str) -> Self {
+    /// A database to be made; `mark` tells this run from every other.
+    pub(crate) fn new(connection: ConnectionConfig, name: &str, mark: Mark) -> Self {
         Self {
             connection,
             name: name.to_owned(),
-            marker: format!("made by backup-manager: {run}"),
+            mark,
         }
     }
 
@@ -118,12 +119,11 @@ impl Target {
         connection: &mut PgConnection,
         details: &DatabaseDetails,
     ) -> Result<(), Error> {
-        let comment = match &details.comment {
-            Some(source) => format!("{}\n{source}", self.marker),
-            None => self.marker.clone(),
+        let comment = Comment {
+            mark: Some(self.mark.clone()),
+            rest: details.comment.clone(),
         };
-        let (name, comment) = (quote_ident(&self.name), quote_literal(&comment));
-        let sql = format!("COMMENT ON DATABASE {name} IS {comment}");
+        let sql = comment.statement(&self.name);
         execute(connection, sql, "mark the new database").await
     }
 
@@ -163,43 +163,24 @@ impl Target {
     }
 
     fn properties(&self, details: &DatabaseDetails, ownership: &Ownership) -> Vec<String> {
-        let name = quote_ident(&self.name);
-        let mut statements = Vec::new();
         let keep = *ownership == Ownership::Keep;
-        for setting in &details.settings {
-            let scope = match &setting.role {
-                Some(role) if keep => format!("ROLE {} IN DATABASE {name}", quote_ident(role)),
-                Some(_) => continue,
-                None => format!("DATABASE {name}"),
-            };
-            let value = setting_value(&setting.name, &setting.value);
-            let setting = quote_setting(&setting.name);
-            statements.push(format!("ALTER {scope} SET {setting} TO {value}"));
-        }
+        let settings = details.settings.iter();
+        let mut statements: Vec<_> = settings
+            .filter(|setting| keep || setting.role.is_none())
+            .map(|setting| setting_statement(&self.name, setting))
+            .collect();
         if let Some(grants) = details.grants.as_ref().filter(|_| keep) {
+            let name = quote_ident(&self.name);
             statements.push(format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"));
-            for grant in grants {
-                let grantee = match &grant.grantee {
-                    Some(role) => quote_ident(role),
-                    None => "PUBLIC".to_owned(),
-                };
-                let option = if grant.grantable {
-                    " WITH GRANT OPTION"
-                } else {
-                    ""
-                };
-                let privilege = &grant.privilege;
-                if ["CONNECT", "CREATE", "TEMPORARY"].contains(&privilege.as_str()) {
-                    statements.push(format!(
-                        "GRANT {privilege} ON DATABASE {name} TO {grantee}{option}"
-                    ));
-                }
-            }
+            statements.extend(grants.iter().filter_map(|grant| {
+                let role = grant.grantee.as_deref();
+                grant_statement(&self.name, role, &grant.privilege, grant.grantable)
+            }));
         }
         if details.connection_limit >= 0 {
-            statements.push(format!(
-                "ALTER DATABASE {name} CONNECTION LIMIT {}",
-                details.connection_limit
+            statements.push(connection_limit_statement(
+                &self.name,
+                details.connection_limit,
             ));
         }
         statements
@@ -218,7 +199,7 @@ impl Target {
         let Some(comment) = comment else {
             return Ok(());
         };
-        if comment.unwrap_or_default().lines().next() != Some(self.marker.as_str()) {
+        if Comment::parse(comment.as_deref()).mark.as_ref() != Some(&self.mark) {
             return Err(RestoreError::NotOurs {
                 database: self.name.clone(),
             });
@@ -239,18 +220,6 @@ impl Target {
             .connect(&self.connection.maintenance_database)
             .await
     }
-}
-
-/// Runs a statement without a result.
-pub(crate) async fn execute(
-    connection: &mut PgConnection,
-    sql: impl Into<String>,
-    operation: &str,
-) -> Result<(), Error> {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.into()))
-        .execute(connection)
-        .await;
-    done.map(drop).map_err(Error::query(operation))
 }
 
 #[cfg(test)]

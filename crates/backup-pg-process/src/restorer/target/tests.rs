@@ -16,7 +16,8 @@ fn server(version_num: u32) -> Server {
 }
 
 fn target() -> Target {
-    Target::new(ConnectionConfig::new("/run", "me"), "new \"one\"", "run 1")
+    let mark = Mark::Made("run 1".to_owned());
+    Target::new(ConnectionConfig::new("/run", "me"), "new \"one\"", mark)
 }
 
 #[rstest]
@@ -27,22 +28,6 @@ fn target() -> Target {
 #[case(&"x".repeat(64), false)]
 fn names_of_targets(#[case] name: &str, #[case] good: bool) {
     assert_eq!(server(180_000).check_name(name).is_ok(), good);
-}
-
-#[rstest]
-#[case("plain", "'plain'")]
-#[case("it's", "'it''s'")]
-fn settings_are_quoted(#[case] value: &str, #[case] expected: &str) {
-    assert_eq!(setting_value("work_mem", value), expected);
-}
-
-#[rstest]
-#[case("\"$user\", public", "'$user', 'public'")]
-#[case("\"a, b\", \"c\"\"d\"", "'a, b', 'c\"d'")]
-#[case("\"\"", "''")]
-#[case("", "''")]
-fn lists_are_quoted_by_element(#[case] value: &str, #[case] expected: &str) {
-    assert_eq!(setting_value("search_path", value), expected);
 }
 
 #[test]

@@ -1,0 +1,172 @@
+//! What `restore --swap` and `--replace-archive` do before they restore.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::sync::Arc;
+
+use backup_app::{AppError, RestoreTarget, who};
+use backup_core::error::{Error as CoreError, ErrorKind, PortError, chain};
+use backup_core::replacer::{
+    Claim, Occupant, ReplaceRequest, Replaceable, Replacement, Replacer as _,
+};
+use backup_core::run_record::{RunId, RunRecord};
+
+use super::{Context, Found};
+use crate::args::RestoreArgs;
+use crate::render;
+
+/// What is to become of the name that a restore is given.
+pub(super) enum Place {
+    /// Nothing has it.
+    Free,
+    /// Something has it, and is going to be replaced.
+    Claimed(Arc<dyn Claim>),
+    /// A run that was interrupted has done what is wanted.
+    Done(Replacement),
+}
+
+/// Finds out, asks if it must, and reserves the name.
+pub(super) async fn prepare(
+    context: &Context,
+    arguments: &RestoreArgs,
+    (found, target): (&Found, &RestoreTarget),
+    run: &RunId,
+) -> Result<Place, AppError> {
+    let replaceable = match (arguments.swap, arguments.replace_archive) {
+        (true, _) => Replaceable::Any,
+        (_, true) => Replaceable::Restored,
+        _ => return Ok(Place::Free),
+    };
+    let database = &arguments.target_db;
+    let looked = context
+        .stoppable(async { Ok(target.replacer.look(database).await) })
+        .await?;
+    let operation = format!("replace database {database}");
+    let occupant = looked.map_err(|source| CoreError::Replace { operation, source })?;
+    match occupant {
+        None if replaceable == Replaceable::Restored => return Ok(Place::Free),
+        None => {
+            return Err(CoreError::NotFound {
+                what: format!("database {database:?}, which is to be replaced,"),
+            }
+            .into());
+        }
+        Some(occupant) if arguments.swap && !arguments.yes => {
+            let asked = confirm(database, &occupant, found, run);
+            context
+                .stoppable(async { asked.await.unwrap_or(Ok(())) })
+                .await?;
+        }
+        Some(_) => {}
+    }
+    let request = ReplaceRequest {
+        database: database.clone(),
+        replaceable,
+        run: run.clone(),
+        backup: found.manifest.id.clone(),
+        source: found.manifest.source.clone(),
+    };
+    let cancel = context.interrupt.token();
+    let claim = found
+        .engine
+        .claim(&target.replacer, &request, cancel)
+        .await?;
+    for warning in claim.warnings() {
+        render::warn(&render::name(warning));
+    }
+    for replacement in claim.unrecorded() {
+        record_killed(context, found, target, replacement).await;
+    }
+    match claim.unrecorded().first() {
+        Some(newest) if newest.backup.as_ref() == Some(&found.manifest.id) => {
+            Ok(Place::Done(newest.clone()))
+        }
+        _ => Ok(Place::Claimed(claim)),
+    }
+}
+
+/// Writes the record that a killed run owes.
+async fn record_killed(
+    context: &Context,
+    found: &Found,
+    target: &RestoreTarget,
+    replacement: &Replacement,
+) {
+    let record = RunRecord::of_killed(replacement, who());
+    render::warn(&format!(
+        "run {} replaced {} and was interrupted before it could say so",
+        replacement.run,
+        render::name(&replacement.database),
+    ));
+    if context
+        .record(&found.engine, &found.place.name, record)
+        .await
+        .is_some()
+    {
+        acknowledge(target, replacement).await;
+    }
+}
+
+/// Notes in the server that a replacement is recorded. Without that it is told again.
+pub(super) async fn acknowledge(target: &RestoreTarget, replacement: &Replacement) {
+    if let Err(error) = target.replacer.acknowledge(replacement).await {
+        tracing::debug!(error = chain(&error), "not acknowledged");
+    }
+}
+
+/// Asks for the database's name. A thread of its own reads the answer, so that a signal is heeded
+/// meanwhile; it ends with the process.
+fn confirm(
+    database: &str,
+    occupant: &Occupant,
+    found: &Found,
+    run: &RunId,
+) -> tokio::sync::oneshot::Receiver<Result<(), AppError>> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let name = render::name(database);
+    let facts = [
+        Some(format!("on {}", render::name(&occupant.server))),
+        occupant
+            .system_identifier
+            .as_ref()
+            .map(|id| format!("cluster {id}")),
+        occupant.bytes.map(render::size),
+        Some(render::counted(occupant.sessions, "session")),
+    ];
+    let facts: Vec<_> = facts.into_iter().flatten().collect();
+    let text = format!(
+        "{name} ({}) is going to be replaced by backup {} of {}.\n\
+         Sessions in it are ended. It is kept under another name, and `backup-cli undo {run}` \
+         swaps back.",
+        facts.join(", "),
+        found.manifest.id,
+        render::name(found.manifest.source.as_str()),
+    );
+    let database = database.to_owned();
+    std::thread::spawn(move || {
+        let answer = ask(&text, &name);
+        let confirmed = if answer.as_deref() == Some(database.as_str()) {
+            Ok(())
+        } else {
+            let hint = "type its name when asked, or say --yes";
+            let refusal = PortError::new(ErrorKind::Refused, "nobody confirmed it");
+            Err(AppError::from(CoreError::Replace {
+                operation: format!("replace database {database}"),
+                source: refusal.with_hint(hint),
+            }))
+        };
+        // Nobody waits any more when a signal came.
+        let _ = sender.send(confirmed);
+    });
+    receiver
+}
+
+fn ask(text: &str, name: &str) -> Option<String> {
+    render::note(text);
+    if !std::io::stdin().is_terminal() {
+        return None;
+    }
+    render::prompt(&format!("Type {name} to go on: "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).ok()?;
+    Some(answer.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,208 @@
+//! What we did with a database, in the first line of its comment. The server keeps it with the
+//! database itself and changes both in one transaction, so it is the journal of an exchange: no
+//! file of ours can be older or newer than what happened.
+
+use backup_core::backup::{BackupId, SourceName};
+use backup_core::run_record::RunId;
+use serde::{Deserialize, Serialize};
+
+use crate::{quote_ident, quote_literal};
+
+const MADE: &str = "made by backup-manager: ";
+const NEWCOMER: &str = "made by backup-manager to replace ";
+const ASIDE: &str = "set aside by backup-manager: ";
+
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A restore made it, as the text says.
+    Made(String),
+    /// A restore made it, or is making it, to replace a database.
+    Newcomer {
+        /// That database.
+        replaces: String,
+        /// What restored it.
+        made: String,
+    },
+    /// It was replaced.
+    Aside(Aside),
+}
+
+/// How a database came to be set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Aside {
+    /// The name it had.
+    pub(crate) database: String,
+    /// The run that replaced it.
+    pub(crate) run: RunId,
+    /// By this backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backup: Option<BackupId>,
+    /// Of this source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<SourceName>,
+    /// Whether the record of that run is written.
+    #[serde(default)]
+    pub(crate) recorded: bool,
+    /// Whether the next replacement may drop it.
+    #[serde(default)]
+    pub(crate) disposable: bool,
+}
+
+/// A database's comment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Comment {
+    /// Our line, if there is one.
+    pub(crate) mark: Option<Mark>,
+    /// Everybody else's.
+    pub(crate) rest: Option<String>,
+}
+
+impl Mark {
+    fn parse(line: &str) -> Option<Self> {
+        if let Some(made) = line.strip_prefix(MADE) {
+            return Some(Self::Made(made.to_owned()));
+        }
+        if let Some(text) = line.strip_prefix(ASIDE) {
+            return serde_json::from_str(text).ok().map(Self::Aside);
+        }
+        // A name is written as JSON, which has no line breaks whatever the name has.
+        let text = line.strip_prefix(NEWCOMER)?;
+        let mut names = serde_json::Deserializer::from_str(text).into_iter::<String>();
+        let replaces = names.next()?.ok()?;
+        let made = text.get(names.byte_offset()..)?.strip_prefix(": ")?;
+        Some(Self::Newcomer {
+            replaces,
+            made: made.to_owned(),
+        })
+    }
+
+    /// The line.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Made(made) => format!("{MADE}{made}"),
+            Self::Newcomer { replaces, made } => {
+                format!("{NEWCOMER}{}: {made}", serde_json::json!(replaces))
+            }
+            Self::Aside(aside) => format!("{ASIDE}{}", serde_json::json!(aside)),
+        }
+    }
+}
+
+impl Comment {
+    /// Takes a comment apart.
+    pub(crate) fn parse(text: Option<&str>) -> Self {
+        let Some(text) = text else {
+            return Self::default();
+        };
+        let (first, rest) = match text.split_once('\n') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (text, None),
+        };
+        match Mark::parse(first) {
+            Some(mark) => Self {
+                mark: Some(mark),
+                rest: rest.map(str::to_owned),
+            },
+            None => Self {
+                mark: None,
+                rest: Some(text.to_owned()),
+            },
+        }
+    }
+
+    /// The text, if there is any.
+    pub(crate) fn text(&self) -> Option<String> {
+        match (&self.mark, &self.rest) {
+            (Some(mark), Some(rest)) => Some(format!("{}\n{rest}", mark.line())),
+            (Some(mark), None) => Some(mark.line()),
+            (None, rest) => rest.clone(),
+        }
+    }
+
+    /// The statement that gives it to a database.
+    pub(crate) fn statement(&self, database: &str) -> String {
+        let text = self.text();
+        let text = text.map_or_else(|| "NULL".to_owned(), |text| quote_literal(&text));
+        format!("COMMENT ON DATABASE {} IS {text}", quote_ident(database))
+    }
+
+    /// This comment below one more line of ours.
+    pub(crate) fn below(self, mark: Mark) -> Self {
+        Self {
+            mark: Some(mark),
+            rest: self.text(),
+        }
+    }
+
+    /// What was below our line.
+    pub(crate) fn without_mark(self) -> Self {
+        Self::parse(self.rest.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aside() -> Aside {
+        Aside {
+            database: "shop\n\"one\"".to_owned(),
+            run: "20260205T030000Z-7f3a09c2".parse().unwrap(),
+            backup: Some("20260204T030000Z-7f3a".parse().unwrap()),
+            source: Some(SourceName::new("shop").unwrap()),
+            recorded: false,
+            disposable: true,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let made = "restore of shop, run 1".to_owned();
+        for mark in [
+            Mark::Made(made.clone()),
+            Mark::Newcomer {
+                replaces: "a \"b\": c\nd".to_owned(),
+                made,
+            },
+            Mark::Aside(aside()),
+        ] {
+            for rest in [None, Some("theirs\nand more".to_owned())] {
+                let comment = Comment {
+                    mark: Some(mark.clone()),
+                    rest,
+                };
+                let text = comment.text().unwrap();
+                assert_eq!(Comment::parse(Some(&text)), comment, "{text}");
+                assert!(!mark.line().contains('\n'), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_comments_of_others_stay() {
+        for text in [
+            "",
+            "the shop",
+            "the shop\nmade by backup-manager: not in the first line",
+            "set aside by backup-manager: {\"no\": \"mark\"}",
+            "made by backup-manager to replace shop: no name",
+        ] {
+            let comment = Comment::parse(Some(text));
+            assert_eq!(comment.mark, None, "{text}");
+            assert_eq!(comment.text().as_deref(), Some(text));
+        }
+        assert_eq!(Comment::parse(None).text(), None);
+    }
+
+    #[test]
+    fn setting_aside_can_be_taken_back() {
+        for text in [None, Some("the shop"), Some("made by backup-manager: x\ny")] {
+            let before = Comment::parse(text);
+            let after = before.clone().below(Mark::Aside(aside()));
+            assert_eq!(after.mark, Some(Mark::Aside(aside())));
+            let again = Comment::parse(after.text().as_deref());
+            assert_eq!(again.without_mark(), before, "{text:?}");
+        }
+    }
+}
