@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use anyhow::{Context as _, Result, ensure};
-use backup_e2e::pg::Cluster;
+use backup_e2e::pg::{Cluster, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
 use backup_e2e::scene::{Done, SOURCE, Scene, Store, unique};
@@ -86,6 +86,24 @@ impl Theatre {
             .run(&["restore", &self.victim, "--target-db", &target])
     }
 
+    /// Over the database that the backup is of, as somebody would who lost something in it.
+    fn restore_over(&self) -> Result<Done> {
+        let arguments = ["--target-db", &self.database, "--swap", "--yes"];
+        self.scene
+            .run(&[&["restore", &self.victim][..], &arguments].concat())
+    }
+
+    /// The database, whatever is called after it, and what belongs to them.
+    fn databases(&self) -> Result<String> {
+        let name = quote_literal(&self.database);
+        let sql = format!(
+            "SELECT to_jsonb(d) - 'datfrozenxid' - 'datminmxid', shobj_description(oid, 'pg_database')
+             FROM pg_database d
+             WHERE datname = {name} OR starts_with(datname, {name} || '__') ORDER BY oid"
+        );
+        self.cluster.query("postgres", &sql)
+    }
+
     /// Roles are for the whole server: a restore of one database does without them.
     fn assert_globals_are_missed(&self) -> Result<()> {
         self.verify()?.expect(6, &["globals"])?;
@@ -93,9 +111,10 @@ impl Theatre {
         self.cluster.drop_db(&self.scene.target())
     }
 
-    /// Both commands refuse with one of `codes`, say `word`, and leave no database.
+    /// Both commands refuse with one of `codes`, say `word`, and leave every database as it was.
     fn assert_refused(&self, codes: &[i32], word: &str) -> Result<()> {
-        for run in [self.verify()?, self.restore()?] {
+        let before = self.databases()?;
+        for run in [self.verify()?, self.restore_over()?] {
             ensure!(
                 codes.contains(&run.code),
                 "code {}: {}",
@@ -108,7 +127,12 @@ impl Theatre {
                 run.text()
             );
         }
-        self.assert_no_target()
+        let after = self.databases()?;
+        ensure!(
+            after == before,
+            "databases before:\n{before}\nafter:\n{after}"
+        );
+        self.scene.assert_nobody_left()
     }
 
     fn assert_no_target(&self) -> Result<()> {

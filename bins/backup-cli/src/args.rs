@@ -285,6 +285,13 @@ pub(crate) struct RestoreArgs {
     /// Leave a database whose restore failed
     #[arg(long)]
     pub(crate) keep_failed: bool,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
+}
+
+/// What becomes of a database that has the name.
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArgs {
     /// Once it is proved equal, put it into the place of the database that has the name now, which
     /// is kept under another name; `undo` swaps back
     #[arg(long, conflicts_with_all = ["no_compare", "schema", "table", "schema_only"])]

@@ -8,6 +8,8 @@ mod backup;
 mod catalog;
 #[path = "engine/history.rs"]
 mod history;
+#[path = "engine/replace.rs"]
+mod replace;
 #[path = "engine/restore.rs"]
 mod restore;
 #[path = "engine/verify.rs"]

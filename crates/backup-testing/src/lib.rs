@@ -30,6 +30,7 @@ mod memory_store;
 mod recording_store;
 mod scripted_dumper;
 mod scripted_inspector;
+mod scripted_replacer;
 mod scripted_restorer;
 
 pub use fakes::{FakeCipher, FakeCompressor, FixedClock, TestObserver};
@@ -38,6 +39,7 @@ pub use memory_store::MemoryStore;
 pub use recording_store::{Call, RecordingStore};
 pub use scripted_dumper::{DumpLog, Failure, ScriptedDumper, ScriptedPart};
 pub use scripted_inspector::ScriptedInspector;
+pub use scripted_replacer::ScriptedReplacer;
 pub use scripted_restorer::ScriptedRestorer;
 
 /// Locks a mutex of test bookkeeping, whatever panicked while it was held.

@@ -31,7 +31,7 @@ pub(super) async fn prepare(
     (found, target): (&Found, &RestoreTarget),
     run: &RunId,
 ) -> Result<Place, AppError> {
-    let replaceable = match (arguments.swap, arguments.replace_archive) {
+    let replaceable = match (arguments.replace.swap, arguments.replace.replace_archive) {
         (true, _) => Replaceable::Any,
         (_, true) => Replaceable::Restored,
         _ => return Ok(Place::Free),
@@ -50,7 +50,7 @@ pub(super) async fn prepare(
             }
             .into());
         }
-        Some(occupant) if arguments.swap && !arguments.yes => {
+        Some(occupant) if arguments.replace.swap && !arguments.replace.yes => {
             let asked = confirm(database, &occupant, found, run);
             context
                 .stoppable(async { asked.await.unwrap_or(Ok(())) })

@@ -79,7 +79,8 @@ pub(super) struct Session {
     pub(super) may_end: bool,
 }
 
-/// Who is in a database. Autovacuum gives way by itself.
+/// Who is in a database. Autovacuum gives way by itself; a login that may not read statistics sees of
+/// it neither a role nor what it is.
 ///
 /// Who may end whom: <https://www.postgresql.org/docs/current/functions-admin.html>.
 pub(super) async fn sessions(
@@ -94,7 +95,8 @@ pub(super) async fn sessions(
          FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid,
               (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me
          WHERE a.datid = $1 AND a.pid <> pg_backend_pid()
-           AND a.backend_type <> 'autovacuum worker'",
+           AND coalesce(a.backend_type, a.usesysid::text, 'autovacuum worker')
+               <> 'autovacuum worker'",
     )
     .bind(database.sql_oid())
     .fetch_all(connection)
@@ -128,7 +130,8 @@ pub(super) async fn end_sessions(
          FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid,
               (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me
          WHERE a.datid = $1 AND a.pid <> pg_backend_pid()
-           AND a.backend_type <> 'autovacuum worker'",
+           AND coalesce(a.backend_type, a.usesysid::text, 'autovacuum worker')
+               <> 'autovacuum worker'",
     )
     .bind(database.sql_oid())
     .execute(connection)

@@ -135,7 +135,7 @@ impl Exchange<'_> {
                 tokio::time::sleep(END_EVERY).await;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Whether it is these databases that were renamed, with all that belongs to them.
