@@ -249,7 +249,7 @@ fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<String>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     while going.load(Ordering::Relaxed) {
         match stage.state() {
-            Ok(state) => seen.push(state),
+            Ok(found) => seen.push(found),
             Err(error) => errors.push(format!("{error:#}")),
         }
     }
