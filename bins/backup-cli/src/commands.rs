@@ -53,6 +53,11 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
     // A stopped backup has its own result, which says more.
     let tells_itself = matches!(cli.command, Command::Backup(_));
+    let stopped = match cli.command {
+        Command::Backup(_) => "stopped by a signal; nothing was published",
+        Command::Restore(_) | Command::Undo(_) => "stopped by a signal; nothing was changed",
+        _ => "stopped by a signal",
+    };
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => {
@@ -66,7 +71,7 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
             if !json {
-                render::complain("stopped by a signal; nothing was published");
+                render::complain(stopped);
             } else if !tells_itself {
                 render::error(&CoreError::Cancelled.into(), json);
             }
