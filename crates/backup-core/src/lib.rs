@@ -36,4 +36,6 @@ pub mod observer;
 pub mod restorer;
 pub mod retention;
 pub mod run_record;
+mod stamped;
 pub mod store;
+mod versioned;
