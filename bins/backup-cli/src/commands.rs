@@ -6,6 +6,7 @@ mod config;
 mod history;
 mod keygen;
 mod list;
+mod listing;
 mod restore;
 mod runs;
 mod show;
@@ -99,14 +100,8 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Show(arguments) => arguments.from.overrides(),
         Command::Verify(arguments) => arguments.from.overrides(),
         Command::Cat(arguments) => arguments.from.overrides(),
-        Command::List(arguments) => Overrides {
-            url: arguments.from.clone(),
-            ..Overrides::default()
-        },
-        Command::Runs(arguments) => Overrides {
-            url: arguments.from.clone(),
-            ..Overrides::default()
-        },
+        Command::List(arguments) => arguments.place.overrides(),
+        Command::Runs(arguments) => arguments.place.overrides(),
         Command::Config(_) => Overrides::default(),
     };
     let context = Context {
