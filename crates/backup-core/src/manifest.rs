@@ -206,7 +206,8 @@ pub struct Manifest {
     pub source: SourceName,
     /// The database's name.
     pub database: String,
-    /// The repository it was written to; another one's backup copied in is noticed.
+    /// The repository it was written to. Reading a backup that was copied in from another one
+    /// gives a warning.
     pub repository: String,
     /// Start of the run.
     pub started_at: DateTime<Utc>,
