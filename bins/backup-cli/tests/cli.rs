@@ -29,6 +29,20 @@ impl Bench {
         Ok(file_url(&path))
     }
 
+    /// A repository in a directory of its own, with nothing but the manifests of these backups.
+    fn repository(&self, name: &str, backups: &[(&str, &str)]) -> std::io::Result<String> {
+        let root = self.path(name);
+        for (source, id) in backups {
+            let folder = root.join("backups").join(source).join(id);
+            std::fs::create_dir_all(&folder)?;
+            let manifest = MANIFEST.replace("SOURCE", source).replace("ID", id);
+            std::fs::write(folder.join("manifest.json"), manifest)?;
+        }
+        let record = r#"{"format":1,"repository":"r","created_at":"2026-02-05T03:00:00Z"}"#;
+        std::fs::write(root.join("repository.json"), record)?;
+        Ok(file_url(&root))
+    }
+
     fn write(&self, name: &str, content: &str, mode: u32) -> std::io::Result<PathBuf> {
         let path = self.path(name);
         std::fs::write(&path, content)?;
@@ -45,6 +59,12 @@ impl Bench {
             .output()
     }
 }
+
+/// A backup without parts.
+const MANIFEST: &str = r#"{"format":1,"id":"ID","source":"SOURCE","database":"d","repository":"r",
+"started_at":"2026-02-05T03:00:00Z","finished_at":"2026-02-05T03:00:01Z","server_version":"17.2",
+"tool_version":"17.2","filtered":false,"compression":"none","parts":[],"totals":{"tables":0,
+"rows":0,"large_objects":0,"objects":{},"raw_bytes":0,"stored_bytes":0},"warnings":0}"#;
 
 fn code(output: &Output) -> Option<i32> {
     output.status.code()
@@ -161,6 +181,67 @@ fn an_empty_place_lists_nothing() -> std::io::Result<()> {
     let place = bench.place()?;
     let output = bench.run(&["list", "--from", &place, "--json"])?;
     assert_eq!((code(&output), stdout(&output).trim()), (Some(0), "[]"));
+    Ok(())
+}
+
+/// What `latest` means is not for the order of the places to say.
+#[test]
+fn latest_of_different_sources_in_different_places_is_refused() -> std::io::Result<()> {
+    let (shop, newer, blog) = (
+        "20260205T030000Z-0001",
+        "20260207T030000Z-0003",
+        "20260206T030000Z-0002",
+    );
+    let bench = Bench::new()?;
+    let one = bench.repository("one", &[("shop", shop)])?;
+    let two = bench.repository("two", &[("blog", blog)])?;
+    let toml = format!(
+        "[encryption]\nmode = 'none'\n[destination.one]\nurl = '{one}'\n\
+         [destination.two]\nurl = '{two}'\n"
+    );
+    let config = bench.write("backup.toml", &toml, 0o600)?;
+    let config = config.to_string_lossy();
+    let run = |said: &str| {
+        let mut arguments = vec!["--config", &*config];
+        arguments.extend(said.split_whitespace());
+        bench.run(&arguments)
+    };
+    for said in [
+        "verify latest --level stored",
+        "verify oldest --level stored",
+        "show latest",
+        "cat latest --table a.b",
+        "restore latest --target-db x -h /none -U nobody",
+    ] {
+        let output = run(said)?;
+        let text = stderr(&output);
+        assert_eq!(code(&output), Some(2), "{said}: {text}");
+        let expected = "there are backups of shop and of blog";
+        assert!(text.contains(expected), "{said}: {text}");
+        assert!(text.contains("--source"), "{said}: {text}");
+        assert_eq!(stdout(&output), "", "{said}");
+    }
+    for (said, found) in [
+        ("verify latest --source shop --level stored", shop),
+        ("verify latest --source blog --level stored", blog),
+        ("verify 20260206 --level stored", blog),
+    ] {
+        let output = run(said)?;
+        assert_eq!(code(&output), Some(0), "{said}: {}", stderr(&output));
+        assert!(stdout(&output).contains(found), "{said}");
+    }
+    // Of one source, the newest and the oldest of all places count.
+    bench.repository("two", &[("shop", newer)])?;
+    std::fs::remove_dir_all(bench.path("two/backups/blog"))?;
+    for (said, found) in [("latest", newer), ("oldest", shop)] {
+        let output = run(&format!("verify {said} --level stored"))?;
+        assert_eq!(code(&output), Some(0), "{said}: {}", stderr(&output));
+        assert!(
+            stdout(&output).contains(found),
+            "{said}: {}",
+            stdout(&output)
+        );
+    }
     Ok(())
 }
 
