@@ -50,7 +50,7 @@ type Outcome = Result<u8, AppError>;
 /// Runs a command and says how to end.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
-    // A stopped backup has its own result, which says more.
+    // A stopped backup has its own result, which says of which source.
     let tells_itself = matches!(cli.command, Command::Backup(_));
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
@@ -64,10 +64,10 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
         (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
-            if !json {
-                render::complain("stopped by a signal; nothing was published");
-            } else if !tells_itself {
-                render::error(&CoreError::Cancelled.into(), json);
+            match (tells_itself, json) {
+                (true, _) => {}
+                (_, true) => render::error(&CoreError::Cancelled.into(), json),
+                (_, false) => render::complain("stopped by a signal; nothing was published"),
             }
             exit_code::of_signal(signal)
         }

@@ -245,6 +245,65 @@ fn latest_of_different_sources_in_different_places_is_refused() -> std::io::Resu
     Ok(())
 }
 
+/// One backup that cannot be judged leaves the others to be proved.
+#[test]
+fn verify_goes_on_after_a_backup_that_cannot_be_judged() -> std::io::Result<()> {
+    let (good, unclear) = ("20260205T030000Z-0001", "20260206T030000Z-0002");
+    let bench = Bench::new()?;
+    let place = bench.repository("repo", &[("shop", good), ("shop", unclear)])?;
+    let folder = bench.path("repo/backups/shop").join(unclear);
+    let manifest = folder.join("manifest.json");
+    let text = std::fs::read_to_string(&manifest)?;
+    let key = r#""encryption":{"cipher":"age","key":"key.age","key_sha256":"","recipients":[]},"#;
+    std::fs::write(
+        &manifest,
+        text.replace(r#""parts""#, &format!(r#"{key}"parts""#)),
+    )?;
+    // It is neither there nor missing.
+    std::os::unix::fs::symlink("key.age", folder.join("key.age"))?;
+    let run = |more: &[&str]| bench.run(&[&["verify", "--from", &place], more].concat());
+    let said = |word: &str, id: &str, output: &Output| {
+        let words = [word, id, "shop"];
+        let is_line = |line: &str| words.iter().all(|word| line.contains(word));
+        stdout(output).lines().filter(|line| is_line(line)).count() == 1
+    };
+
+    let output = run(&["--all"])?;
+    assert_eq!(code(&output), Some(3), "{}", stderr(&output));
+    assert!(said("ok", good, &output), "{}", stdout(&output));
+    assert!(said("failed", unclear, &output), "{}", stdout(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    let expected = format!("error: backup {unclear}: read key.age");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+
+    let output = run(&["--all", "--json"])?;
+    assert_eq!(code(&output), Some(3));
+    let views: Vec<serde_json::Value> = stdout(&output)
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(
+        (&views[0]["id"], &views[0]["status"]),
+        (&unclear.into(), &"failed".into())
+    );
+    assert_eq!(views[0]["error"]["message"], "read key.age");
+    assert_eq!(
+        (&views[1]["id"], &views[1]["status"]),
+        (&good.into(), &"ok".into())
+    );
+    assert!(views[1]["error"].is_null());
+
+    // Where nothing else was asked for, the error says how it ends; and damage is worse.
+    assert_eq!(code(&run(&[unclear])?), Some(8));
+    std::fs::remove_dir_all(bench.path("repo/backups/shop").join(good))?;
+    assert_eq!(code(&run(&["--all"])?), Some(8));
+    let damaged = bench.path("repo/backups/shop").join(good);
+    std::fs::create_dir_all(&damaged)?;
+    std::fs::write(damaged.join("manifest.json"), "{")?;
+    assert_eq!(code(&run(&["--all"])?), Some(6));
+    Ok(())
+}
+
 #[test]
 fn a_failed_backup_is_json_too_and_names_the_server() -> std::io::Result<()> {
     let bench = Bench::new()?;
@@ -272,6 +331,51 @@ fn a_failed_backup_is_json_too_and_names_the_server() -> std::io::Result<()> {
     );
     assert_eq!(value["destinations"][0]["status"], "failed");
     assert!(value["error"].to_string().contains("no-socket"), "{value}");
+    Ok(())
+}
+
+/// A run of several sources says of each how it ended: others may have their backup.
+#[test]
+fn a_stopped_backup_says_of_which_source_nothing_was_published() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    // Accepts and says nothing.
+    let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let toml = format!(
+        "[encryption]\nmode = 'none'\n[server.main]\nhost = '127.0.0.1'\nport = {}\n\
+         user = 'backup'\nsslmode = 'disable'\n[source.blog]\nserver = 'main'\n\
+         [source.shop]\nserver = 'main'\n[destination.local]\nurl = '{}'\n",
+        server.local_addr()?.port(),
+        bench.place()?
+    );
+    let config = bench.write("backup.toml", &toml, 0o600)?;
+    let run = std::process::Command::new("env")
+        .env_clear()
+        .env("HOME", bench.dir.path())
+        .args(["--default-signal=TERM", env!("CARGO_BIN_EXE_backup-cli")])
+        .arg("--config")
+        .arg(&config)
+        .args(["backup", "--all"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let connection = server.accept()?;
+    let asked = std::process::Command::new("kill")
+        .arg(run.id().to_string())
+        .status()?;
+    assert!(asked.success());
+    let output = run.wait_with_output()?;
+    drop(connection);
+    let text = stderr(&output);
+    assert_eq!(code(&output), Some(143), "{text}");
+    for line in [
+        "error: backup of blog: stopped by a signal; nothing was published",
+        "error: backup of shop: not begun",
+    ] {
+        let said = text.lines().filter(|found| found.trim() == line).count();
+        assert_eq!(said, 1, "{text}");
+    }
+    assert_eq!(text.matches("nothing was published").count(), 1, "{text}");
+    assert_eq!(stdout(&output), "");
     Ok(())
 }
 
