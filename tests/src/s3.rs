@@ -29,6 +29,8 @@ const GRPC_OFFSET: u16 = 10_000;
 
 const ACCESS_KEY: &str = "backup-e2e";
 const SECRET_KEY: &str = "a secret/key+with=signs";
+const READER_ACCESS_KEY: &str = "backup-e2e-reader";
+const READER_SECRET_KEY: &str = "a reader's secret/key";
 const REGION: &str = "us-east-1";
 
 /// Which server.
@@ -134,6 +136,13 @@ impl Server {
     #[must_use]
     pub fn secret_key(&self) -> &'static str {
         SECRET_KEY
+    }
+
+    /// Access key id and secret key of a login that may list and read and nothing else. `MinIO`
+    /// has none.
+    #[must_use]
+    pub fn reader(&self) -> (&'static str, &'static str) {
+        (READER_ACCESS_KEY, READER_SECRET_KEY)
     }
 
     /// The region that requests are signed for.
@@ -317,11 +326,21 @@ impl Server {
 }
 
 fn seaweedfs(program: &Path, folder: &Path, port: u16) -> Result<Command> {
-    let identities = serde_json::json!({ "identities": [{
-        "name": "e2e",
-        "credentials": [{ "accessKey": ACCESS_KEY, "secretKey": SECRET_KEY }],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }]});
+    let identities = serde_json::json!({ "identities": [
+        {
+            "name": "e2e",
+            "credentials": [{ "accessKey": ACCESS_KEY, "secretKey": SECRET_KEY }],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        },
+        {
+            "name": "reader",
+            "credentials": [{
+                "accessKey": READER_ACCESS_KEY,
+                "secretKey": READER_SECRET_KEY,
+            }],
+            "actions": ["Read", "List"],
+        },
+    ]});
     let config = folder.join("s3.json");
     fs::write(&config, identities.to_string())?;
     let logs = folder.join("logs");

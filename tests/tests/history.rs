@@ -267,3 +267,30 @@ fn where_no_record_can_be_written_everything_ends_as_ever() -> Result<()> {
     fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
     scene.run(&["backup", SOURCE])?.expect(1, &words).map(drop)
 }
+
+/// As README.md promises: whoever proves backups need not be able to destroy them.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_login_that_may_only_read_lists_and_verifies() -> Result<()> {
+    let (mut scene, _) = scene(Store::S3(Kind::SeaweedFs))?;
+    let Place::Bucket { server, .. } = &scene.place else {
+        unreachable!("the scene has a bucket");
+    };
+    let (access_key, secret_key) = server.reader();
+    access_key.clone_into(&mut scene.settings.access_key);
+    secret_key.clone_into(&mut scene.settings.secret_key);
+    let (older, before) = (scene.older().to_owned(), scene.place.keys()?);
+    scene.run(&["list"])?.expect(0, &[&older])?;
+    scene.run(&["runs"])?.expect(0, &[&older, "success"])?;
+    for level in ["stored", "hashed", "decoded"] {
+        let words = ["ok", &older, "warning", "not recorded"];
+        let done = scene.run(&["verify", "latest", "--level", level])?;
+        done.expect(0, &words).with_context(|| level.to_owned())?;
+    }
+    // It may really do no more.
+    scene
+        .run(&["backup", SOURCE])?
+        .expect(8, &["backup of shop"])?;
+    assert_eq!(scene.place.keys()?, before);
+    Ok(())
+}

@@ -114,16 +114,32 @@ impl ServerArgs {
     }
 }
 
-/// Where backups are read from.
+/// Where backups are.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct FromArgs {
+pub(crate) struct PlaceArgs {
     /// Where backups live
     #[arg(
         long,
         value_name = "URL",
         help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
     )]
-    pub(crate) from: Option<String>,
+    from: Option<String>,
+}
+
+impl PlaceArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            url: self.from.clone(),
+            ..Overrides::default()
+        }
+    }
+}
+
+/// Where backups are read from, and with which keys.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FromArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
     /// File with the private key of a recipient; may be repeated
     #[arg(short, long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
@@ -132,9 +148,8 @@ pub(crate) struct FromArgs {
 impl FromArgs {
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
-            url: self.from.clone(),
             identities: self.identity.clone(),
-            ..Overrides::default()
+            ..self.place.overrides()
         }
     }
 }
@@ -218,13 +233,8 @@ pub(crate) struct ListArgs {
     /// At most N backups
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Where backups live
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
-    )]
-    pub(crate) from: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// `show`
@@ -395,13 +405,8 @@ pub(crate) struct RunsArgs {
     /// At most N runs
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Where backups live
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Where backups are: file:///dir, s3://bucket/prefix [default: every configured destination]"
-    )]
-    pub(crate) from: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// What a run did.

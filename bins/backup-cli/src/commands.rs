@@ -6,6 +6,7 @@ mod config;
 mod history;
 mod keygen;
 mod list;
+mod listing;
 mod replace;
 mod restore;
 mod runs;
@@ -51,10 +52,9 @@ type Outcome = Result<u8, AppError>;
 /// Runs a command and says how to end.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
-    // A stopped backup has its own result, which says more.
+    // A stopped backup has its own result, which says of which source.
     let tells_itself = matches!(cli.command, Command::Backup(_));
     let stopped = match cli.command {
-        Command::Backup(_) => "stopped by a signal; nothing was published",
         Command::Restore(_) | Command::Undo(_) => "stopped by a signal; nothing was changed",
         _ => "stopped by a signal",
     };
@@ -70,10 +70,10 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
         (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
-            if !json {
-                render::complain(stopped);
-            } else if !tells_itself {
-                render::error(&CoreError::Cancelled.into(), json);
+            match (tells_itself, json) {
+                (true, _) => {}
+                (_, true) => render::error(&CoreError::Cancelled.into(), json),
+                (_, false) => render::complain(stopped),
             }
             exit_code::of_signal(signal)
         }
@@ -107,14 +107,8 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Show(arguments) => arguments.from.overrides(),
         Command::Verify(arguments) => arguments.from.overrides(),
         Command::Cat(arguments) => arguments.from.overrides(),
-        Command::List(arguments) => Overrides {
-            url: arguments.from.clone(),
-            ..Overrides::default()
-        },
-        Command::Runs(arguments) => Overrides {
-            url: arguments.from.clone(),
-            ..Overrides::default()
-        },
+        Command::List(arguments) => arguments.place.overrides(),
+        Command::Runs(arguments) => arguments.place.overrides(),
         Command::Config(_) => Overrides::default(),
     };
     let context = Context {

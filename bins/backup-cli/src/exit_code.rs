@@ -72,7 +72,41 @@ fn of_engine(error: &Error) -> u8 {
     }
 }
 
+/// One code for several: that of all, if all ended alike; else whether any was done.
+pub(crate) fn of_several(codes: &[u8]) -> u8 {
+    let failed = |code: &u8| !matches!(*code, DONE | WARNINGS);
+    match codes {
+        [] => DONE,
+        [first, others @ ..] if others.iter().all(|code| code == first) => *first,
+        codes if codes.iter().all(failed) => FAILED,
+        _ => WARNINGS,
+    }
+}
+
 /// The code for a signal that ended the command.
 pub(crate) fn of_signal(signal: i32) -> u8 {
     u8::try_from(signal).map_or(FAILED, |number| SIGNAL.saturating_add(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_have_one_code() {
+        for (codes, expected) in [
+            (&[][..], 0),
+            (&[0], 0),
+            (&[9], 9),
+            (&[0, 0], 0),
+            (&[0, 9], 3),
+            (&[0, 3], 3),
+            (&[3, 3], 3),
+            (&[3, 9], 3),
+            (&[9, 9], 9),
+            (&[9, 8], 1),
+        ] {
+            assert_eq!(of_several(codes), expected, "{codes:?}");
+        }
+    }
 }

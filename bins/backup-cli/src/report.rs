@@ -1,7 +1,7 @@
 //! The JSON forms, fixed by contract; the domain's own types may change without them.
 
-use backup_app::ErrorReport;
-use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
+use backup_app::{AppError, ErrorReport};
+use backup_core::engine::{CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
@@ -370,6 +370,7 @@ pub(crate) struct VerifyView {
     parts: usize,
     bytes_read: u64,
     problems: Vec<ProblemView>,
+    error: Option<ErrorReport>,
 }
 
 /// Something wrong with a part.
@@ -382,7 +383,6 @@ struct ProblemView {
 impl VerifyView {
     /// The result for one backup at one place.
     pub(crate) fn new(manifest: &Manifest, place: &str, report: &VerifyReport) -> Self {
-        use backup_core::engine::VerifyLevel;
         Self {
             id: manifest.id.to_string(),
             source: manifest.source.to_string(),
@@ -407,6 +407,27 @@ impl VerifyView {
                     problem: problem.problem.clone(),
                 })
                 .collect(),
+            error: None,
+        }
+    }
+
+    /// A backup of which nothing can be said.
+    pub(crate) fn failed(
+        manifest: &Manifest,
+        place: &str,
+        level: VerifyLevel,
+        error: &AppError,
+    ) -> Self {
+        let nothing = VerifyReport {
+            level,
+            parts: manifest.parts.len(),
+            bytes_read: 0,
+            problems: Vec::new(),
+        };
+        Self {
+            status: "failed",
+            error: Some(error.report()),
+            ..Self::new(manifest, place, &nothing)
         }
     }
 }

@@ -29,6 +29,20 @@ impl Bench {
         Ok(file_url(&path))
     }
 
+    /// A repository in a directory of its own, with nothing but the manifests of these backups.
+    fn repository(&self, name: &str, backups: &[(&str, &str)]) -> std::io::Result<String> {
+        let root = self.path(name);
+        for (source, id) in backups {
+            let folder = root.join("backups").join(source).join(id);
+            std::fs::create_dir_all(&folder)?;
+            let manifest = MANIFEST.replace("SOURCE", source).replace("ID", id);
+            std::fs::write(folder.join("manifest.json"), manifest)?;
+        }
+        let record = r#"{"format":1,"repository":"r","created_at":"2026-02-05T03:00:00Z"}"#;
+        std::fs::write(root.join("repository.json"), record)?;
+        Ok(file_url(&root))
+    }
+
     fn write(&self, name: &str, content: &str, mode: u32) -> std::io::Result<PathBuf> {
         let path = self.path(name);
         std::fs::write(&path, content)?;
@@ -45,6 +59,12 @@ impl Bench {
             .output()
     }
 }
+
+/// A backup without parts.
+const MANIFEST: &str = r#"{"format":1,"id":"ID","source":"SOURCE","database":"d","repository":"r",
+"started_at":"2026-02-05T03:00:00Z","finished_at":"2026-02-05T03:00:01Z","server_version":"17.2",
+"tool_version":"17.2","filtered":false,"compression":"none","parts":[],"totals":{"tables":0,
+"rows":0,"large_objects":0,"objects":{},"raw_bytes":0,"stored_bytes":0},"warnings":0}"#;
 
 fn code(output: &Output) -> Option<i32> {
     output.status.code()
@@ -164,6 +184,126 @@ fn an_empty_place_lists_nothing() -> std::io::Result<()> {
     Ok(())
 }
 
+/// What `latest` means is not for the order of the places to say.
+#[test]
+fn latest_of_different_sources_in_different_places_is_refused() -> std::io::Result<()> {
+    let (shop, newer, blog) = (
+        "20260205T030000Z-0001",
+        "20260207T030000Z-0003",
+        "20260206T030000Z-0002",
+    );
+    let bench = Bench::new()?;
+    let one = bench.repository("one", &[("shop", shop)])?;
+    let two = bench.repository("two", &[("blog", blog)])?;
+    let toml = format!(
+        "[encryption]\nmode = 'none'\n[destination.one]\nurl = '{one}'\n\
+         [destination.two]\nurl = '{two}'\n"
+    );
+    let config = bench.write("backup.toml", &toml, 0o600)?;
+    let config = config.to_string_lossy();
+    let run = |said: &str| {
+        let mut arguments = vec!["--config", &*config];
+        arguments.extend(said.split_whitespace());
+        bench.run(&arguments)
+    };
+    for said in [
+        "verify latest --level stored",
+        "verify oldest --level stored",
+        "show latest",
+        "cat latest --table a.b",
+        "restore latest --target-db x -h /none -U nobody",
+    ] {
+        let output = run(said)?;
+        let text = stderr(&output);
+        assert_eq!(code(&output), Some(2), "{said}: {text}");
+        let expected = "there are backups of shop and of blog";
+        assert!(text.contains(expected), "{said}: {text}");
+        assert!(text.contains("--source"), "{said}: {text}");
+        assert_eq!(stdout(&output), "", "{said}");
+    }
+    for (said, found) in [
+        ("verify latest --source shop --level stored", shop),
+        ("verify latest --source blog --level stored", blog),
+        ("verify 20260206 --level stored", blog),
+    ] {
+        let output = run(said)?;
+        assert_eq!(code(&output), Some(0), "{said}: {}", stderr(&output));
+        assert!(stdout(&output).contains(found), "{said}");
+    }
+    // Of one source, the newest and the oldest of all places count.
+    bench.repository("two", &[("shop", newer)])?;
+    std::fs::remove_dir_all(bench.path("two/backups/blog"))?;
+    for (said, found) in [("latest", newer), ("oldest", shop)] {
+        let output = run(&format!("verify {said} --level stored"))?;
+        assert_eq!(code(&output), Some(0), "{said}: {}", stderr(&output));
+        assert!(
+            stdout(&output).contains(found),
+            "{said}: {}",
+            stdout(&output)
+        );
+    }
+    Ok(())
+}
+
+/// One backup that cannot be judged leaves the others to be proved.
+#[test]
+fn verify_goes_on_after_a_backup_that_cannot_be_judged() -> std::io::Result<()> {
+    let (good, unclear) = ("20260205T030000Z-0001", "20260206T030000Z-0002");
+    let bench = Bench::new()?;
+    let place = bench.repository("repo", &[("shop", good), ("shop", unclear)])?;
+    let folder = bench.path("repo/backups/shop").join(unclear);
+    let manifest = folder.join("manifest.json");
+    let text = std::fs::read_to_string(&manifest)?;
+    let key = r#""encryption":{"cipher":"age","key":"key.age","key_sha256":"","recipients":[]},"#;
+    std::fs::write(
+        &manifest,
+        text.replace(r#""parts""#, &format!(r#"{key}"parts""#)),
+    )?;
+    // It is neither there nor missing.
+    std::os::unix::fs::symlink("key.age", folder.join("key.age"))?;
+    let run = |more: &[&str]| bench.run(&[&["verify", "--from", &place], more].concat());
+    let said = |word: &str, id: &str, output: &Output| {
+        let words = [word, id, "shop"];
+        let is_line = |line: &str| words.iter().all(|word| line.contains(word));
+        stdout(output).lines().filter(|line| is_line(line)).count() == 1
+    };
+
+    let output = run(&["--all"])?;
+    assert_eq!(code(&output), Some(3), "{}", stderr(&output));
+    assert!(said("ok", good, &output), "{}", stdout(&output));
+    assert!(said("failed", unclear, &output), "{}", stdout(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    let expected = format!("error: backup {unclear}: read key.age");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+
+    let output = run(&["--all", "--json"])?;
+    assert_eq!(code(&output), Some(3));
+    let views: Vec<serde_json::Value> = stdout(&output)
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(
+        (&views[0]["id"], &views[0]["status"]),
+        (&unclear.into(), &"failed".into())
+    );
+    assert_eq!(views[0]["error"]["message"], "read key.age");
+    assert_eq!(
+        (&views[1]["id"], &views[1]["status"]),
+        (&good.into(), &"ok".into())
+    );
+    assert!(views[1]["error"].is_null());
+
+    // Where nothing else was asked for, the error says how it ends; and damage is worse.
+    assert_eq!(code(&run(&[unclear])?), Some(8));
+    std::fs::remove_dir_all(bench.path("repo/backups/shop").join(good))?;
+    assert_eq!(code(&run(&["--all"])?), Some(8));
+    let damaged = bench.path("repo/backups/shop").join(good);
+    std::fs::create_dir_all(&damaged)?;
+    std::fs::write(damaged.join("manifest.json"), "{")?;
+    assert_eq!(code(&run(&["--all"])?), Some(6));
+    Ok(())
+}
+
 #[test]
 fn a_failed_backup_is_json_too_and_names_the_server() -> std::io::Result<()> {
     let bench = Bench::new()?;
@@ -191,6 +331,51 @@ fn a_failed_backup_is_json_too_and_names_the_server() -> std::io::Result<()> {
     );
     assert_eq!(value["destinations"][0]["status"], "failed");
     assert!(value["error"].to_string().contains("no-socket"), "{value}");
+    Ok(())
+}
+
+/// A run of several sources says of each how it ended: others may have their backup.
+#[test]
+fn a_stopped_backup_says_of_which_source_nothing_was_published() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    // Accepts and says nothing.
+    let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let toml = format!(
+        "[encryption]\nmode = 'none'\n[server.main]\nhost = '127.0.0.1'\nport = {}\n\
+         user = 'backup'\nsslmode = 'disable'\n[source.blog]\nserver = 'main'\n\
+         [source.shop]\nserver = 'main'\n[destination.local]\nurl = '{}'\n",
+        server.local_addr()?.port(),
+        bench.place()?
+    );
+    let config = bench.write("backup.toml", &toml, 0o600)?;
+    let run = std::process::Command::new("env")
+        .env_clear()
+        .env("HOME", bench.dir.path())
+        .args(["--default-signal=TERM", env!("CARGO_BIN_EXE_backup-cli")])
+        .arg("--config")
+        .arg(&config)
+        .args(["backup", "--all"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let connection = server.accept()?;
+    let asked = std::process::Command::new("kill")
+        .arg(run.id().to_string())
+        .status()?;
+    assert!(asked.success());
+    let output = run.wait_with_output()?;
+    drop(connection);
+    let text = stderr(&output);
+    assert_eq!(code(&output), Some(143), "{text}");
+    for line in [
+        "error: backup of blog: stopped by a signal; nothing was published",
+        "error: backup of shop: not begun",
+    ] {
+        let said = text.lines().filter(|found| found.trim() == line).count();
+        assert_eq!(said, 1, "{text}");
+    }
+    assert_eq!(text.matches("nothing was published").count(), 1, "{text}");
+    assert_eq!(stdout(&output), "");
     Ok(())
 }
 

@@ -62,16 +62,8 @@ impl ServerOverrides {
                 .parse()
                 .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
         }
-        // What is configured for one server is not shown to another.
-        let elsewhere = (self.host.is_some() && self.host != file.host)
-            || (self.port.is_some() && self.port != Some(file.port.unwrap_or(DEFAULT_PORT)));
-        let mut credentials = file.clone();
-        if elsewhere && credentials.password.take().is_some() {
-            connection.password = environment
-                .first(names::PG_PASSWORD)
-                .map(SecretString::from);
-        }
-        authenticate(&mut connection, &credentials, &variable, environment)?;
+        connection.password = self.password(server, environment)?;
+        authenticate(&mut connection, &file, &variable, environment)?;
         if let Some(timeout) = file.connect_timeout {
             connection.connect_timeout = timeout;
         } else if let Some(text) = variable(names::PG_CONNECT_TIMEOUT) {
@@ -88,20 +80,37 @@ impl ServerOverrides {
         }
         Ok(connection)
     }
+
+    /// The password for where we go. What is configured for one server is not shown to another:
+    /// who says where to go says the password too, as for a server that is not configured.
+    fn password(
+        &self,
+        server: Option<&ServerConfig>,
+        environment: &Environment,
+    ) -> Result<Option<SecretString>, AppError> {
+        let Some(server) = server.filter(|server| self.is_at(server)) else {
+            let typed = environment.first(names::PG_PASSWORD);
+            return Ok(typed.map(SecretString::from));
+        };
+        let reference = server.password.as_ref();
+        Ok(reference.map(|r| r.resolve(environment)).transpose()?)
+    }
+
+    /// Whether flags leave host and port of a configured server as they are.
+    fn is_at(&self, server: &ServerConfig) -> bool {
+        let same_host = self.host.is_none() || self.host == server.host;
+        let port = server.port.unwrap_or(DEFAULT_PORT);
+        same_host && self.port.is_none_or(|given| given == port)
+    }
 }
 
-/// Password, certificates, and whom to believe.
+/// Password file, certificates, and whom to believe.
 fn authenticate(
     connection: &mut ConnectionConfig,
     file: &ServerConfig,
     variable: &dyn Fn(&[&str]) -> Option<String>,
     environment: &Environment,
 ) -> Result<(), AppError> {
-    if let Some(reference) = &file.password {
-        connection.password = Some(reference.resolve(environment)?);
-    } else if connection.password.is_none() {
-        connection.password = variable(names::PG_PASSWORD).map(SecretString::from);
-    }
     connection.passfile = file
         .passfile
         .clone()
@@ -185,14 +194,18 @@ mod tests {
                 .into_iter()
                 .collect()
         };
-        for (host, typed, expected) in [
-            (None, "typed", Some("configured")),
-            (Some("db.internal"), "typed", Some("configured")),
-            (Some("elsewhere"), "typed", Some("typed")),
-            (Some("elsewhere"), "", None),
+        for (host, port, typed, expected) in [
+            (None, None, "typed", Some("configured")),
+            (Some("db.internal"), None, "typed", Some("configured")),
+            (None, Some(5432), "typed", Some("configured")),
+            (Some("elsewhere"), None, "typed", Some("typed")),
+            (Some("elsewhere"), None, "", None),
+            (None, Some(5433), "typed", Some("typed")),
+            (Some("db.internal"), Some(5433), "", None),
         ] {
             let overrides = ServerOverrides {
                 host: host.map(str::to_owned),
+                port,
                 ..ServerOverrides::default()
             };
             let connection = overrides
@@ -200,7 +213,31 @@ mod tests {
                 .unwrap();
             let password = connection.password.as_ref();
             let password = password.map(ExposeSecret::expose_secret);
-            assert_eq!(password, expected, "{host:?} {typed:?}");
+            assert_eq!(password, expected, "{host:?} {port:?} {typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_typed_password_is_for_the_server_that_was_typed() {
+        let environment: Environment = [("PGPASSWORD", "typed")].into_iter().collect();
+        let configured = ServerConfig {
+            host: Some("db.internal".to_owned()),
+            user: Some("backup".to_owned()),
+            ..ServerConfig::default()
+        };
+        for (host, server, expected) in [
+            ("db.internal", None, Some("typed")),
+            ("db.internal", Some(&configured), None),
+            ("elsewhere", Some(&configured), Some("typed")),
+        ] {
+            let overrides = ServerOverrides {
+                host: Some(host.to_owned()),
+                ..ServerOverrides::default()
+            };
+            let connection = overrides.connection(server, &environment).unwrap();
+            let password = connection.password.as_ref();
+            let password = password.map(ExposeSecret::expose_secret);
+            assert_eq!(password, expected, "{host} {server:?}");
         }
     }
 }

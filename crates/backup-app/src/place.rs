@@ -125,3 +125,64 @@ fn with_scheme(endpoint: String) -> String {
         format!("http://{endpoint}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret as _;
+
+    #[test]
+    fn a_url_is_named_without_its_login() {
+        for (url, named) in [
+            ("s3://id:secret@bucket/prefix", "s3://bucket/prefix"),
+            ("s3://id@bucket", "s3://bucket"),
+            ("s3://id:se@cret@bucket/a", "s3://bucket/a"),
+            ("s3://bucket/a@b", "s3://bucket/a@b"),
+            ("file:///var/a@b", "file:///var/a@b"),
+            ("/var/lib/a@b", "/var/lib/a@b"),
+        ] {
+            assert_eq!(Place::from_url(url).name, named, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_session_token_goes_with_the_keys_that_it_came_with() {
+        let environment: Environment = [
+            ("AWS_ACCESS_KEY_ID", "their id"),
+            ("AWS_SECRET_ACCESS_KEY", "their key"),
+            ("AWS_SESSION_TOKEN", "their token"),
+            ("OUR_ID", "our id"),
+            ("OUR_KEY", "our key"),
+            ("OUR_TOKEN", "our token"),
+        ]
+        .into_iter()
+        .collect();
+        let variable = |name: &str| Some(SecretRef::Env(name.to_owned()));
+        let without_keys = DestinationConfig::default();
+        let with_keys = DestinationConfig {
+            access_key_id: variable("OUR_ID"),
+            secret_access_key: variable("OUR_KEY"),
+            ..DestinationConfig::default()
+        };
+        let with_all = DestinationConfig {
+            session_token: variable("OUR_TOKEN"),
+            ..with_keys.clone()
+        };
+        for (settings, id, token) in [
+            (without_keys, "their id", Some("their token")),
+            (with_keys, "our id", None),
+            (with_all, "our id", Some("our token")),
+        ] {
+            let place = Place {
+                name: "s3".to_owned(),
+                settings,
+            };
+            let options = place.options(&environment).unwrap();
+            let shown = |secret: &Option<SecretString>| {
+                secret.as_ref().map(|s| s.expose_secret().to_owned())
+            };
+            assert_eq!(shown(&options.access_key_id).as_deref(), Some(id));
+            assert_eq!(shown(&options.session_token).as_deref(), token, "{id}");
+        }
+    }
+}

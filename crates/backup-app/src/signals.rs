@@ -21,16 +21,20 @@ pub struct Interrupt {
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl Interrupt {
+    fn new() -> Self {
+        Self {
+            token: CancellationToken::new(),
+            signal: Arc::new(AtomicI32::new(0)),
+            asked: Arc::default(),
+        }
+    }
+
     /// Starts listening. Must be called within the runtime.
     ///
     /// # Errors
     /// When the system does not let us listen.
     pub fn listen() -> std::io::Result<Self> {
-        let interrupt = Self {
-            token: CancellationToken::new(),
-            signal: Arc::new(AtomicI32::new(0)),
-            asked: Arc::default(),
-        };
+        let interrupt = Self::new();
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),
@@ -67,8 +71,7 @@ impl Interrupt {
             .signal
             .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
         if first.is_err() {
-            let asked = self.asked.get().is_some_and(|at| at.elapsed() >= AGAIN);
-            if asked && number != SignalKind::hangup().as_raw_value() {
+            if self.asks_again(number, Instant::now()) {
                 tracing::warn!(target: "backup", signal = number, "ended without cleaning up");
                 std::process::exit(128 + number);
             }
@@ -77,6 +80,13 @@ impl Interrupt {
         let _ = self.asked.set(Instant::now());
         tracing::warn!(target: "backup", signal = number, "stopping; once more to end at once");
         self.token.cancel();
+    }
+
+    /// Whether a signal after the first is somebody who does not want to wait.
+    fn asks_again(&self, number: i32, now: Instant) -> bool {
+        let since = |at: &Instant| now.saturating_duration_since(*at);
+        let apart = self.asked.get().is_some_and(|at| since(at) >= AGAIN);
+        apart && number != SignalKind::hangup().as_raw_value()
     }
 
     /// Cancelled by the first signal.
@@ -111,5 +121,41 @@ pub fn keep_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(error) = nix::sys::resource::setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::warn!(target: "backup", %error, "core files cannot be turned off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_asks_again_later_does_not_want_to_wait() {
+        let number = |kind: SignalKind| kind.as_raw_value();
+        let (hangup, interrupt, terminate) = (
+            number(SignalKind::hangup()),
+            number(SignalKind::interrupt()),
+            number(SignalKind::terminate()),
+        );
+        let asked = Interrupt::new();
+        assert!(!asked.asks_again(interrupt, Instant::now()));
+        asked.received(terminate);
+        assert!(asked.token().is_cancelled());
+        let at = *asked.asked.get().unwrap();
+        for (signal, after, again) in [
+            (interrupt, Duration::ZERO, false),
+            (terminate, AGAIN / 2, false),
+            (terminate, AGAIN, true),
+            (interrupt, 2 * AGAIN, true),
+            // A terminal that is closed says so more than once.
+            (hangup, AGAIN, false),
+            (hangup, 100 * AGAIN, false),
+        ] {
+            assert_eq!(
+                asked.asks_again(signal, at + after),
+                again,
+                "{signal} after {after:?}"
+            );
+        }
+        assert_eq!(asked.signal(), Some(terminate));
     }
 }

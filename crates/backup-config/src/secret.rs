@@ -44,7 +44,7 @@ impl SecretRef {
                 .get(name)
                 .ok_or_else(|| self.failure("the variable is not set or empty"))?
                 .to_owned(),
-            Self::Command(argv) => self.run(argv)?,
+            Self::Command(argv) => self.run(argv, COMMAND_TIMEOUT)?,
             Self::Credential(name) => {
                 let directory = environment
                     .get(names::CREDENTIALS_DIRECTORY)
@@ -63,7 +63,8 @@ impl SecretRef {
         Ok(SecretString::from(text))
     }
 
-    fn run(&self, argv: &[String]) -> Result<String, Error> {
+    /// What a command prints that is done, and whose output is closed, within `limit`.
+    fn run(&self, argv: &[String], limit: Duration) -> Result<String, Error> {
         let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| self.failure("the command is empty"))?;
@@ -84,8 +85,8 @@ impl SecretRef {
             // Nobody listens when the time was up.
             let _ = sender.send(read.map(|_| text));
         });
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        let read = receiver.recv_timeout(COMMAND_TIMEOUT);
+        let deadline = Instant::now() + limit;
+        let read = receiver.recv_timeout(limit);
         let status = loop {
             let ended = child
                 .try_wait()
@@ -107,7 +108,7 @@ impl SecretRef {
                     let _ = child.kill();
                     let _ = child.wait();
                 }
-                Err(self.failure(&format!("not done within {COMMAND_TIMEOUT:?}")))
+                Err(self.failure(&format!("not done within {limit:?}")))
             }
         }
     }
@@ -225,5 +226,49 @@ mod tests {
         ] {
             assert!(reference.resolve(&environment).is_err(), "{reference}");
         }
+    }
+
+    /// Runs a shell command that may take a second, and says why it brought no secret.
+    fn stopped(script: &str) -> String {
+        let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let reference = SecretRef::Command(argv.clone());
+        let result = reference.run(&argv, Duration::from_secs(1));
+        result.unwrap_err().to_string()
+    }
+
+    fn is_alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        for script in [
+            "exec sleep 60",
+            // Its output is complete, and it goes on.
+            "echo secret; exec sleep 60 >&-",
+        ] {
+            let script = format!("echo $$ > {}; {script}", pid.display());
+            let error = stopped(&script);
+            assert!(error.contains("not done within 1s"), "{script}: {error}");
+            // A machine that is busy may not even have started it.
+            let pid = std::fs::read_to_string(&pid).unwrap_or_default();
+            let pid = pid.trim();
+            assert!(pid.is_empty() || !is_alive(pid), "{script}: {pid}");
+        }
+    }
+
+    #[test]
+    fn a_command_whose_child_keeps_the_output_open_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script = format!("echo secret; sleep 60 & echo $! > {}", pid.display());
+        let error = stopped(&script);
+        assert!(error.contains("not done within 1s"), "{error}");
+        let pid = std::fs::read_to_string(&pid).unwrap_or_default();
+        let status = Command::new("kill").arg(pid.trim()).status();
+        assert!(pid.is_empty() || status.unwrap().success());
     }
 }

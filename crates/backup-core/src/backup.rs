@@ -1,10 +1,11 @@
 //! Names of things: which backup, of which source.
 
 use std::fmt;
-use std::str::FromStr;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::stamped::{stamp, stamped_name};
 
 /// A backup's name: UTC start time to the second and a short random suffix,
 /// `20260205T030000Z-7f3a`.
@@ -15,8 +16,6 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct BackupId(String);
 
-const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
-const TIME_LEN: usize = 16;
 const SUFFIX_LEN: usize = 4;
 
 impl BackupId {
@@ -25,46 +24,6 @@ impl BackupId {
     pub fn new(started_at: DateTime<Utc>, suffix: u16) -> Self {
         Self(format!("{}-{suffix:04x}", stamp(started_at)))
     }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// When the backup started, to the second.
-    #[must_use]
-    pub fn started_at(&self) -> DateTime<Utc> {
-        stamped_at(&self.0)
-    }
-}
-
-/// The time with which the names of backups and runs begin.
-pub(crate) fn stamp(at: DateTime<Utc>) -> String {
-    at.format(TIME_FORMAT).to_string()
-}
-
-/// The time with which a name begins that [`is_stamped`].
-pub(crate) fn stamped_at(name: &str) -> DateTime<Utc> {
-    let time = name.get(..TIME_LEN).unwrap_or_default();
-    NaiveDateTime::parse_from_str(time, TIME_FORMAT)
-        .map(|naive| naive.and_utc())
-        .unwrap_or_default()
-}
-
-/// Whether this is a time, a dash, and so many hex digits, in the one form that we write.
-pub(crate) fn is_stamped(text: &str, digits: usize) -> bool {
-    let Some((time, suffix)) = text.split_once('-') else {
-        return false;
-    };
-    let is_time = time.len() == TIME_LEN
-        && NaiveDateTime::parse_from_str(time, TIME_FORMAT)
-            .is_ok_and(|naive| naive.format(TIME_FORMAT).to_string() == time);
-    let is_suffix = suffix.len() == digits
-        && suffix
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    is_time && is_suffix
 }
 
 /// The text is not a backup id.
@@ -72,37 +31,7 @@ pub(crate) fn is_stamped(text: &str, digits: usize) -> bool {
 #[error("{0:?} is not a backup id (expected 20260205T030000Z-7f3a)")]
 pub struct ParseBackupIdError(String);
 
-impl FromStr for BackupId {
-    type Err = ParseBackupIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if is_stamped(text, SUFFIX_LEN) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ParseBackupIdError(text.chars().take(64).collect()))
-        }
-    }
-}
-
-impl TryFrom<String> for BackupId {
-    type Error = ParseBackupIdError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<BackupId> for String {
-    fn from(id: BackupId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for BackupId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+stamped_name!(BackupId, ParseBackupIdError, SUFFIX_LEN);
 
 /// What is backed up, by the name its owner gave it. Any text of 1 to 200 bytes:
 /// without a configuration it is the database's name, and those may hold anything.

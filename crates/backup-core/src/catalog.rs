@@ -14,9 +14,13 @@ use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest};
 use crate::store::{Depth, Entry, Store, StoreKey};
+use crate::versioned;
 
 /// How many manifests are read at the same time.
 const READERS: usize = 32;
+
+/// What names a repository, in errors.
+const REPOSITORY: &str = "repository.json";
 
 /// Which backup is meant: an id, the beginning of one, or a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +130,7 @@ impl<'a> Catalog<'a> {
             repository: format!("{bits:032x}"),
             created_at: now,
         };
-        let text = serde_json::to_vec_pretty(&record)
-            .map_err(|e| PortError::new(ErrorKind::Internal, "encode").with_source(e))
+        let text = versioned::encode(&record, REPOSITORY)
             .map_err(|e| Error::store("write repository.json", e))?;
         let created = self
             .store
@@ -144,14 +147,25 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    async fn existing_repository(&self) -> Result<Option<String>, Error> {
+    /// The repository's id, unless the store is empty.
+    pub(crate) async fn existing_repository(&self) -> Result<Option<String>, Error> {
         let key = layout::repository_key();
         let Some(text) = read_small(self.store, &key, MAX_MANIFEST_BYTES).await? else {
             return Ok(None);
         };
-        serde_json::from_slice::<RepositoryRecord>(&text)
-            .map(|record| Some(record.repository))
-            .map_err(|_| Error::corrupt("repository.json cannot be read"))
+        match versioned::decode::<RepositoryRecord>(&text, FORMAT, REPOSITORY) {
+            Ok(record) => Ok(Some(record.repository)),
+            Err(e) => {
+                let what = format!("open repository {}", self.store.describe());
+                Err(match e.kind() {
+                    ErrorKind::Corrupt => Error::Corrupt {
+                        what,
+                        source: Some(e),
+                    },
+                    _ => Error::store(what, e),
+                })
+            }
+        }
     }
 
     /// Every source that has objects here, sorted.

@@ -11,8 +11,9 @@ use crate::error::PortError;
 /// Wraps and unwraps the keys of backups.
 ///
 /// Every backup has a key of its own that lives in memory only; what is stored is that key
-/// encrypted to the recipients. So a host that only makes backups cannot read old ones, and
-/// changing recipients rewrites one small object.
+/// encrypted to the recipients. So a host that only makes backups cannot read old ones, and new
+/// recipients of a backup need no part of it encrypted again: what changes is the wrapped key and
+/// the manifest, which holds its digest and names the recipients.
 pub trait Cipher: fmt::Debug + Send + Sync {
     /// The name in manifests: `age`.
     fn name(&self) -> &'static str;

@@ -29,7 +29,8 @@ use crate::compressor::Compressor;
 use crate::error::Error;
 use crate::history::History;
 use crate::manifest::Manifest;
-use crate::observer::{NoopObserver, Observer};
+use crate::observer::{Event, NoopObserver, Observer};
+use crate::restorer::PartReader as _;
 use crate::store::Store;
 
 /// Runs backups, restores, verifications against one store.
@@ -89,13 +90,33 @@ impl Engine {
     }
 
     /// Opens a backup for reading: unwraps its key, reads its facts and checks that both
-    /// belong to the manifest.
+    /// belong to the manifest. That it comes from another repository is a warning.
     ///
     /// # Errors
     /// `Key` when no identity fits, `Corrupt` when key or facts are damaged or belong to
     /// another backup.
     pub async fn open(&self, manifest: Manifest) -> Result<Arc<BackupReader>, Error> {
-        BackupReader::open(self, manifest).await.map(Arc::new)
+        let (reader, here) = tokio::join!(BackupReader::open(self, manifest), self.repository());
+        let reader = reader?;
+        self.tell_stranger(reader.manifest(), here.as_deref());
+        Ok(Arc::new(reader))
+    }
+
+    /// The id of the repository, where it can be read: no backup is worse for the lack of it.
+    async fn repository(&self) -> Option<String> {
+        self.catalog().existing_repository().await.ok().flatten()
+    }
+
+    /// Says so when a backup lies in a repository that it was not written to. Whoever copied it
+    /// in may have meant to; unnoticed it would stand for one of the database that is kept here.
+    fn tell_stranger(&self, backup: &Manifest, here: Option<&str>) {
+        if here.is_some_and(|here| here != backup.repository) {
+            let text = format!(
+                "backup {} was written to another repository than the one it lies in",
+                backup.id
+            );
+            self.observer.event(&Event::Warning(text));
+        }
     }
 
     fn compressor(&self, name: &str) -> Result<Arc<dyn Compressor>, Error> {

@@ -340,3 +340,26 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_says_each_cause_once_and_in_order() {
+        let io = std::io::Error::other("connection reset");
+        let plain = PortError::new(ErrorKind::Unavailable, "read the object").with_source(io);
+        let error = Error::store("verify part schema", plain);
+        assert_eq!(
+            chain(&error),
+            "verify part schema: read the object: connection reset"
+        );
+        // Errors of other libraries often end with their cause.
+        let io = std::io::Error::other("connection reset");
+        let repeats =
+            PortError::new(ErrorKind::Unavailable, "read: connection reset").with_source(io);
+        let error = Error::store("verify part schema", repeats);
+        assert_eq!(chain(&error), "verify part schema: read: connection reset");
+        assert_eq!(chain(&Error::Cancelled), "cancelled");
+    }
+}

@@ -37,4 +37,6 @@ pub mod replacer;
 pub mod restorer;
 pub mod retention;
 pub mod run_record;
+mod stamped;
 pub mod store;
+mod versioned;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
 use crate::error::{ErrorKind, PortError};
+use crate::versioned;
 
 /// The format this build writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -205,7 +206,8 @@ pub struct Manifest {
     pub source: SourceName,
     /// The database's name.
     pub database: String,
-    /// The repository it was written to; another one's backup copied in is noticed.
+    /// The repository it was written to. Reading a backup that was copied in from another one
+    /// gives a warning.
     pub repository: String,
     /// Start of the run.
     pub started_at: DateTime<Utc>,
@@ -236,10 +238,7 @@ impl Manifest {
     /// # Errors
     /// `Internal`, which JSON of plain data does not have.
     pub fn encode(&self) -> Result<Vec<u8>, PortError> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|e| PortError::new(ErrorKind::Internal, "encode manifest").with_source(e))?;
-        text.push(b'\n');
-        Ok(text)
+        versioned::encode(self, "manifest")
     }
 
     /// Reads the stored form.
@@ -247,24 +246,7 @@ impl Manifest {
     /// # Errors
     /// `Corrupt` when it is no manifest; `InvalidInput` when a newer build wrote it.
     pub fn decode(text: &[u8]) -> Result<Self, PortError> {
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let corrupt =
-            |e| PortError::new(ErrorKind::Corrupt, "manifest cannot be read").with_source(e);
-        let version: Version = serde_json::from_slice(text).map_err(corrupt)?;
-        if version.format != FORMAT {
-            return Err(PortError::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "manifest has format {}, this build reads {FORMAT}",
-                    version.format
-                ),
-            )
-            .with_hint("upgrade to a build that knows this format"));
-        }
-        serde_json::from_slice(text).map_err(corrupt)
+        versioned::decode(text, FORMAT, "manifest")
     }
 
     /// The part of that name.

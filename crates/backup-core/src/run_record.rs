@@ -5,15 +5,16 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{BackupId, SourceName, is_stamped, stamp, stamped_at};
+use crate::backup::{BackupId, SourceName};
 use crate::engine::{BackupOutcome, CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::replacer::Replacement;
+use crate::stamped::{stamp, stamped_name};
+use crate::versioned;
 
 /// The format of records that this build writes, and the newest it reads.
 pub const RUN_FORMAT: u32 = 1;
@@ -46,18 +47,6 @@ impl RunId {
         let fraction = (nanos << 16) / 1_000_000_000;
         Self(format!("{}-{fraction:04x}{suffix:04x}", stamp(started_at)))
     }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// When the run began, to the second.
-    #[must_use]
-    pub fn started_at(&self) -> DateTime<Utc> {
-        stamped_at(&self.0)
-    }
 }
 
 /// The text is not a run's id.
@@ -65,37 +54,7 @@ impl RunId {
 #[error("{0:?} is not a run id (expected 20260205T030000Z-7f3a09c2)")]
 pub struct ParseRunIdError(String);
 
-impl FromStr for RunId {
-    type Err = ParseRunIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if is_stamped(text, SUFFIX_LEN) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ParseRunIdError(text.chars().take(64).collect()))
-        }
-    }
-}
-
-impl TryFrom<String> for RunId {
-    type Error = ParseRunIdError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<RunId> for String {
-    fn from(id: RunId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+stamped_name!(RunId, ParseRunIdError, SUFFIX_LEN);
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -401,10 +360,7 @@ impl RunRecord {
     /// # Errors
     /// `Internal`, which JSON of plain data does not have.
     pub fn encode(&self) -> Result<Vec<u8>, PortError> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|e| PortError::new(ErrorKind::Internal, "encode run record").with_source(e))?;
-        text.push(b'\n');
-        Ok(text)
+        versioned::encode(self, "run record")
     }
 
     /// Reads the stored form.
@@ -412,24 +368,7 @@ impl RunRecord {
     /// # Errors
     /// `Corrupt` when it is no record; `InvalidInput` when a newer build wrote it.
     pub fn decode(text: &[u8]) -> Result<Self, PortError> {
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let corrupt =
-            |e| PortError::new(ErrorKind::Corrupt, "run record cannot be read").with_source(e);
-        let version: Version = serde_json::from_slice(text).map_err(corrupt)?;
-        if version.format != RUN_FORMAT {
-            return Err(PortError::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "run record has format {}, this build reads {RUN_FORMAT}",
-                    version.format
-                ),
-            )
-            .with_hint("upgrade to a build that knows this format"));
-        }
-        serde_json::from_slice(text).map_err(corrupt)
+        versioned::decode(text, RUN_FORMAT, "run record")
     }
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "engine/backup.rs"]
 mod backup;
+#[path = "engine/binding.rs"]
+mod binding;
 #[path = "engine/catalog.rs"]
 mod catalog;
 #[path = "engine/history.rs"]

@@ -3,7 +3,8 @@
 //! Each backup has an age identity of its own. Its parts are encrypted to that identity;
 //! the identity, as the text that `age` reads, is encrypted to the configured recipients
 //! and stored beside them. So a host that holds recipients only cannot read what it
-//! wrote, changing recipients rewrites one small object, and by hand it is:
+//! wrote. New recipients of a backup need its key wrapped again, and the manifest, which
+//! holds the wrapped key's digest, written again, but no part. By hand it is:
 //!
 //! ```text
 //! age -d -i identity.txt key.age > backup.key

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backup_core::body::BodyStream;
+use backup_core::body::{BodyStream, body_of, collect};
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
 use bytes::Bytes;
@@ -56,6 +56,7 @@ enum Effect {
     Cut(u64),
     Flip(u64),
     Delay(Duration),
+    ComeLate,
 }
 
 /// One rule: which calls, and what happens to them. Starts with [`Fault::on`]; without
@@ -151,6 +152,14 @@ impl Fault {
         self.effect(Effect::Delay(by))
     }
 
+    /// Takes all of a put or create and does not answer; what was sent turns up when the key is
+    /// deleted, right after that. A put still heeds its token, which takes nothing back. Other
+    /// operations never answer.
+    #[must_use]
+    pub fn comes_late(self) -> Self {
+        self.effect(Effect::ComeLate)
+    }
+
     fn effect(mut self, effect: Effect) -> Self {
         self.effect = effect;
         self
@@ -169,6 +178,8 @@ pub struct FaultyStore {
 struct Faults {
     rules: Vec<Fault>,
     hits: usize,
+    /// Requests that are carried out late.
+    late: Vec<(StoreKey, Bytes)>,
 }
 
 impl FaultyStore {
@@ -197,6 +208,30 @@ impl FaultyStore {
         lock(&self.faults).hits
     }
 
+    /// How many requests have been sent that the store has yet to carry out.
+    #[must_use]
+    pub fn on_their_way(&self) -> usize {
+        lock(&self.faults).late.len()
+    }
+
+    fn send_late(&self, key: &StoreKey, content: Bytes) {
+        lock(&self.faults).late.push((key.clone(), content));
+    }
+
+    /// Carries out what was sent for `key` long ago.
+    async fn arrive(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let late: Vec<_> = lock(&self.faults)
+            .late
+            .extract_if(.., |(sent, _)| sent == key)
+            .collect();
+        let (options, never) = (PutOptions::default(), CancellationToken::new());
+        for (key, content) in late {
+            let body = body_of(content);
+            self.inner.put(&key, body, &options, &never).await?;
+        }
+        Ok(())
+    }
+
     fn effect(&self, op: Op, key: &str) -> Option<Effect> {
         let mut faults = lock(&self.faults);
         let mut effect = None;
@@ -212,18 +247,24 @@ impl FaultyStore {
         effect
     }
 
-    /// What happens before the call; whether its answer is to be lost.
     async fn before(&self, op: Op, key: &str) -> Result<bool, StoreError> {
-        match self.effect(op, key) {
-            None | Some(Effect::Cut(_) | Effect::Flip(_)) => Ok(false),
-            Some(Effect::LoseAnswer) => Ok(true),
-            Some(Effect::Delay(by)) => {
-                tokio::time::sleep(by).await;
-                Ok(false)
-            }
-            Some(Effect::Reject(kind)) => Err(PortError::new(kind, SCRIPTED)),
-            Some(Effect::FailAfter(_)) => Err(PortError::new(ErrorKind::Unavailable, SCRIPTED)),
-            Some(Effect::Stall | Effect::StallAfter(_)) => std::future::pending().await,
+        carry_out(self.effect(op, key)).await
+    }
+}
+
+/// What happens before a call; whether its answer is to be lost.
+async fn carry_out(effect: Option<Effect>) -> Result<bool, StoreError> {
+    match effect {
+        None | Some(Effect::Cut(_) | Effect::Flip(_)) => Ok(false),
+        Some(Effect::LoseAnswer) => Ok(true),
+        Some(Effect::Delay(by)) => {
+            tokio::time::sleep(by).await;
+            Ok(false)
+        }
+        Some(Effect::Reject(kind)) => Err(PortError::new(kind, SCRIPTED)),
+        Some(Effect::FailAfter(_)) => Err(PortError::new(ErrorKind::Unavailable, SCRIPTED)),
+        Some(Effect::Stall | Effect::StallAfter(_) | Effect::ComeLate) => {
+            std::future::pending().await
         }
     }
 }
@@ -302,6 +343,12 @@ impl Store for FaultyStore {
                 lose = true;
                 body
             }
+            Some(Effect::ComeLate) => {
+                let content = collect(body, usize::MAX).await?;
+                self.send_late(key, content);
+                cancel.cancelled().await;
+                return Err(PortError::cancelled());
+            }
             Some(Effect::Delay(by)) => {
                 tokio::select! {
                     () = cancel.cancelled() => return Err(PortError::cancelled()),
@@ -313,8 +360,16 @@ impl Store for FaultyStore {
     }
 
     async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
-        let lose = self.before(Op::Create, key.as_str()).await?;
-        lost(lose, self.inner.create(key, content).await)
+        match self.effect(Op::Create, key.as_str()) {
+            Some(Effect::ComeLate) => {
+                self.send_late(key, content);
+                std::future::pending().await
+            }
+            effect => {
+                let lose = carry_out(effect).await?;
+                lost(lose, self.inner.create(key, content).await)
+            }
+        }
     }
 
     async fn read(
@@ -325,7 +380,7 @@ impl Store for FaultyStore {
         let effect = self.effect(Op::Read, key.as_str());
         match effect {
             Some(Effect::Reject(kind)) => return Err(PortError::new(kind, SCRIPTED)),
-            Some(Effect::Stall) => return std::future::pending().await,
+            Some(Effect::Stall | Effect::ComeLate) => return std::future::pending().await,
             Some(Effect::Delay(by)) => tokio::time::sleep(by).await,
             _ => {}
         }
@@ -371,6 +426,8 @@ impl Store for FaultyStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         let lose = self.before(Op::Delete, key.as_str()).await?;
-        lost(lose, self.inner.delete(key).await)
+        let deleted = self.inner.delete(key).await;
+        self.arrive(key).await?;
+        lost(lose, deleted)
     }
 }

@@ -31,13 +31,23 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
             .engine(&job.place, Keys::Recipients, Arc::new(NoopObserver))?;
         jobs.push(job);
     }
-    let count = jobs.len();
     let mut codes = Vec::new();
-    for job in jobs {
-        let code = one(context, &job).await?;
-        codes.push(code);
+    let mut waiting = jobs.into_iter();
+    while let Some(job) = waiting.next() {
+        match one(context, &job).await {
+            Ok(code) => codes.push(code),
+            Err(stopped) => {
+                if !context.json {
+                    for job in waiting {
+                        let source = render::name(job.source.as_str());
+                        render::complain(&format!("backup of {source}: not begun"));
+                    }
+                }
+                return Err(stopped);
+            }
+        }
     }
-    Ok(overall(&codes, count))
+    Ok(exit_code::of_several(&codes))
 }
 
 /// Configured names, or `None` for the database that flags and variables name.
@@ -64,22 +74,7 @@ fn sources(context: &Context, arguments: &BackupArgs) -> Result<Vec<Option<Strin
     }
 }
 
-/// One code for several: done only if all are; the one that failed alone, or "some failed".
-fn overall(codes: &[u8], count: usize) -> u8 {
-    match codes {
-        [code] if count == 1 => *code,
-        codes if codes.iter().all(|code| *code == exit_code::DONE) => exit_code::DONE,
-        codes => {
-            let failed = |code: &&u8| **code != exit_code::DONE && **code != exit_code::WARNINGS;
-            if codes.iter().filter(failed).count() == count {
-                exit_code::FAILED
-            } else {
-                exit_code::WARNINGS
-            }
-        }
-    }
-}
-
+/// Takes one backup; only a signal ends them all.
 async fn one(context: &Context, job: &BackupJob) -> Outcome {
     let label = format!("backup {}", render::name(job.source.as_str()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
@@ -101,6 +96,11 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
             let error = AppError::Engine(CoreError::Cancelled);
             if context.json {
                 failed(context, job, &error, run.as_ref());
+            } else {
+                // Sources before this one may have their backup.
+                let source = render::name(job.source.as_str());
+                let what = "stopped by a signal; nothing was published";
+                render::complain(&format!("backup of {source}: {what}"));
             }
             Err(error)
         }
@@ -184,23 +184,4 @@ fn failed(context: &Context, job: &BackupJob, error: &AppError, run: Option<&Run
         render::complain(&format!("backup of {source}: {}", error.render()));
     }
     exit_code::of(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_sources_have_one_code() {
-        for (codes, expected) in [
-            (&[0_u8][..], 0),
-            (&[9], 9),
-            (&[0, 0], 0),
-            (&[0, 9], 3),
-            (&[0, 3], 3),
-            (&[9, 8], 1),
-        ] {
-            assert_eq!(overall(codes, codes.len()), expected, "{codes:?}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use backup_core::run_record::{Operation, RunId, RunRecord};
 use chrono::{DateTime, Utc};
 
 use super::Context;
+use super::listing::warn_damaged;
 use crate::render;
 
 /// The record of a run that begins now.
@@ -47,9 +48,7 @@ pub(super) async fn proofs(engine: &Engine, place: &str, oldest: DateTime<Utc>) 
     };
     match engine.history().list(&request).await {
         Ok(listing) => {
-            for (key, reason) in listing.damaged {
-                render::warn(&format!("{place}: {key}: {reason}"));
-            }
+            warn_damaged(place, &listing.damaged);
             Proofs::new(listing.runs)
         }
         Err(error) => {

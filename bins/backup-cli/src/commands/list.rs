@@ -1,6 +1,5 @@
 //! `list`: committed backups, newest first, over all places.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_app::{AppError, Keys};
@@ -8,10 +7,11 @@ use backup_core::catalog::ListRequest;
 use backup_core::history::Proofs;
 use backup_core::observer::NoopObserver;
 
+use super::listing::Gathered;
 use super::{Context, Outcome, days_ago, history, source_name};
 use crate::args::ListArgs;
+use crate::render;
 use crate::report::ListView;
-use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     let request = ListRequest {
@@ -19,8 +19,7 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
         since: arguments.days.map(days_ago),
         limit: arguments.limit,
     };
-    let mut found = BTreeMap::<(String, String), ListView>::new();
-    let mut damaged = 0;
+    let mut all = Gathered::<(String, String), ListView>::new();
     for place in context.app.places()? {
         let engine = context
             .app
@@ -37,29 +36,15 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
         };
         for manifest in &listing.backups {
             let key = (manifest.id.to_string(), manifest.source.to_string());
-            let view = match found.remove(&key) {
+            let view = match all.found.remove(&key) {
                 Some(view) => view.also_at(&place.name),
                 None => ListView::new(manifest, &place.name),
             };
-            found.insert(key, view.proved(proofs.newest(manifest)));
+            all.found.insert(key, view.proved(proofs.newest(manifest)));
         }
-        damaged += listing.damaged.len();
-        for (key, reason) in listing.damaged {
-            render::warn(&format!("{}: {key}: {reason}", place.name));
-        }
+        all.damaged(&place.name, &listing.damaged);
     }
-    let limit = arguments.limit.unwrap_or(usize::MAX);
-    let views: Vec<_> = found.into_values().rev().take(limit).collect();
-    if context.json {
-        render::json(&views);
-    } else {
-        print(&views);
-    }
-    Ok(if damaged == 0 {
-        exit_code::DONE
-    } else {
-        exit_code::WARNINGS
-    })
+    Ok(all.show(context, arguments.limit, print))
 }
 
 fn print(views: &[ListView]) {

@@ -1,6 +1,5 @@
 //! `runs`: what was done, newest first, over all places.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_app::Keys;
@@ -8,10 +7,11 @@ use backup_core::history::HistoryRequest;
 use backup_core::observer::NoopObserver;
 use backup_core::run_record::Operation;
 
+use super::listing::Gathered;
 use super::{Context, Outcome, days_ago};
 use crate::args::{OperationArg, RunsArgs};
+use crate::render;
 use crate::report::RunView;
-use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
     let request = HistoryRequest {
@@ -25,8 +25,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
         limit: arguments.limit,
     };
     // By id, which sorts by age; a copied place has the same records.
-    let mut found = BTreeMap::new();
-    let mut damaged = 0;
+    let mut all = Gathered::new();
     for place in context.app.places()? {
         let engine = context
             .app
@@ -34,25 +33,11 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
         let listing = engine.history().list(&request).await?;
         for run in &listing.runs {
             let view = || RunView::new(run, &place.name);
-            found.entry(run.id.clone()).or_insert_with(view);
+            all.found.entry(run.id.clone()).or_insert_with(view);
         }
-        damaged += listing.damaged.len();
-        for (key, reason) in listing.damaged {
-            render::warn(&format!("{}: {key}: {reason}", place.name));
-        }
+        all.damaged(&place.name, &listing.damaged);
     }
-    let limit = arguments.limit.unwrap_or(usize::MAX);
-    let views: Vec<_> = found.into_values().rev().take(limit).collect();
-    if context.json {
-        render::json(&views);
-    } else {
-        print(&views);
-    }
-    Ok(if damaged == 0 {
-        exit_code::DONE
-    } else {
-        exit_code::WARNINGS
-    })
+    Ok(all.show(context, arguments.limit, print))
 }
 
 fn print(views: &[RunView]) {

@@ -38,14 +38,25 @@ pub(super) async fn run(context: &Context, arguments: &VerifyArgs) -> Outcome {
         return Err(AppError::Engine(CoreError::NotFound { what }));
     }
     let mut damaged = unreadable;
+    let mut codes = Vec::new();
     for found in chosen {
-        let report = one(context, &found, request, &progress).await?;
-        damaged += usize::from(!report.problems.is_empty());
-        print(context, &found, &report);
+        match one(context, &found, request, &progress).await {
+            Ok(report) => {
+                damaged += usize::from(!report.problems.is_empty());
+                codes.push(exit_code::DONE);
+                print(context, &found, &report);
+            }
+            Err(AppError::Engine(CoreError::Cancelled)) => return Err(CoreError::Cancelled.into()),
+            // Of the others something can be said.
+            Err(error) => {
+                codes.push(exit_code::of(&error));
+                print_failed(context, &found, request.level, &error);
+            }
+        }
     }
     progress.finish();
     Ok(if damaged == 0 {
-        exit_code::DONE
+        exit_code::of_several(&codes)
     } else {
         exit_code::INTEGRITY
     })
@@ -156,6 +167,18 @@ fn print(context: &Context, found: &Found, report: &VerifyReport) {
             render::name(&problem.problem)
         ));
     }
+}
+
+/// Says of a backup that cannot be judged why.
+fn print_failed(context: &Context, found: &Found, level: VerifyLevel, error: &AppError) {
+    let (manifest, place) = (&found.manifest, &found.place.name);
+    if context.json {
+        render::json(&VerifyView::failed(manifest, place, level, error));
+        return;
+    }
+    let source = render::name(manifest.source.as_str());
+    render::line(&format!("failed   {}  {source}  {place}", manifest.id));
+    render::complain(&format!("backup {}: {}", manifest.id, error.render()));
 }
 
 #[cfg(test)]

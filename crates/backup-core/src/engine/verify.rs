@@ -66,7 +66,8 @@ pub struct VerifyReport {
 type Checked = (u64, Option<String>);
 
 impl Engine {
-    /// Verifies one backup. Damage is in the report, not an error.
+    /// Verifies one backup. Damage is in the report, not an error; that the backup comes from
+    /// another repository is a warning.
     ///
     /// # Errors
     /// Only when nothing can be said: the store cannot be reached, no identity fits
@@ -85,7 +86,10 @@ impl Engine {
             bytes_read: 0,
             problems: Vec::new(),
         };
-        if let Some(problem) = unless(cancel, self.check_key(backup)).await?? {
+        let beginning = async { tokio::join!(self.check_key(backup), self.repository()) };
+        let (key, here) = unless(cancel, beginning).await?;
+        self.tell_stranger(backup, here.as_deref());
+        if let Some(problem) = key? {
             report.problems.push(problem);
             // Nothing can be decoded without it; what can be said of the parts is still said.
             if level == VerifyLevel::Decoded {
@@ -143,8 +147,8 @@ impl Engine {
         if level < VerifyLevel::Decoded {
             return Ok(Ok(None));
         }
-        match self.open(backup.clone()).await {
-            Ok(reader) => Ok(Ok(Some(reader))),
+        match BackupReader::open(self, backup.clone()).await {
+            Ok(reader) => Ok(Ok(Some(Arc::new(reader)))),
             Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Err(PartProblem {
                 part: PartName::facts(),
                 problem: chain(&e),

@@ -24,20 +24,28 @@ async fn a_backup_is_its_parts_and_a_manifest_that_says_what_is_there() {
         .bytes(&format!("{folder}/manifest.json"))
         .unwrap();
     assert_eq!(Manifest::decode(&stored).unwrap(), *manifest);
-    let mut expected = vec![
-        "repository.json".to_owned(),
-        format!("{folder}/manifest.json"),
-        format!("{folder}/{}", manifest.encryption.as_ref().unwrap().key),
-    ];
     for object in manifest.parts.iter().flat_map(|part| &part.objects) {
         let key = format!("{folder}/{}", object.name);
         assert_eq!(bench.memory.bytes(&key).unwrap().len() as u64, object.bytes);
-        expected.push(key);
     }
-    expected.sort();
-    assert_eq!(bench.memory.keys(), expected);
+    assert_eq!(bench.memory.keys(), keys_of(manifest));
     assert_eq!((manifest.totals.tables, manifest.totals.rows), (2, 30));
     assert_eq!(bench.memory.open_uploads(), 0);
+}
+
+/// All that a store has in which there is one backup of `app`, sorted.
+fn keys_of(manifest: &Manifest) -> Vec<String> {
+    let objects = manifest.parts.iter().flat_map(|part| &part.objects);
+    let mut names: Vec<_> = objects.map(|object| object.name.as_str()).collect();
+    names.extend(["manifest.json", &manifest.encryption.as_ref().unwrap().key]);
+    let folder = format!("backups/app/{}", manifest.id);
+    let mut keys: Vec<_> = names
+        .iter()
+        .map(|name| format!("{folder}/{name}"))
+        .collect();
+    keys.push("repository.json".to_owned());
+    keys.sort();
+    keys
 }
 
 #[tokio::test]
@@ -303,7 +311,10 @@ async fn a_store_that_fails_leaves_a_whole_backup_or_none() {
             .await
             .unwrap();
         assert_eq!(listing.backups.len(), usize::from(succeeds), "{what}");
-        if !succeeds {
+        if let Ok(outcome) = result {
+            // Nothing of a first try is left either.
+            assert_eq!(bench.memory.keys(), keys_of(&outcome.manifest), "{what}");
+        } else {
             let left = bench.memory.keys();
             assert!(
                 left.iter().all(|key| key == "repository.json"),
@@ -345,6 +356,72 @@ async fn cancelling_leaves_nothing() {
         );
         assert_eq!(bench.memory.open_uploads(), 0);
         assert_eq!(dumper.log().open_sessions(), 0);
+    }
+}
+
+/// A part is stored and the answer gets lost: it is stored again, and of the first try nothing
+/// is left.
+#[tokio::test]
+async fn a_first_try_whose_answer_got_lost_is_removed() {
+    let mut faulty = None;
+    let bench = Bench::over(MemoryStore::new(), |memory| {
+        let store = Arc::new(FaultyStore::new(memory));
+        store.inject(
+            Fault::on(Op::Put)
+                .key("data-rest")
+                .nth(1)
+                .loses_the_answer(),
+        );
+        faulty = Some(Arc::clone(&store));
+        store as Arc<dyn Store>
+    });
+    let manifest = bench.backup(&dumper()).await.unwrap().manifest;
+    assert_eq!(faulty.unwrap().hits(), 1);
+    assert_eq!(bench.observer.retried(), ["data-rest"]);
+    let keys = bench.memory.keys();
+    let parts: Vec<_> = keys
+        .iter()
+        .filter_map(|key| key.rsplit('/').next())
+        .filter(|name| name.starts_with("data-rest"))
+        .collect();
+    assert_eq!(parts, ["data-rest.r2.dump.fake.crypt"]);
+    assert_eq!(keys, keys_of(&manifest));
+}
+
+/// What was on its way when the run was stopped is carried out after it was removed.
+#[tokio::test]
+async fn what_a_store_carries_out_late_is_removed_too() {
+    for fault in [
+        Fault::on(Op::Create).key("key."),
+        Fault::on(Op::Put).key("data-0001"),
+        Fault::on(Op::Put).key("facts"),
+    ] {
+        let what = format!("{fault:?}");
+        let mut faulty = None;
+        let bench = Bench::over(MemoryStore::new(), |memory| {
+            let store = Arc::new(FaultyStore::new(memory));
+            store.inject(fault.comes_late());
+            faulty = Some(Arc::clone(&store));
+            store as Arc<dyn Store>
+        });
+        let store = faulty.unwrap();
+        let mut request = request("app");
+        request.stall_timeout = Duration::from_mins(1);
+        let cancel = CancellationToken::new();
+        let sent = async {
+            while store.on_their_way() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+        };
+        let dumper = dumper();
+        let (result, ()) = tokio::join!(bench.engine.backup(&dumper, &request, &cancel), sent);
+        assert!(
+            matches!(result, Err(Error::Cancelled)),
+            "{what}: {result:?}"
+        );
+        assert_eq!(store.on_their_way(), 0, "{what}: it never came");
+        assert_eq!(bench.memory.keys(), ["repository.json"], "{what}");
     }
 }
 

@@ -152,6 +152,25 @@ async fn backups_without_a_repository_record_are_a_reason_to_stop() {
     assert_eq!(error.kind(), ErrorKind::Refused);
 }
 
+/// What a later build has made of the repository is not for this one to add to.
+#[tokio::test]
+async fn a_repository_record_that_cannot_be_understood_is_a_reason_to_stop() {
+    for (record, kind) in [
+        (
+            "{\"format\": 2, \"repository\": 7}",
+            ErrorKind::InvalidInput,
+        ),
+        ("{\"format\": 1}", ErrorKind::Corrupt),
+        ("", ErrorKind::Corrupt),
+    ] {
+        let bench = Bench::new();
+        bench.memory.set("repository.json", record);
+        let error = bench.backup(&dumper()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{record}");
+        assert_eq!(bench.memory.keys(), ["repository.json"], "{record}");
+    }
+}
+
 #[tokio::test]
 async fn every_backup_belongs_to_the_same_repository() {
     let bench = Bench::new();

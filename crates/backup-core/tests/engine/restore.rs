@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_core::engine::RestoreOptions;
+use backup_core::engine::{RestoreOptions, RestoreOutcome};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::facts::{Scope, TableName};
 use backup_core::manifest::PartName;
 use backup_core::restorer::{Ownership, RestoreRequest, Selection};
+use backup_core::run_record::{Operation, RunResult, Who};
 use backup_testing::{
     FakeCipher, FakeCompressor, Fault, FaultyStore, MemoryStore, Op, ScriptedRestorer,
 };
@@ -34,7 +35,7 @@ async fn restore(
     bench: &Bench,
     restorer: &ScriptedRestorer,
     options: &RestoreOptions,
-) -> Result<backup_core::engine::RestoreOutcome, Error> {
+) -> Result<RestoreOutcome, Error> {
     let catalog = bench.engine.catalog();
     let newest = catalog
         .find(
@@ -127,6 +128,30 @@ async fn of_definitions_no_content_is_claimed() {
     let outcome = restore(&bench, &restorer, &options).await.unwrap();
     assert_eq!(outcome.compare, None);
     assert_eq!(restorer.loaded("copy", "data-0001"), None);
+}
+
+/// A proof of all of a backup must not be read out of the record of a part.
+#[tokio::test]
+async fn the_record_says_what_was_restored() {
+    let bench = Bench::new();
+    let tables = |outcome: &RestoreOutcome| outcome.compare.as_ref().map(|c| c.tables as u64);
+    bench.good().await;
+    for (scope, options, partial) in [
+        (Scope::Everything, options(), false),
+        (orders(), orders_only(), true),
+    ] {
+        let restorer = ScriptedRestorer::new().restores_only(scope);
+        let outcome = restore(&bench, &restorer, &options).await.unwrap();
+        let mut run = bench
+            .engine
+            .history()
+            .begin(Operation::Restore, Who::default());
+        run.restored(&outcome);
+        assert_eq!(run.result, RunResult::Success);
+        assert_eq!(run.partial, partial);
+        assert_eq!(run.compare.map(|c| c.tables), tables(&outcome));
+        assert_eq!(run.bytes_read, Some(outcome.bytes_read));
+    }
 }
 
 #[tokio::test]

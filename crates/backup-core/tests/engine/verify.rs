@@ -165,3 +165,38 @@ async fn a_backup_without_its_key_is_not_good_at_any_level() {
         assert_eq!(report.problems[0].part.as_str(), "key", "{level:?}");
     }
 }
+
+/// Whoever copies a single backup into another repository may mean to; it is said all the same.
+#[tokio::test]
+async fn a_backup_from_another_repository_is_told_from_our_own() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let own = other.good().await.manifest;
+    let stranger = bench.good().await.manifest;
+    for key in bench.memory.keys() {
+        if key != "repository.json" {
+            other.memory.set(&key, bench.memory.bytes(&key).unwrap());
+        }
+    }
+    let levels = [
+        VerifyLevel::Stored,
+        VerifyLevel::Hashed,
+        VerifyLevel::Decoded,
+    ];
+    for level in levels {
+        assert_eq!(verify(&other, &own, level).await.problems, []);
+        assert_eq!(verify(&other, &stranger, level).await.problems, []);
+    }
+    other.engine.open(stranger.clone()).await.unwrap();
+    let told = other.observer.warnings();
+    let expected = format!(
+        "backup {} was written to another repository than the one it lies in",
+        stranger.id
+    );
+    assert_eq!(told, vec![expected; levels.len() + 1]);
+    // A copy without the record, or with a damaged one, can be read and says nothing.
+    other.memory.truncate("repository.json", 10);
+    other.engine.open(stranger.clone()).await.unwrap();
+    assert!(other.memory.remove("repository.json"));
+    other.engine.open(stranger).await.unwrap();
+    assert_eq!(other.observer.warnings(), told);
+}

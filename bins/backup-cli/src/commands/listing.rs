@@ -1,0 +1,59 @@
+//! What commands share that list something over all places.
+
+use std::collections::BTreeMap;
+
+use backup_core::store::StoreKey;
+use serde::Serialize;
+
+use super::Context;
+use crate::{exit_code, render};
+
+/// What was found, by a key that sorts by age, and how many entries cannot be read.
+#[derive(Debug)]
+pub(super) struct Gathered<K, V> {
+    pub(super) found: BTreeMap<K, V>,
+    damaged: usize,
+}
+
+impl<K: Ord, V: Serialize> Gathered<K, V> {
+    pub(super) fn new() -> Self {
+        Self {
+            found: BTreeMap::new(),
+            damaged: 0,
+        }
+    }
+
+    /// Says of a place what cannot be read there.
+    pub(super) fn damaged(&mut self, place: &str, entries: &[(StoreKey, String)]) {
+        self.damaged += entries.len();
+        warn_damaged(place, entries);
+    }
+
+    /// Shows the newest, and says how to end. `print` is for people.
+    pub(super) fn show(
+        self,
+        context: &Context,
+        limit: Option<usize>,
+        print: impl FnOnce(&[V]),
+    ) -> u8 {
+        let limit = limit.unwrap_or(usize::MAX);
+        let views: Vec<_> = self.found.into_values().rev().take(limit).collect();
+        if context.json {
+            render::json(&views);
+        } else {
+            print(&views);
+        }
+        if self.damaged == 0 {
+            exit_code::DONE
+        } else {
+            exit_code::WARNINGS
+        }
+    }
+}
+
+/// Says what cannot be read at a place, though the listing is worth having without.
+pub(super) fn warn_damaged(place: &str, entries: &[(StoreKey, String)]) {
+    for (key, reason) in entries {
+        render::warn(&format!("{place}: {key}: {reason}"));
+    }
+}
