@@ -240,9 +240,9 @@ pub(crate) struct ListArgs {
 /// `show`
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// Id, the beginning of one, latest or oldest
+    /// Id, the beginning of one, latest, latest-verified or oldest
     pub(crate) backup: String,
-    /// The source, where latest and oldest need one
+    /// The source, where such a word needs one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     #[command(flatten)]
@@ -266,9 +266,9 @@ struct SelectionArgs {
 /// `restore`
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// Id, the beginning of one, latest or oldest
+    /// Id, the beginning of one, latest, latest-verified or oldest
     pub(crate) backup: String,
-    /// The source, where latest and oldest need one
+    /// The source, where such a word needs one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     /// The database to make; it must not exist, unless it is to be replaced
@@ -362,7 +362,7 @@ impl RestoreArgs {
 /// `verify`
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Ids, beginnings of them, latest or oldest
+    /// Ids, beginnings of them, latest, latest-verified or oldest
     #[arg(required_unless_present_any = ["all", "sample"], conflicts_with_all = ["all", "sample"])]
     pub(crate) backups: Vec<String>,
     /// Every backup
@@ -421,7 +421,7 @@ pub(crate) enum OperationArg {
 /// `cat`
 #[derive(Debug, Args)]
 pub(crate) struct CatArgs {
-    /// Id, the beginning of one, latest or oldest
+    /// Id, the beginning of one, latest, latest-verified or oldest
     pub(crate) backup: String,
     /// The table
     #[arg(long, value_name = "SCHEMA.TABLE")]
@@ -429,7 +429,7 @@ pub(crate) struct CatArgs {
     /// Form of the rows
     #[arg(long, value_enum, default_value = "copy")]
     pub(crate) format: RowFormatArg,
-    /// The source, where latest and oldest need one
+    /// The source, where such a word needs one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     #[command(flatten)]

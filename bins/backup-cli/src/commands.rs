@@ -229,7 +229,7 @@ impl Context {
 
 /// Of what several places have: the newest, the oldest, or the only one that is meant.
 fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, AppError> {
-    let by_age = matches!(selector, Selector::Latest | Selector::Oldest);
+    let by_age = !matches!(selector, Selector::Prefix(_));
     if by_age
         && let Some(first) = found.first()
         && let Some(other) = found
@@ -244,7 +244,7 @@ fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, A
     }
     // The sort is stable: among copies, the first place counts.
     found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
-    if *selector == Selector::Latest {
+    if matches!(selector, Selector::Latest | Selector::LatestVerified) {
         let newest = found.last().map(|last| last.manifest.id.clone());
         found.retain(|candidate| Some(&candidate.manifest.id) == newest.as_ref());
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{BackupId, SourceName};
 use crate::body::collect;
 use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::history::{HistoryRequest, Proofs, Records};
 use crate::layout;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest};
 use crate::store::{Depth, Entry, Store, StoreKey};
@@ -29,13 +30,18 @@ pub enum Selector {
     Latest,
     /// The oldest of a source.
     Oldest,
+    /// The newest of a source of which every byte was found good, by the records of runs: by a
+    /// verification of its hashes or deeper, or by a whole restore.
+    LatestVerified,
     /// An id or the beginning of one that only one backup has.
     Prefix(String),
 }
 
 /// The text selects nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither a backup id, nor the beginning of one, nor latest or oldest")]
+#[error(
+    "{0:?} is neither a backup id, nor the beginning of one, nor latest, latest-verified or oldest"
+)]
 pub struct ParseSelectorError(String);
 
 impl FromStr for Selector {
@@ -48,6 +54,7 @@ impl FromStr for Selector {
         match text {
             "latest" => Ok(Self::Latest),
             "oldest" => Ok(Self::Oldest),
+            "latest-verified" => Ok(Self::LatestVerified),
             _ if is_prefix => Ok(Self::Prefix(text.to_owned())),
             _ => Err(ParseSelectorError(text.chars().take(64).collect())),
         }
@@ -59,6 +66,7 @@ impl fmt::Display for Selector {
         match self {
             Self::Latest => f.write_str("latest"),
             Self::Oldest => f.write_str("oldest"),
+            Self::LatestVerified => f.write_str("latest-verified"),
             Self::Prefix(text) => f.write_str(text),
         }
     }
@@ -274,7 +282,33 @@ impl<'a> Catalog<'a> {
         match selector {
             Selector::Prefix(text) => self.find_prefix(text, source).await,
             Selector::Latest | Selector::Oldest => self.find_end(selector, source).await,
+            Selector::LatestVerified => self.find_verified(source).await,
         }
+    }
+
+    /// One that is damaged now, though it was found good once, is passed over: it is said so when
+    /// somebody asks for it.
+    async fn find_verified(&self, source: Option<&SourceName>) -> Result<Manifest, Error> {
+        let source = match source {
+            Some(source) => source.clone(),
+            None => self.only_source().await?,
+        };
+        let request = ListRequest {
+            source: Some(source.clone()),
+            ..ListRequest::default()
+        };
+        let found = self.list(&request).await?.backups;
+        let since = found.last().map(|oldest| oldest.started_at);
+        let history = HistoryRequest {
+            since,
+            ..HistoryRequest::default()
+        };
+        let proofs = Proofs::new(Records(self.store).list(&history).await?.runs);
+        let mut found = found.into_iter();
+        let verified = found.find(|backup| !backup.filtered && proofs.is_verified(backup));
+        verified.ok_or_else(|| Error::NotFound {
+            what: format!("verified backup of source {:?}", source.as_str()),
+        })
     }
 
     async fn find_end(

@@ -126,6 +126,31 @@ impl<'a> History<'a> {
     /// # Errors
     /// What the store reports; a damaged record is in the result instead.
     pub async fn list(&self, request: &HistoryRequest) -> Result<HistoryListing, Error> {
+        Records(self.store).list(request).await
+    }
+
+    /// The record of one run, if there is one.
+    ///
+    /// # Errors
+    /// What the store reports; `Corrupt` for a damaged record.
+    pub async fn get(&self, id: &RunId) -> Result<Option<RunRecord>, Error> {
+        Records(self.store)
+            .read(id)
+            .await
+            .map_err(|unreadable| match unreadable {
+                Unreadable::Damaged(key, reason) => Error::corrupt(format!("{key}: {reason}")),
+                Unreadable::Store(error) => error,
+            })
+    }
+}
+
+/// The records of one store, to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Records<'a>(pub(crate) &'a dyn Store);
+
+impl Records<'_> {
+    /// See [`History::list`].
+    pub(crate) async fn list(&self, request: &HistoryRequest) -> Result<HistoryListing, Error> {
         let since = request.since;
         let months = self.months(since).await?;
         let read = stream::iter(months)
@@ -180,7 +205,7 @@ impl<'a> History<'a> {
     }
 
     async fn prefixes(&self, below: &StoreKey) -> Result<Vec<StoreKey>, Error> {
-        self.store
+        self.0
             .list(Some(below), Depth::Children)
             .try_filter_map(|entry| async move {
                 Ok(match entry {
@@ -200,7 +225,7 @@ impl<'a> History<'a> {
         since: Option<DateTime<Utc>>,
     ) -> Result<Vec<RunId>, Error> {
         let mut runs: Vec<RunId> = self
-            .store
+            .0
             .list(Some(month), Depth::Children)
             .try_filter_map(|entry| async move {
                 Ok(match entry {
@@ -220,20 +245,9 @@ impl<'a> History<'a> {
         Ok(runs)
     }
 
-    /// The record of one run, if there is one.
-    ///
-    /// # Errors
-    /// What the store reports; `Corrupt` for a damaged record.
-    pub async fn get(&self, id: &RunId) -> Result<Option<RunRecord>, Error> {
-        self.read(id).await.map_err(|unreadable| match unreadable {
-            Unreadable::Damaged(key, reason) => Error::corrupt(format!("{key}: {reason}")),
-            Unreadable::Store(error) => error,
-        })
-    }
-
     async fn read(&self, id: &RunId) -> Result<Option<RunRecord>, Unreadable> {
         let key = layout::run_key(id);
-        let read = read_small(self.store, &key, MAX_RUN_BYTES).await;
+        let read = read_small(self.0, &key, MAX_RUN_BYTES).await;
         let text = match read {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(None),
@@ -324,19 +338,32 @@ impl Proofs {
         self.0.get(&of).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether every byte of a backup was found good, unless it was found damaged since.
+    #[must_use]
+    pub fn is_verified(&self, backup: &Manifest) -> bool {
+        let proved = self.since_damage(backup);
+        proved.iter().any(|proof| proof.level >= ProofLevel::Hashed)
+    }
+
     /// When and how deeply a backup was last proved, unless it was found damaged since.
     #[must_use]
     pub fn newest(&self, backup: &Manifest) -> Option<Proof> {
+        self.since_damage(backup).pop()
+    }
+
+    /// Every proof since the backup was last found damaged, the newest last.
+    fn since_damage(&self, backup: &Manifest) -> Vec<Proof> {
         let mut tries: Vec<_> = self.tries(backup).iter().collect();
         tries.sort_by_key(|run| run.finished_at);
-        tries.into_iter().fold(None, |proof, run| {
+        let mut proofs = Vec::new();
+        for run in tries {
             if run.verify.is_some_and(|found| found.problems > 0) {
-                return None;
+                proofs.clear();
             }
-            let level = proved(run, backup);
             let at = run.finished_at;
-            level.map(|level| Proof { at, level }).or(proof)
-        })
+            proofs.extend(proved(run, backup).map(|level| Proof { at, level }));
+        }
+        proofs
     }
 }
 

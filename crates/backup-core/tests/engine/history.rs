@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::catalog::ListRequest;
+use backup_core::catalog::{ListRequest, Selector};
 use backup_core::engine::{CompareReport, VerifyLevel, VerifyReport};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::history::{HistoryListing, HistoryRequest, Proof, ProofLevel, Proofs};
 use backup_core::layout;
 use backup_core::manifest::Manifest;
-use backup_core::run_record::{CompareFacts, Operation, RunRecord, RunResult, VerifyFacts, Who};
+use backup_core::run_record::{
+    CompareFacts, Operation, RunId, RunRecord, RunResult, VerifyFacts, Who,
+};
 use backup_testing::{Fault, FaultyStore, MemoryStore, Op, RecordingStore};
 use chrono::{DateTime, TimeZone, Utc};
 use tokio_util::sync::CancellationToken;
@@ -237,6 +239,57 @@ async fn a_silent_store_is_given_up_soon() {
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
         assert_eq!(started.elapsed().as_secs(), seconds);
     }
+}
+
+#[tokio::test]
+async fn the_newest_verified_one_is_found_by_its_records() {
+    let bench = Bench::new();
+    let find = async || {
+        let selector: Selector = "latest-verified".parse().unwrap();
+        let app = source("app");
+        bench.engine.catalog().find(&selector, Some(&app)).await
+    };
+    let mut backups = Vec::new();
+    for day in 1..=3 {
+        bench.clock.set(at(2, day));
+        backups.push(bench.good().await.manifest);
+    }
+    let error = find().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("verified backup"), "{error}");
+
+    verified(&bench, &backups[0], (3, 1)).await;
+    assert_eq!(find().await.unwrap(), backups[0]);
+    verified(&bench, &backups[1], (3, 2)).await;
+    assert_eq!(find().await.unwrap(), backups[1]);
+
+    // That objects are there says nothing of their bytes, and takes nothing back.
+    for backup in &backups[1..] {
+        bench.clock.set(at(3, 3));
+        let mut run = bench.engine.history().begin(Operation::Verify, who());
+        run.source = Some(backup.source.clone());
+        run.backup = Some(backup.id.clone());
+        run.verified(&VerifyReport {
+            level: VerifyLevel::Stored,
+            parts: 3,
+            bytes_read: 0,
+            problems: Vec::new(),
+        });
+        record(&bench, &mut run).await.unwrap();
+    }
+    assert_eq!(find().await.unwrap(), backups[1]);
+
+    // What was found damaged since is proved no more.
+    let mut damaged = verified(&bench, &backups[1], (3, 4)).await;
+    damaged.id = RunId::new(at(3, 5), 1);
+    damaged.result = RunResult::Failed;
+    damaged.verify = Some(VerifyFacts {
+        level: VerifyLevel::Stored,
+        problems: 1,
+    });
+    bench.clock.set(at(3, 5));
+    record(&bench, &mut damaged).await.unwrap();
+    assert_eq!(find().await.unwrap(), backups[0]);
 }
 
 #[tokio::test]
