@@ -17,7 +17,7 @@ use crate::restorer::{LoadReport, PartReader, RestoreRequest, RestoreSession, Re
 pub struct RestoreOptions {
     /// The target.
     pub target: RestoreRequest,
-    /// Read the target back and compare it with the dump. Definitions alone are not compared.
+    /// Read the target back and compare it with the dump.
     pub compare: bool,
     /// Leave a target that failed or differs, to look into.
     pub keep_failed: bool,
@@ -36,7 +36,7 @@ pub struct RestoreOutcome {
     pub bytes_read: u64,
     /// Whether something was left out on purpose.
     pub partial: bool,
-    /// The comparison of what was selected, unless it was not wanted or there is no content.
+    /// The comparison of what was selected, unless it was not wanted.
     pub compare: Option<CompareReport>,
     /// What went wrong without making the result incomplete.
     pub warnings: Vec<String>,
@@ -75,7 +75,7 @@ impl Engine {
                 started_at,
                 finished_at: self.clock.now(),
                 bytes_read: reader.bytes_read(),
-                partial: target.selection.is_partial(),
+                partial: target.selection.leaves_out(),
                 compare,
                 warnings: warnings(reader.manifest(), load),
             }),
@@ -101,11 +101,11 @@ impl Engine {
         let manifest = reader.manifest();
         let scope = session.scope();
         self.observer.event(&planned(manifest, &scope));
-        let load = session.load(cancel).await.map_err(|e| {
+        let mut load = session.load(cancel).await.map_err(|e| {
             // Damage and the store are told apart from what the database says, however they came.
             reader.blame(format!("restore backup {}", manifest.id), e)
         })?;
-        if !options.compare || options.target.selection.definitions_only {
+        if !options.compare {
             return Ok((load, None));
         }
         self.step("compare with the dump".to_owned());
@@ -114,6 +114,7 @@ impl Engine {
             .await
             .map_err(|e| Error::restore("read the restored database back", e))?;
         let report = compare(&reader.facts().within(&scope), &found);
+        load.warnings.extend(report.warnings());
         if report.is_equal() {
             Ok((load, Some(report)))
         } else {

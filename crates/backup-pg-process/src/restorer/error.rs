@@ -89,6 +89,13 @@ pub enum RestoreError {
         #[source]
         words: Words,
     },
+    /// The definitions of the restored database cannot be dumped to compare them.
+    #[error("cannot dump the definitions of the restored database")]
+    Definitions(
+        /// Why.
+        #[source]
+        PortError,
+    ),
     /// A file in the private directory cannot be written.
     #[error("cannot write a private file")]
     PrivateFile {
@@ -132,7 +139,7 @@ impl RestoreError {
             | Self::MissingNamedRoles { .. }
             | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
-            Self::Part { source, .. } => source.kind(),
+            Self::Part { source, .. } | Self::Definitions(source) => source.kind(),
             Self::Entry { words, .. } => kind_of(&words.0),
             Self::PrivateFile { .. } | Self::Internal { .. } => ErrorKind::Internal,
             Self::Base(error) => error.kind(),
@@ -211,6 +218,7 @@ impl From<RestoreError> for PortError {
                 source: Some(source),
                 ..
             } => Self::new(kind, message).with_source(source),
+            RestoreError::Definitions(source) => Self::new(kind, message).with_source(source),
             RestoreError::Entry { words, .. } => Self::new(kind, message).with_source(words),
             RestoreError::PrivateFile { source } => Self::new(kind, message).with_source(source),
             _ => Self::new(kind, message),
