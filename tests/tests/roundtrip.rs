@@ -83,6 +83,15 @@ fn assert_compared(restore: &Value, tables: &Value) {
         (tables, tables),
         "{restore}"
     );
+    let definitions = &compare["definitions"];
+    assert_eq!(
+        definitions["equal"], definitions["expected"],
+        "{definitions}"
+    );
+    assert!(definitions["expected"].as_u64() > Some(0), "{restore}");
+    for empty in ["missing", "different", "unclear", "extra"] {
+        assert_eq!(definitions[empty], json!([]), "{definitions}");
+    }
     for empty in ["different", "missing", "not_comparable", "sequences_behind"] {
         assert_eq!(compare[empty], json!([]), "{restore}");
     }

@@ -5,6 +5,7 @@ use backup_core::engine::{CompareReport, RestoreOutcome, VerifyLevel, VerifyRepo
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
+use backup_core::restorer::Definitions;
 use backup_core::run_record::{CompareFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
@@ -314,6 +315,42 @@ pub(crate) struct CompareView {
     not_comparable: Vec<String>,
     sequences_behind: Vec<String>,
     large_objects_equal: Option<bool>,
+    definitions: Option<DefinitionsView>,
+    /// Filled again by their queries, so their content is not compared.
+    materialized_views: Vec<MaterializedView>,
+}
+
+/// Definitions by kind, schema and name.
+#[derive(Debug, Serialize)]
+struct DefinitionsView {
+    expected: usize,
+    equal: usize,
+    texts_compared: bool,
+    missing: Vec<String>,
+    different: Vec<String>,
+    unclear: Vec<String>,
+    extra: Vec<String>,
+}
+
+impl From<&Definitions> for DefinitionsView {
+    fn from(found: &Definitions) -> Self {
+        Self {
+            expected: found.expected,
+            equal: found.equal,
+            texts_compared: found.texts_compared,
+            missing: found.missing.clone(),
+            different: found.different.clone(),
+            unclear: found.unclear.clone(),
+            extra: found.extra.clone(),
+        }
+    }
+}
+
+/// A materialized view as it is now.
+#[derive(Debug, Serialize)]
+struct MaterializedView {
+    name: String,
+    rows: Option<u64>,
 }
 
 /// A table that differs.
@@ -355,6 +392,15 @@ impl From<&CompareReport> for CompareView {
                 .map(|found| found.sequence.to_string())
                 .collect(),
             large_objects_equal: report.large_objects_equal,
+            definitions: report.definitions.as_ref().map(DefinitionsView::from),
+            materialized_views: report
+                .materialized_views
+                .iter()
+                .map(|(view, rows)| MaterializedView {
+                    name: view.to_string(),
+                    rows: *rows,
+                })
+                .collect(),
         }
     }
 }

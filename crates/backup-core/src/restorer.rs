@@ -40,6 +40,12 @@ impl Selection {
     pub fn is_partial(&self) -> bool {
         !(self.schemas.is_empty() && self.tables.is_empty())
     }
+
+    /// Whether a restore of it is less than the whole backup.
+    #[must_use]
+    pub fn leaves_out(&self) -> bool {
+        self.is_partial() || self.definitions_only
+    }
 }
 
 /// Where and how to restore.
@@ -90,6 +96,39 @@ pub struct ReadBack {
     pub large_objects: Option<LargeObjectFacts>,
     /// Sequences as they are now.
     pub sequences: Vec<SequenceFacts>,
+    /// The definitions; absent when they could not be compared, which a load says in a warning.
+    pub definitions: Option<Definitions>,
+    /// Rows of the materialized views that were filled again, where they could be counted.
+    pub materialized_views: BTreeMap<TableName, Option<u64>>,
+}
+
+/// How the definitions in the target relate to those that were to be restored. Entries are named
+/// by kind, schema and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Definitions {
+    /// How many were looked for.
+    pub expected: usize,
+    /// Of these, as they were dumped.
+    pub equal: usize,
+    /// Whether their texts were compared too, or only that they exist: a server prints what an
+    /// older one would print otherwise.
+    pub texts_compared: bool,
+    /// What is not there.
+    pub missing: Vec<String>,
+    /// What is there, and in which way otherwise.
+    pub different: Vec<String>,
+    /// Texts that differ between minor releases, which may be the releases' own doing.
+    pub unclear: Vec<String>,
+    /// What was not dumped.
+    pub extra: Vec<String>,
+}
+
+impl Definitions {
+    /// Whether all are there and nothing contradicts that they are what was dumped.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.missing.is_empty() && self.different.is_empty() && self.extra.is_empty()
+    }
 }
 
 /// Restores backups of one kind into one server.
@@ -123,7 +162,8 @@ pub trait RestoreSession: fmt::Debug + Send + Sync {
     /// Names the object that failed. The target then holds a part of the backup.
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError>;
 
-    /// Reads the target's content back, as far as it is within the [`scope`](Self::scope).
+    /// Reads the target back: its content, as far as it is within the [`scope`](Self::scope), and
+    /// its definitions.
     ///
     /// # Errors
     /// When the target cannot be read; a single table that cannot is in the result.

@@ -8,10 +8,12 @@
 mod analyze;
 mod choice;
 mod complaints;
+mod definitions;
 mod error;
 mod excerpt;
 mod load;
 mod pg_restore;
+mod prepare;
 mod read_back;
 mod schedule;
 mod target;
@@ -24,24 +26,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use backup_core::error::PortError;
 use backup_core::facts::Scope;
-use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
 use backup_core::restorer::{
-    LoadReport, Ownership, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
+    LoadReport, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
 };
-use backup_pg_archive::{ArchiveReport, DumpText};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{RestoreError, Words};
 
-use crate::mark::Mark;
-use crate::{ConnectionConfig, DatabaseDetails, Error, ToolLocator, Tools};
-use choice::Choice;
-use complaints::Names;
+use crate::{ConnectionConfig, DatabaseDetails, ToolLocator};
+use definitions::TargetDump;
 use load::Loader;
-use pg_restore::PgRestore;
-use target::{Server, Target};
-use toc_list::{LoadPlan, Omit};
-use workspace::Workspace;
+use target::Target;
+use toc_list::LoadPlan;
 
 /// How to restore into one server.
 #[derive(Debug, Clone)]
@@ -86,142 +82,6 @@ impl PgRestorer {
     pub fn new(config: PgRestorerConfig) -> Self {
         Self { config }
     }
-
-    async fn prepare(
-        &self,
-        request: &RestoreRequest,
-        reader: Arc<dyn PartReader>,
-        cancel: &CancellationToken,
-    ) -> Result<Session, RestoreError> {
-        let details = details(reader.as_ref())?;
-        let config = &self.config;
-        let maintenance = &config.connection.maintenance_database;
-        let mut connection = config.connection.connect(maintenance).await?;
-        let server = Server::read(&mut connection).await?;
-        server.check_name(&request.target_database)?;
-        let manifest = reader.manifest();
-        let mark = mark(manifest, request);
-        let target = Target::new(config.connection.clone(), &request.target_database, mark);
-        let mut warnings = server.check(manifest, &details, &request.ownership)?;
-        if target.exists(&mut connection).await? {
-            return Err(RestoreError::TargetExists {
-                database: target.name,
-            });
-        }
-        drop(connection);
-
-        let workspace = Workspace::create(config.work_dir.as_deref())?;
-        let part = schema_part(reader.as_ref())?;
-        let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
-        let choice = Choice::new(&request.selection, &archive.entries, reader.as_ref())?;
-        warnings.extend(choice.warnings);
-        let tools = self.tools(&archive, &server, cancel).await?;
-        let pg_restore = self.pg_restore(&tools, (&archive, &server), request, &mut warnings)?;
-        let login_owns = request.ownership == Ownership::Login;
-        let omit = Omit {
-            all_but: choice.dump_ids.as_ref(),
-            vacuum: !config.vacuum_analyze,
-            privileges: login_owns,
-            superuser_objects: login_owns && !server.is_superuser,
-        };
-        let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
-        let left_out = plan.left_out.iter();
-        warnings.extend(
-            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
-        );
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled.into());
-        }
-        warnings.extend(target.create(&server, &details, &request.ownership).await?);
-        Ok(Session {
-            request: request.clone(),
-            details,
-            target: target.clone(),
-            vacuum_analyze: config.vacuum_analyze,
-            version_num: server.version_num,
-            scope: choice.scope.clone(),
-            pending: Mutex::new(Some(Pending {
-                loader: Arc::new(Loader {
-                    reader: Arc::clone(&reader),
-                    target,
-                    workspace,
-                    pg_restore,
-                    parts: choice.parts,
-                    scope: choice.scope,
-                }),
-                plan,
-                warnings,
-            })),
-            reader,
-        })
-    }
-
-    /// The tools of the target's major: a newer `pg_restore` sets what an older server does not
-    /// know. But never older than what wrote the archive, or it cannot read it.
-    async fn tools(
-        &self,
-        archive: &ArchiveReport,
-        server: &Server,
-        cancel: &CancellationToken,
-    ) -> Result<Tools, RestoreError> {
-        let reads = oldest_reader(archive);
-        let wanted = server.major().max(reads);
-        let located = self.config.tools.locate(wanted * 10_000, cancel).await;
-        if !matches!(located, Err(Error::ToolMissing { .. })) {
-            return Ok(located?);
-        }
-        // pg_restore talks to newer servers too, unlike pg_dump.
-        let installed = self.config.tools.installed(cancel).await?;
-        let newest = installed
-            .into_iter()
-            .filter(|tools| tools.version.major >= reads)
-            .max_by_key(|tools| tools.version);
-        newest.map_or_else(|| Ok(located?), Ok)
-    }
-
-    fn pg_restore(
-        &self,
-        tools: &Tools,
-        (archive, server): (&ArchiveReport, &Server),
-        request: &RestoreRequest,
-        warnings: &mut Vec<String>,
-    ) -> Result<PgRestore, RestoreError> {
-        let memory = self.config.maintenance_work_mem_bytes;
-        let memory = memory.map(|bytes| format!("{}kB", bytes >> 10));
-        // All of this is for a database that nobody uses yet. A crash of the server can lose the
-        // last commits of a load, but `finish` commits durably after all of them.
-        let mut settings = vec![
-            ("synchronous_commit", "off"),
-            ("statement_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
-            // Checking a foreign key looks expensive enough to compile, and runs once.
-            ("jit", "off"),
-        ];
-        if let Some(memory) = &memory {
-            settings.push(("maintenance_work_mem", memory));
-        }
-        let database = &request.target_database;
-        let env = self.config.connection.tool_env(database, &settings)?;
-        let mut pg_restore = PgRestore::new(tools.pg_restore.clone(), env, database)
-            .with_names(Names::of(&archive.entries));
-        if request.ownership == Ownership::Login {
-            pg_restore = pg_restore.with_option("--no-owner").with_option("--no-acl");
-        }
-        let tablespaces = archive
-            .entries
-            .iter()
-            .filter_map(|entry| entry.tablespace.as_ref());
-        let missing: Option<&DumpText> = tablespaces
-            .filter(|name| !name.is_empty())
-            .find(|name| !server.has_tablespace(&name.to_str_lossy()));
-        if let Some(missing) = missing {
-            pg_restore = pg_restore.with_option("--no-tablespaces");
-            warnings.push(format!(
-                "tablespace {missing} does not exist on the target, so the default is used"
-            ));
-        }
-        Ok(pg_restore)
-    }
 }
 
 #[async_trait]
@@ -255,6 +115,8 @@ struct Session {
     vacuum_analyze: bool,
     version_num: u32,
     scope: Scope,
+    /// Compares the definitions.
+    definitions: Option<TargetDump>,
     /// Until it is loaded.
     pending: Mutex<Option<Pending>>,
 }
@@ -315,6 +177,7 @@ impl RestoreSession for Session {
             details: &self.details,
             version_num: self.version_num,
             jobs: self.request.jobs.max(1),
+            definitions: self.definitions.as_ref(),
         };
         Ok(job.run(cancel).await?)
     }
@@ -322,69 +185,4 @@ impl RestoreSession for Session {
     async fn discard(&self) -> Result<(), PortError> {
         Ok(self.target.discard().await?)
     }
-}
-
-fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
-    let details = &reader.facts().details;
-    serde_json::from_value(details.clone()).map_err(|error| RestoreError::BadBackup {
-        what: "the backup does not say what its database was like".to_owned(),
-        source: Some(error.into()),
-    })
-}
-
-/// Keeps the definitions, which `pg_restore` reads several times, in the private directory.
-async fn fetch(
-    reader: &dyn PartReader,
-    part: &PartName,
-    workspace: &Workspace,
-    cancel: &CancellationToken,
-) -> Result<ArchiveReport, RestoreError> {
-    let body = reader
-        .open(part)
-        .await
-        .map_err(|source| RestoreError::Part {
-            part: part.clone(),
-            source,
-        })?;
-    workspace.keep_archive(part, body, cancel).await
-}
-
-fn schema_part(reader: &dyn PartReader) -> Result<PartName, RestoreError> {
-    let mut parts = reader.manifest().parts.iter();
-    let part = parts
-        .find(|part| part.kind == PartKind::Schema && part.format == PartFormat::Custom)
-        .ok_or_else(|| RestoreError::bad_backup("the backup has no definitions"))?;
-    Ok(part.name.clone())
-}
-
-/// The oldest major whose `pg_restore` reads the archive.
-///
-/// <https://github.com/postgres/postgres/blob/master/src/bin/pg_dump/pg_backup_archiver.h>
-fn oldest_reader(archive: &ArchiveReport) -> u32 {
-    match archive.header.version.minor {
-        ..=14 => 12,
-        15 => 16,
-        _ => 17,
-    }
-}
-
-/// Tells this run from every other one, also of the same backup.
-fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
-    let Manifest { source, id, .. } = manifest;
-    let made = format!("restore of {source} {id}, {}", nonce());
-    match &request.replaces {
-        Some(replaces) => Mark::Newcomer {
-            replaces: replaces.clone(),
-            made,
-        },
-        None => Mark::Made(made),
-    }
-}
-
-fn nonce() -> String {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let random = std::hash::RandomState::new();
-    let mut hasher = random.build_hasher();
-    hasher.write_u32(std::process::id());
-    format!("run {:016x}", hasher.finish())
 }

@@ -143,10 +143,11 @@ fn done(
             render::size(outcome.bytes_read),
         ));
         match &outcome.compare {
+            Some(report) if selection.definitions_only => render::line(&format!(
+                "definitions only, without rows{}",
+                definitions_text(report)
+            )),
             Some(report) => render::line(&equal_text(report)),
-            None if selection.definitions_only => {
-                render::line("definitions only: there are no rows, so nothing was compared");
-            }
             None => render::line("not compared with the dump"),
         }
         if let Some(replacement) = &outcome.replaced {
@@ -168,12 +169,34 @@ fn equal_text(report: &CompareReport) -> String {
         Some(_) => ", large objects equal",
         None => "",
     };
+    let refreshed = match report.materialized_views.len() {
+        0 => String::new(),
+        count => format!(
+            "; {} filled anew, not compared in content",
+            render::counted(count as u64, "materialized view")
+        ),
+    };
     format!(
-        "compared: {} of {} equal in content, {}{large_objects}",
+        "compared: {} of {} equal in content, {}{large_objects}{}{refreshed}",
         report.equal,
         render::counted(report.tables as u64, "table"),
         render::counted(report.rows, "row"),
+        definitions_text(report),
     )
+}
+
+fn definitions_text(report: &CompareReport) -> String {
+    match &report.definitions {
+        None => String::new(),
+        Some(found) if found.texts_compared => format!(
+            "; {} equal",
+            render::counted(found.equal as u64, "definition")
+        ),
+        Some(found) => format!(
+            "; {} there, their texts are another release's",
+            render::counted(found.equal as u64, "definition")
+        ),
+    }
 }
 
 fn differs(context: &Context, report: &CompareReport) -> u8 {
@@ -202,6 +225,18 @@ fn differs(context: &Context, report: &CompareReport) -> u8 {
             "unreadable {table}: {}",
             render::name(&found.reason)
         ));
+    }
+    if let Some(found) = &report.definitions {
+        let lists = [
+            ("missing", &found.missing),
+            ("different", &found.different),
+            ("extra", &found.extra),
+        ];
+        for (what, names) in lists {
+            for name in names {
+                render::line(&format!("{what:<10} {}", render::name(name)));
+            }
+        }
     }
     render::error(&error, false);
     exit_code::of(&error)

@@ -1,7 +1,9 @@
 //! Is what was restored what was dumped?
 
+use std::collections::BTreeMap;
+
 use crate::facts::{Facts, Fingerprint, TableName};
-use crate::restorer::ReadBack;
+use crate::restorer::{Definitions, ReadBack};
 
 /// A table whose content is not what was dumped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,9 @@ pub struct SequenceBehind {
     pub restored: Option<i64>,
 }
 
-/// The result of a comparison, table by table.
+/// The result of a comparison: content table by table, and definitions entry by entry.
+///
+/// The content of materialized views is not compared: they are made anew from their queries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CompareReport {
     /// Tables compared.
@@ -53,6 +57,10 @@ pub struct CompareReport {
     pub sequences_behind: Vec<SequenceBehind>,
     /// Whether large objects are as dumped; `None` without any.
     pub large_objects_equal: Option<bool>,
+    /// The definitions; `None` when they could not be compared.
+    pub definitions: Option<Definitions>,
+    /// Rows of materialized views as they are now, where they could be counted.
+    pub materialized_views: BTreeMap<TableName, Option<u64>>,
 }
 
 impl CompareReport {
@@ -62,6 +70,15 @@ impl CompareReport {
         self.equal == self.tables
             && self.sequences_behind.is_empty()
             && self.large_objects_equal != Some(false)
+            && self.definitions.as_ref().is_none_or(Definitions::is_equal)
+    }
+
+    /// What is worth a warning although nothing is proved to differ.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        let unclear = self.definitions.iter().flat_map(|found| &found.unclear);
+        unclear.map(|name| {
+            format!("{name} reads otherwise than in the dump, which another minor release wrote")
+        })
     }
 
     /// The result in a few words, naming the first thing that differs.
@@ -88,8 +105,22 @@ impl CompareReport {
         if self.large_objects_equal == Some(false) {
             words.push("large objects differ".to_owned());
         }
+        words.extend(self.definitions.as_ref().and_then(definitions_summary));
         words.join(", ")
     }
+}
+
+fn definitions_summary(found: &Definitions) -> Option<String> {
+    let lists = [
+        (&found.missing, "is missing"),
+        (&found.different, "is not as dumped"),
+        (&found.extra, "was not dumped"),
+    ];
+    let firsts = lists
+        .iter()
+        .filter_map(|(list, words)| list.first().map(|name| format!("{name} {words}")));
+    let firsts: Vec<String> = firsts.collect();
+    (!firsts.is_empty()).then(|| firsts.join(", "))
 }
 
 /// Compares what a backup says it holds with what was read back from a target.
@@ -119,6 +150,10 @@ pub fn compare(facts: &Facts, target: &ReadBack) -> CompareReport {
     report.large_objects_equal = facts
         .large_objects()
         .map(|dumped| dumped == target.large_objects.unwrap_or_default());
+    report.definitions.clone_from(&target.definitions);
+    report
+        .materialized_views
+        .clone_from(&target.materialized_views);
     report
 }
 

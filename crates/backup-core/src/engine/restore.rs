@@ -19,7 +19,7 @@ use crate::run_record::RunId;
 pub struct RestoreOptions {
     /// The target.
     pub target: RestoreRequest,
-    /// Read the target back and compare it with the dump. Definitions alone are not compared.
+    /// Read the target back and compare it with the dump.
     pub compare: bool,
     /// Leave a target that failed or differs, to look into.
     pub keep_failed: bool,
@@ -41,7 +41,7 @@ pub struct RestoreOutcome {
     pub bytes_read: u64,
     /// Whether something was left out on purpose.
     pub partial: bool,
-    /// The comparison of what was selected, unless it was not wanted or there is no content.
+    /// The comparison of what was selected, unless it was not wanted.
     pub compare: Option<CompareReport>,
     /// What it took the place of.
     pub replaced: Option<Replacement>,
@@ -97,7 +97,7 @@ impl Engine {
                 started_at,
                 finished_at: self.clock.now(),
                 bytes_read: reader.bytes_read(),
-                partial: target.selection.is_partial(),
+                partial: target.selection.leaves_out(),
                 compare: filled.compare,
                 warnings: warnings(reader.manifest(), filled.load, filled.replaced.as_ref()),
                 replaced: filled.replaced,
@@ -124,11 +124,11 @@ impl Engine {
         let manifest = reader.manifest();
         let scope = session.scope();
         self.observer.event(&planned(manifest, &scope));
-        let load = session.load(cancel).await.map_err(|e| {
+        let mut load = session.load(cancel).await.map_err(|e| {
             // Damage and the store are told apart from what the database says, however they came.
             reader.blame(format!("restore backup {}", manifest.id), e)
         })?;
-        if !options.compare || options.target.selection.definitions_only {
+        if !options.compare {
             return Ok(Filled {
                 load,
                 compare: None,
@@ -141,6 +141,7 @@ impl Engine {
             .await
             .map_err(|e| Error::restore("read the restored database back", e))?;
         let report = compare(&reader.facts().within(&scope), &found);
+        load.warnings.extend(report.warnings());
         if !report.is_equal() {
             return Err(Error::Differs(Box::new(report)));
         }

@@ -7,7 +7,7 @@ use backup_core::engine::{RestoreOptions, RestoreOutcome};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::facts::{Scope, TableName};
 use backup_core::manifest::PartName;
-use backup_core::restorer::{Ownership, RestoreRequest, Selection};
+use backup_core::restorer::{Definitions, Ownership, RestoreRequest, Selection};
 use backup_core::run_record::{Operation, RunResult, Who};
 use backup_testing::{
     FakeCipher, FakeCompressor, Fault, FaultyStore, MemoryStore, Op, ScriptedRestorer,
@@ -120,13 +120,23 @@ async fn of_definitions_no_content_is_claimed() {
     };
     let restorer = ScriptedRestorer::new()
         .restores_only(nothing)
-        .fails_to_read_back(ErrorKind::Internal);
+        .reads_back(|found| {
+            found.definitions = Some(Definitions {
+                expected: 3,
+                equal: 3,
+                texts_compared: true,
+                ..Definitions::default()
+            });
+        });
     let options = selected(Selection {
         definitions_only: true,
         ..Selection::default()
     });
     let outcome = restore(&bench, &restorer, &options).await.unwrap();
-    assert_eq!(outcome.compare, None);
+    let compare = outcome.compare.unwrap();
+    assert_eq!((compare.tables, compare.definitions.unwrap().equal), (0, 3));
+    // Or it would be taken for a proof of a backup without tables.
+    assert!(outcome.partial);
     assert_eq!(restorer.loaded("copy", "data-0001"), None);
 }
 
@@ -206,6 +216,43 @@ async fn a_table_that_is_missing_or_unreadable_is_not_equal() {
     };
     assert_eq!((report.missing.len(), report.not_comparable.len()), (1, 1));
     assert!(restorer.databases().is_empty());
+}
+
+#[tokio::test]
+async fn definitions_that_differ_are_an_error_and_unclear_ones_a_warning() {
+    type Change = fn(&mut Definitions, String);
+    let rows: [(Change, &str); 3] = [
+        (|found, name| found.missing.push(name), "is missing"),
+        (|found, name| found.different.push(name), "is not as dumped"),
+        (|found, name| found.extra.push(name), "was not dumped"),
+    ];
+    for (change, words) in rows {
+        let bench = Bench::new();
+        bench.good().await;
+        let restorer = ScriptedRestorer::new().reads_back(move |found| {
+            let definitions = found.definitions.get_or_insert_default();
+            change(definitions, "TRIGGER app.t stamp".to_owned());
+        });
+        let error = restore(&bench, &restorer, &options()).await.unwrap_err();
+        let text = error.to_string();
+        let expected = format!("2 of 2 tables equal, TRIGGER app.t stamp {words}");
+        assert!(text.ends_with(&expected), "{text}");
+        assert!(restorer.databases().is_empty());
+    }
+
+    let bench = Bench::new();
+    bench.good().await;
+    let restorer = ScriptedRestorer::new().reads_back(|found| {
+        let definitions = found.definitions.get_or_insert_default();
+        definitions.unclear.push("VIEW app.v".to_owned());
+    });
+    let outcome = restore(&bench, &restorer, &options()).await.unwrap();
+    assert!(outcome.compare.unwrap().is_equal());
+    let warned = outcome
+        .warnings
+        .iter()
+        .filter(|text| text.starts_with("VIEW app.v reads otherwise"));
+    assert_eq!(warned.count(), 1, "{:?}", outcome.warnings);
 }
 
 #[tokio::test]

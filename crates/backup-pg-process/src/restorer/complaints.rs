@@ -8,6 +8,8 @@
 //! verbose, which would drown the errors of a large archive. All print the statement that failed, so
 //! that is what decides and what the entry is found by.
 
+mod search_path;
+
 use std::collections::HashMap;
 use std::fmt;
 
@@ -45,6 +47,9 @@ struct Entry {
 pub(crate) struct Names {
     by_id: HashMap<u32, String>,
     by_command: HashMap<String, String>,
+    /// Tables by their bare names, and functions by theirs without arguments.
+    tables: HashMap<String, Vec<String>>,
+    functions: HashMap<String, Vec<String>>,
 }
 
 impl Names {
@@ -58,8 +63,38 @@ impl Names {
                 names.by_command.insert(command, name.clone());
             }
             names.by_id.insert(entry.dump_id, name);
+            let tag = entry.tag.to_string();
+            let qualified = match &entry.namespace {
+                Some(namespace) => format!("{namespace}.{tag}"),
+                None => tag.clone(),
+            };
+            match entry.desc.as_bytes() {
+                b"TABLE" => names.tables.entry(tag).or_default().push(qualified),
+                b"FUNCTION" | b"PROCEDURE" => {
+                    let bare = tag.split('(').next().unwrap_or_default().to_owned();
+                    names.functions.entry(bare).or_default().push(qualified);
+                }
+                _ => {}
+            }
         }
         names
+    }
+
+    /// A table by its name in full, if only one is called so.
+    fn table(&self, bare: &str) -> String {
+        only(&self.tables, bare)
+    }
+
+    /// A function by its name in full, if only one is called so.
+    fn function(&self, bare: &str) -> String {
+        only(&self.functions, bare)
+    }
+}
+
+fn only(names: &HashMap<String, Vec<String>>, bare: &str) -> String {
+    match names.get(bare).map(Vec::as_slice) {
+        Some([only]) => only.clone(),
+        _ => bare.to_owned(),
     }
 }
 
@@ -197,8 +232,12 @@ impl Complaint {
         {
             return Some(name.clone());
         }
+        // Data parts have dump ids of their own, and newer versions do not say which.
+        let copied = self.message.strip_prefix("COPY failed for table \"");
+        if let Some((table, _)) = copied.and_then(|rest| rest.split_once("\": ")) {
+            return Some(format!("table {}", names.table(table)));
+        }
         let entry = self.entry.as_ref()?;
-        // Data parts have dump ids of their own, so the kinds have to agree.
         let kind = |text: &str| text.split(' ').next().map(str::to_owned);
         let known = names.by_id.get(&entry.dump_id);
         let known = known.filter(|name| kind(name) == kind(&entry.text));
@@ -327,6 +366,19 @@ pg_restore: warning: errors ignored on restore: 1
                 .to_string()
                 .ends_with("CONTEXT:  COPY t, line 1, column id")
         );
+        let table = |dump_id: u32, schema: &str, name: &str| {
+            let mut entry = TocEntry::default();
+            entry.dump_id = dump_id;
+            entry.desc = "TABLE".into();
+            entry.namespace = Some(schema.into());
+            entry.tag = name.into();
+            entry
+        };
+        // The number is that of another archive.
+        let names = Names::of(&[table(3011, "app", "other"), table(1, "app", "t")]);
+        assert_eq!(error.entry_name(&names).unwrap(), "table app.t");
+        let names = Names::of(&[table(1, "app", "t"), table(2, "shop", "t")]);
+        assert_eq!(error.entry_name(&names).unwrap(), "table t");
     }
 
     #[rstest]

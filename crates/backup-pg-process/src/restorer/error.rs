@@ -1,5 +1,6 @@
 //! What can go wrong with a restore.
 
+use std::borrow::Cow;
 use std::io;
 
 use backup_core::error::{BoxError, ErrorKind, PortError};
@@ -89,6 +90,29 @@ pub enum RestoreError {
         #[source]
         words: Words,
     },
+    /// A function works only under the `search_path` of the source's users.
+    #[error(
+        "cannot restore {what}: {uses} is found only through a search_path, and {function} uses it \
+         without its schema"
+    )]
+    SearchPath {
+        /// What.
+        what: String,
+        /// The function.
+        function: String,
+        /// Kind and name of what it uses.
+        uses: String,
+        /// The words of the server.
+        #[source]
+        words: Words,
+    },
+    /// The definitions of the restored database cannot be dumped to compare them.
+    #[error("cannot dump the definitions of the restored database")]
+    Definitions(
+        /// Why.
+        #[source]
+        PortError,
+    ),
     /// A file in the private directory cannot be written.
     #[error("cannot write a private file")]
     PrivateFile {
@@ -132,15 +156,22 @@ impl RestoreError {
             | Self::MissingNamedRoles { .. }
             | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
-            Self::Part { source, .. } => source.kind(),
+            Self::Part { source, .. } | Self::Definitions(source) => source.kind(),
             Self::Entry { words, .. } => kind_of(&words.0),
+            Self::SearchPath { .. } => ErrorKind::ToolFailed,
             Self::PrivateFile { .. } | Self::Internal { .. } => ErrorKind::Internal,
             Self::Base(error) => error.kind(),
         }
     }
 
-    fn hint(&self) -> Option<&'static str> {
-        match self {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        if let Self::SearchPath { function, .. } = self {
+            return Some(Cow::Owned(format!(
+                "in the source, write the schema before the name within {function}, or ALTER \
+                 FUNCTION {function} SET search_path = …, and back up again",
+            )));
+        }
+        let hint = match self {
             Self::TargetExists { .. } => Some("choose another name for the restored database"),
             Self::MissingRoles { .. } => Some(
                 "create the roles, restore the part `globals` first, or let the login own \
@@ -154,7 +185,8 @@ impl RestoreError {
             }
             Self::OlderServer { .. } => Some("restore into a server of the same major or a newer"),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 
     /// The same as a damaged backup, with nothing more to say.
@@ -211,7 +243,10 @@ impl From<RestoreError> for PortError {
                 source: Some(source),
                 ..
             } => Self::new(kind, message).with_source(source),
-            RestoreError::Entry { words, .. } => Self::new(kind, message).with_source(words),
+            RestoreError::Definitions(source) => Self::new(kind, message).with_source(source),
+            RestoreError::Entry { words, .. } | RestoreError::SearchPath { words, .. } => {
+                Self::new(kind, message).with_source(words)
+            }
             RestoreError::PrivateFile { source } => Self::new(kind, message).with_source(source),
             _ => Self::new(kind, message),
         };

@@ -191,9 +191,16 @@ impl PgRestore {
 
     fn failure(&self, complaint: &Complaint, what: &str) -> RestoreError {
         let name = complaint.entry_name(&self.names);
-        RestoreError::Entry {
-            what: name.unwrap_or_else(|| what.to_owned()),
-            words: Words(complaint.to_string()),
+        let what = name.unwrap_or_else(|| what.to_owned());
+        let words = Words(complaint.to_string());
+        match complaint.unqualified(&self.names) {
+            Some(broken) => RestoreError::SearchPath {
+                what,
+                function: broken.function,
+                uses: broken.uses,
+                words,
+            },
+            None => RestoreError::Entry { what, words },
         }
     }
 }

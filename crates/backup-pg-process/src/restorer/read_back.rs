@@ -1,5 +1,7 @@
 //! Reading a restored database back, so that it can be compared with what was dumped.
 //!
+//! Definitions are dumped again, beside everything else; see [`super::definitions`].
+//!
 //! Every table is printed by `COPY … TO STDOUT` with the columns and the settings of the dump, and
 //! its lines are hashed as those of the dump were. Only the target is read.
 
@@ -11,12 +13,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backup_core::facts::{Facts, Fingerprint, LargeObjectFacts, SequenceFacts, TableName};
-use backup_core::restorer::ReadBack;
+use backup_core::restorer::{Definitions, ReadBack};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::definitions::TargetDump;
 use super::error::RestoreError;
 use super::target::Target;
 use crate::session::execute;
@@ -47,12 +50,15 @@ pub(crate) struct Job<'a> {
     pub(crate) version_num: u32,
     /// Connections to use.
     pub(crate) jobs: usize,
+    /// How to look at the definitions.
+    pub(crate) definitions: Option<&'a TargetDump>,
 }
 
 /// One thing to do on any of the connections.
 #[derive(Debug)]
 enum Task {
     Rows(Unit),
+    View(TableName, String),
     LargeObjects,
 }
 
@@ -60,17 +66,33 @@ enum Task {
 #[derive(Debug)]
 enum Answer {
     Rows(TableName, Result<Fingerprint, String>),
+    View(TableName, Option<u64>),
     LargeObjects(LargeObjectFacts),
 }
 
 impl Job<'_> {
     /// Reads everything that the facts name.
     pub(crate) async fn run(&self, cancel: &CancellationToken) -> Result<ReadBack, RestoreError> {
-        let reading = self.read();
-        tokio::select! {
-            done = reading => done,
-            () = cancel.cancelled() => Err(Error::Cancelled.into()),
-        }
+        let reading = async { tokio::try_join!(self.read(), self.compare_definitions(cancel)) };
+        let (found, definitions) = tokio::select! {
+            done = reading => done?,
+            () = cancel.cancelled() => return Err(Error::Cancelled.into()),
+        };
+        Ok(ReadBack {
+            definitions,
+            ..found
+        })
+    }
+
+    async fn compare_definitions(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Definitions>, RestoreError> {
+        let Some(dump) = self.definitions else {
+            return Ok(None);
+        };
+        let connection = self.target.connect().await?;
+        dump.compare(connection, cancel).await.map(Some)
     }
 
     async fn read(&self) -> Result<ReadBack, RestoreError> {
@@ -93,14 +115,22 @@ impl Job<'_> {
         let can_read_ranges = self.version_num >= 140_000;
         let jobs = if can_read_ranges { self.jobs } else { 1 };
         queue.extend(units(&dumped, &catalog, jobs).into_iter().map(Task::Rows));
+        let views = self.definitions.map(|dump| dump.expected.filled_views());
+        queue.extend(views.into_iter().flatten().filter_map(|view| {
+            let sql_name = catalog.table(&view)?.sql_name.clone();
+            Some(Task::View(view, sql_name))
+        }));
         let answers = all(session, queue, connection, self.jobs).await?;
 
         let mut large_objects = None;
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut materialized_views) = (BTreeMap::new(), BTreeMap::new());
         for answer in answers {
             match answer {
                 Answer::LargeObjects(facts) => large_objects = Some(facts),
                 Answer::Rows(table, read) => add(&mut tables, table, read),
+                Answer::View(view, rows) => {
+                    materialized_views.insert(view, rows);
+                }
             }
         }
         catalog.settle_hash_partitions(&dumped, &mut tables);
@@ -108,6 +138,8 @@ impl Job<'_> {
             tables,
             large_objects,
             sequences,
+            definitions: None,
+            materialized_views,
         })
     }
 }
@@ -123,6 +155,19 @@ fn add(
         (Ok(sum), Ok(piece)) => *sum += piece,
         (Ok(_), Err(reason)) => *sum = Err(reason),
         (Err(_), _) => {}
+    }
+}
+
+/// The rows of a materialized view, if this login may count them.
+async fn count(connection: &mut PgConnection, sql_name: &str) -> Result<Option<u64>, Error> {
+    let sql = format!("SELECT count(*) FROM {sql_name}");
+    match sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+    {
+        Ok(rows) => Ok(u64::try_from(rows).ok()),
+        Err(error) if error.as_database_error().is_some() => Ok(None),
+        Err(error) => Err(Error::query("count the rows of a materialized view")(error)),
     }
 }
 
@@ -194,6 +239,10 @@ impl Session {
                 None => return Ok(answers),
                 Some(Task::LargeObjects) => {
                     Answer::LargeObjects(objects::read(&mut connection).await?)
+                }
+                Some(Task::View(view, sql_name)) => {
+                    let rows = count(&mut connection, &sql_name).await?;
+                    Answer::View(view, rows)
                 }
                 Some(Task::Rows(unit)) => {
                     let read = unit.read(&mut connection, &self.encoding).await?;

@@ -128,9 +128,9 @@ impl Target {
     }
 
     /// Whether a database of this name exists.
-    pub(crate) async fn exists(&self, connection: &mut PgConnection) -> Result<bool, Error> {
+    pub(crate) async fn exists(name: &str, connection: &mut PgConnection) -> Result<bool, Error> {
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(&self.name)
+            .bind(name)
             .fetch_one(connection)
             .await
             .map_err(Error::query("look for the target database"))

@@ -126,6 +126,15 @@ impl LoadPlan {
         plan
     }
 
+    /// Dump ids of all entries that are restored.
+    pub(crate) fn restored(&self) -> HashSet<u32> {
+        let later = self.work.iter().filter_map(|work| match work {
+            Work::Restore(id) => Some(*id),
+            Work::Load(_) | Work::Vacuum(_) => None,
+        });
+        self.pre_data.iter().copied().chain(later).collect()
+    }
+
     /// The tables that are vacuumed and analysed on the way, as SQL.
     pub(crate) fn vacuumed(&self) -> HashSet<String> {
         let tables = self.work.iter().filter_map(|work| match work {

@@ -23,7 +23,7 @@ SELECT convert_to(n.nspname, getdatabaseencoding()), convert_to(c.relname, getda
         JOIN pg_partitioned_table t ON t.partrelid = p.relid AND t.partstrat = 'h'
         ORDER BY level DESC LIMIT 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
-WHERE c.relkind IN ('r', 'p', 'S', 'f') AND n.nspname !~ '^pg_(toast|temp)'";
+WHERE c.relkind IN ('r', 'p', 'S', 'f', 'm') AND n.nspname !~ '^pg_(toast|temp)'";
 
 /// One table or sequence.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// A table, if it exists.
+    /// A table or materialized view, if it exists.
     pub(super) fn table(&self, name: &TableName) -> Option<&Relation> {
         self.tables.get(name)
     }

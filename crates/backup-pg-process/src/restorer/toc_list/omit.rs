@@ -19,7 +19,7 @@ pub(crate) struct Omit<'a> {
     pub(crate) superuser_objects: bool,
 }
 
-pub(super) enum Omitted {
+pub(crate) enum Omitted {
     /// Nobody would expect it.
     Silently,
     /// Somebody may miss it.
@@ -32,7 +32,7 @@ impl Omit<'_> {
         self.all_but.is_none_or(|ids| ids.contains(&entry.dump_id))
     }
 
-    pub(super) fn reason(self, entry: &TocEntry) -> Option<Omitted> {
+    pub(crate) fn reason(self, entry: &TocEntry) -> Option<Omitted> {
         if !self.wants(entry) {
             return Some(Omitted::Silently);
         }
