@@ -304,11 +304,11 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct ReplaceArgs {
     /// Once it is proved equal, put it into the place of the database that has the name now, which
     /// is kept under another name; `undo` swaps back
-    #[arg(long, conflicts_with_all = ["no_compare", "schema", "table", "schema_only"])]
+    #[arg(long, conflicts_with_all = ["no_compare", "no_owner", "schema", "table", "schema_only"])]
     pub(crate) swap: bool,
-    /// The same for a database that an earlier restore made, and no other; only the last one
-    /// that was replaced is kept
-    #[arg(long, conflicts_with_all = ["swap", "no_compare", "schema", "table", "schema_only"])]
+    /// The same for a database that an earlier restore made, and no other; what was written to it
+    /// since goes with it when the next but one takes its place
+    #[arg(long, conflicts_with_all = ["swap", "no_compare", "no_owner", "schema", "table", "schema_only"])]
     pub(crate) replace_archive: bool,
     /// Swap without asking
     #[arg(long)]

@@ -254,29 +254,6 @@ impl RestoreView {
             warnings: outcome.warnings.clone(),
         }
     }
-
-    /// One whose run was interrupted after the swap: how long it took and what it compared is not
-    /// known any more.
-    pub(crate) fn finished(replacement: &Replacement) -> Self {
-        Self {
-            run_id: Some(replacement.run.to_string()),
-            backup: replacement
-                .backup
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            target_database: replacement.database.clone(),
-            status: "success",
-            duration_seconds: 0.0,
-            bytes_read: 0,
-            partial: false,
-            definitions_only: false,
-            compare: None,
-            swapped: true,
-            kept_as: replacement.kept_as.clone(),
-            warnings: replacement.warnings.clone(),
-        }
-    }
 }
 
 /// `undo --json`

@@ -357,7 +357,7 @@ impl Proofs {
         tries.sort_by_key(|run| run.finished_at);
         let mut proofs = Vec::new();
         for run in tries {
-            if run.verify.is_some_and(|found| found.problems > 0) {
+            if run.damaged || run.verify.is_some_and(|found| found.problems > 0) {
                 proofs.clear();
             }
             let at = run.finished_at;

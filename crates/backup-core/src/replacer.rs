@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::{BackupId, SourceName};
 use crate::error::PortError;
+use crate::restorer::Purpose;
 use crate::run_record::RunId;
 
 /// Which databases may be replaced.
@@ -18,8 +19,8 @@ use crate::run_record::RunId;
 pub enum Replaceable {
     /// Whatever database has the name: somebody decided so.
     Any,
-    /// Only one that a restore made: nothing is lost that is not in a backup. The one that was
-    /// replaced before is dropped when the next has taken its place.
+    /// Only one that a restore made. One that was made to be replaced is dropped when the next but
+    /// one has taken its place.
     Restored,
 }
 
@@ -79,45 +80,44 @@ pub trait Replacer: fmt::Debug + Send + Sync {
     /// When the server cannot be asked.
     async fn look(&self, database: &str) -> Result<Option<Occupant>, PortError>;
 
-    /// Reserves the right to replace a database, checks that it can be replaced, and removes what
-    /// a killed run left behind on the way to the same goal. Nothing that clients see changes.
+    /// Reserves the right to replace a database by one that is going to be restored, checks that it
+    /// can be replaced, and removes what a killed run left behind on the way to the same goal.
+    /// Nothing that clients see changes.
     ///
     /// # Errors
     /// `Conflict` while another run holds it, `NotFound` without such a database, `Refused` when it
-    /// must not be replaced, `PermissionDenied` or `Unsuitable` when it could not be.
+    /// must not be replaced, `Unsuitable` when it could not be.
     async fn claim(
         &self,
         request: &ReplaceRequest,
         cancel: &CancellationToken,
     ) -> Result<Box<dyn Claim>, PortError>;
 
-    /// Gives the database that `run` set aside its name back, and sets aside what has it now.
+    /// Reserves the right to give the database that `run` set aside its name back; the run `by`
+    /// does it.
     ///
     /// # Errors
-    /// `NotFound` when nothing is set aside by that run; otherwise as [`claim`](Self::claim) and
-    /// [`Claim::replace`].
-    async fn undo(
+    /// `NotFound` when nothing is set aside by that run; otherwise as [`claim`](Self::claim).
+    async fn claim_undo(
         &self,
         run: &RunId,
         by: &RunId,
         cancel: &CancellationToken,
-    ) -> Result<Replacement, PortError>;
-
-    /// Notes that the record of an exchange is written.
-    ///
-    /// # Errors
-    /// When the server cannot be told; the next claim then names the exchange again.
-    async fn acknowledge(&self, replacement: &Replacement) -> Result<(), PortError>;
+    ) -> Result<Box<dyn Claim>, PortError>;
 }
 
 /// The right to replace one database, held until it is dropped.
 #[async_trait]
 pub trait Claim: fmt::Debug + Send + Sync {
-    /// The name under which the new database is to be made.
+    /// The name of the database that takes the place: of one that is to be made, the name under
+    /// which it is to be made.
     fn newcomer(&self) -> &str;
 
-    /// The database that it is going to replace.
+    /// The name that clients use.
     fn database(&self) -> &str;
+
+    /// What a newcomer that is to be made is for.
+    fn purpose(&self) -> Purpose;
 
     /// What was found on the way and is worth a warning.
     fn warnings(&self) -> &[String];
@@ -126,14 +126,27 @@ pub trait Claim: fmt::Debug + Send + Sync {
     /// the newest first.
     fn unrecorded(&self) -> &[Replacement];
 
-    /// Gives the newcomer the old one's owner, grants, settings and connection limit, ends the
-    /// old one's sessions, and renames both in one transaction.
+    /// Whether the newcomer, which need not hold anything yet, is of a kind that can take the
+    /// place: text sorts and is stored the same way. Returns what is worth a warning.
     ///
     /// # Errors
-    /// After any error the old one is where it was and open, unless the error says that the end is
-    /// not known.
+    /// `Unsuitable` when it is not.
+    async fn check_newcomer(&self) -> Result<Vec<String>, PortError>;
+
+    /// Gives the newcomer the other one's owner, grants, settings and connection limit, ends the
+    /// sessions, and renames both in one transaction.
+    ///
+    /// # Errors
+    /// After any error the other one is where it was and open, unless the error says that the end
+    /// is not known.
     ///
     /// # Cancellation
     /// Heeded until the transaction is committed.
     async fn replace(&self, cancel: &CancellationToken) -> Result<Replacement, PortError>;
+
+    /// Notes that the record of an exchange of this database is written.
+    ///
+    /// # Errors
+    /// When the server cannot be told; the next claim then names the exchange again.
+    async fn acknowledge(&self, replacement: &Replacement) -> Result<(), PortError>;
 }

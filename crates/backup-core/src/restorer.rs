@@ -11,6 +11,7 @@ use crate::body::BodyStream;
 use crate::error::PortError;
 use crate::facts::{Facts, Fingerprint, LargeObjectFacts, Scope, SequenceFacts, TableName};
 use crate::manifest::{Manifest, PartName};
+use crate::run_record::RunId;
 
 /// Who owns what is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,13 +49,30 @@ impl Selection {
     }
 }
 
+/// What a restored database is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whatever somebody wants to do with it.
+    #[default]
+    Plain,
+    /// To be looked at until the next takes its place.
+    Archive,
+    /// To take the place of another.
+    Replace {
+        /// The other's name.
+        database: String,
+        /// The run that does it.
+        run: RunId,
+    },
+}
+
 /// Where and how to restore.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
     /// The database to make. It must not exist.
     pub target_database: String,
-    /// The database that it is to take the place of; whoever finds it half made can tell by that.
-    pub replaces: Option<String>,
+    /// What it is for; whoever finds it can tell by that.
+    pub purpose: Purpose,
     /// How many parts to load at once.
     pub jobs: usize,
     /// Who owns the objects.

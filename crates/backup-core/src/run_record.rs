@@ -199,6 +199,9 @@ pub struct RunRecord {
     /// Why it failed, on one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it found the backup damaged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
     /// How many warnings it gave. Their texts may name tables, so they are not here.
     #[serde(default)]
     pub warnings: u64,
@@ -241,6 +244,7 @@ impl RunRecord {
             finished_at: started_at,
             result: RunResult::Failed,
             error: None,
+            damaged: false,
             warnings: 0,
             who,
             raw_bytes: None,
@@ -312,6 +316,7 @@ impl RunRecord {
                     count => format!(" (and {count} more)"),
                 };
                 self.result = RunResult::Failed;
+                self.damaged = true;
                 self.error = Some(one_line(&format!(
                     "part {}: {}{more}",
                     first.part, first.problem
@@ -325,17 +330,23 @@ impl RunRecord {
         if let Error::Differs(report) = error {
             self.compare = Some(CompareFacts::from(report.as_ref()));
         }
-        self.ended_with(error, error.kind());
+        let differs = matches!(error, Error::Differs(_));
+        self.damaged = error.kind() == ErrorKind::Corrupt && !differs;
+        self.ended(error.kind(), &told(error));
     }
 
     /// It ended with an error of this kind, which may be the frontend's own.
     pub fn ended_with(&mut self, error: &dyn StdError, kind: ErrorKind) {
+        self.ended(kind, &chain(error));
+    }
+
+    fn ended(&mut self, kind: ErrorKind, text: &str) {
         if kind == ErrorKind::Cancelled {
             self.result = RunResult::Cancelled;
             self.error = None;
         } else {
             self.result = RunResult::Failed;
-            self.error = Some(one_line(&chain(error)));
+            self.error = Some(one_line(text));
         }
     }
 
@@ -370,6 +381,40 @@ impl RunRecord {
     pub fn decode(text: &[u8]) -> Result<Self, PortError> {
         versioned::decode(text, RUN_FORMAT, "run record")
     }
+}
+
+/// What an error says in a place that is in the clear. Servers and programs quote the rows that they
+/// stumble over, so of what they say only our own words are kept.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Dump { operation, source }
+        | Error::Restore { operation, source }
+        | Error::Replace { operation, source }
+            if quotes_rows(source.kind()) =>
+        {
+            // What a program said comes after a colon.
+            let message = source.to_string();
+            let own = message.split(": ").next().unwrap_or_default();
+            format!("{operation}: {own}")
+        }
+        Error::Differs(report) => format!(
+            "restored content differs from the dump: {} of {} tables equal",
+            report.equal, report.tables
+        ),
+        _ => chain(error),
+    }
+}
+
+/// Whether somebody else's words may be about rows.
+fn quotes_rows(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ToolFailed
+            | ErrorKind::Corrupt
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+            | ErrorKind::Internal
+    )
 }
 
 /// An error's text for a place that is in the clear: bounded, on one line, and without the detail

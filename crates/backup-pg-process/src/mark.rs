@@ -1,6 +1,10 @@
 //! What we did with a database, in the first line of its comment. The server keeps it with the
 //! database itself and changes both in one transaction, so it is the journal of an exchange: no
 //! file of ours can be older or newer than what happened.
+//!
+//! The owner of a database can write what he likes there. So a mark that could make us rename or
+//! drop something counts only on a database that has the name which we gave it, and the id: an
+//! owner can do neither without the right to create databases.
 
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::run_record::RunId;
@@ -9,23 +13,39 @@ use serde::{Deserialize, Serialize};
 use crate::{quote_ident, quote_literal};
 
 const MADE: &str = "made by backup-manager: ";
+const ARCHIVE: &str = "made by backup-manager as an archive: ";
 const NEWCOMER: &str = "made by backup-manager to replace ";
 const ASIDE: &str = "set aside by backup-manager: ";
+
+/// Longer names are cut by the server: `NAMEDATALEN` less one.
+/// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
+const MAX_NAME_BYTES: usize = 63;
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// A restore made it, as the text says.
     Made(String),
+    /// The same, to be looked at until the next takes its place.
+    Archive(String),
     /// A restore made it, or is making it, to replace a database.
     Newcomer {
-        /// That database.
-        replaces: String,
+        /// On the way to what.
+        way: Way,
         /// What restored it.
         made: String,
     },
     /// It was replaced.
     Aside(Aside),
+}
+
+/// Which database is going to be replaced by which run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    /// The database.
+    pub(crate) database: String,
+    /// The run.
+    pub(crate) run: RunId,
 }
 
 /// How a database came to be set aside.
@@ -35,7 +55,9 @@ pub(crate) struct Aside {
     pub(crate) database: String,
     /// The run that replaced it.
     pub(crate) run: RunId,
-    /// By this backup.
+    /// Its own id, which a dump does not bring to another server.
+    pub(crate) oid: u32,
+    /// Replaced by this backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backup: Option<BackupId>,
     /// Of this source.
@@ -47,6 +69,24 @@ pub(crate) struct Aside {
     /// Whether the next replacement may drop it.
     #[serde(default)]
     pub(crate) disposable: bool,
+}
+
+/// The name of a database that is restored to replace `database`.
+pub(crate) fn newcomer_name(database: &str, run: &RunId) -> String {
+    generated_name(database, "new", run)
+}
+
+/// The name under which `database` is kept when it is replaced.
+pub(crate) fn kept_name(database: &str, run: &RunId) -> String {
+    generated_name(database, "before", run)
+}
+
+/// As much of the database's own name as fits, and what tells it from every other.
+fn generated_name(database: &str, what: &str, run: &RunId) -> String {
+    let suffix = format!("__{what}_{run}");
+    let room = MAX_NAME_BYTES.saturating_sub(suffix.len());
+    let room = database.floor_char_boundary(room);
+    format!("{}{suffix}", &database[..room])
 }
 
 /// A database's comment.
@@ -63,16 +103,19 @@ impl Mark {
         if let Some(made) = line.strip_prefix(MADE) {
             return Some(Self::Made(made.to_owned()));
         }
+        if let Some(made) = line.strip_prefix(ARCHIVE) {
+            return Some(Self::Archive(made.to_owned()));
+        }
         if let Some(text) = line.strip_prefix(ASIDE) {
             return serde_json::from_str(text).ok().map(Self::Aside);
         }
-        // A name is written as JSON, which has no line breaks whatever the name has.
+        // Names are written as JSON, which has no line breaks whatever they have.
         let text = line.strip_prefix(NEWCOMER)?;
-        let mut names = serde_json::Deserializer::from_str(text).into_iter::<String>();
-        let replaces = names.next()?.ok()?;
-        let made = text.get(names.byte_offset()..)?.strip_prefix(": ")?;
+        let mut ways = serde_json::Deserializer::from_str(text).into_iter::<Way>();
+        let way = ways.next()?.ok()?;
+        let made = text.get(ways.byte_offset()..)?.strip_prefix(": ")?;
         Some(Self::Newcomer {
-            replaces,
+            way,
             made: made.to_owned(),
         })
     }
@@ -81,8 +124,9 @@ impl Mark {
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Made(made) => format!("{MADE}{made}"),
-            Self::Newcomer { replaces, made } => {
-                format!("{NEWCOMER}{}: {made}", serde_json::json!(replaces))
+            Self::Archive(made) => format!("{ARCHIVE}{made}"),
+            Self::Newcomer { way, made } => {
+                format!("{NEWCOMER}{}: {made}", serde_json::json!(way))
             }
             Self::Aside(aside) => format!("{ASIDE}{}", serde_json::json!(aside)),
         }
@@ -135,9 +179,12 @@ impl Comment {
         }
     }
 
-    /// What was below our line.
+    /// What was below our line; itself without one.
     pub(crate) fn without_mark(self) -> Self {
-        Self::parse(self.rest.as_deref())
+        match self.mark {
+            Some(_) => Self::parse(self.rest.as_deref()),
+            None => self,
+        }
     }
 }
 
@@ -149,6 +196,7 @@ mod tests {
         Aside {
             database: "shop\n\"one\"".to_owned(),
             run: "20260205T030000Z-7f3a09c2".parse().unwrap(),
+            oid: 16384,
             backup: Some("20260204T030000Z-7f3a".parse().unwrap()),
             source: Some(SourceName::new("shop").unwrap()),
             recorded: false,
@@ -161,8 +209,12 @@ mod tests {
         let made = "restore of shop, run 1".to_owned();
         for mark in [
             Mark::Made(made.clone()),
+            Mark::Archive(made.clone()),
             Mark::Newcomer {
-                replaces: "a \"b\": c\nd".to_owned(),
+                way: Way {
+                    database: "a \"b\": c\nd".to_owned(),
+                    run: aside().run,
+                },
                 made,
             },
             Mark::Aside(aside()),
@@ -203,6 +255,19 @@ mod tests {
             assert_eq!(after.mark, Some(Mark::Aside(aside())));
             let again = Comment::parse(after.text().as_deref());
             assert_eq!(again.without_mark(), before, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_fit() {
+        let run = aside().run;
+        let short = kept_name("shop", &run);
+        assert_eq!(short, "shop__before_20260205T030000Z-7f3a09c2");
+        for name in ["x".repeat(63), "ы".repeat(31)] {
+            for long in [kept_name(&name, &run), newcomer_name(&name, &run)] {
+                assert!(long.len() <= MAX_NAME_BYTES && long.len() > 61, "{long}");
+                assert!(long.ends_with("_20260205T030000Z-7f3a09c2"), "{long}");
+            }
         }
     }
 }

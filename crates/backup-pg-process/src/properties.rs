@@ -89,11 +89,14 @@ impl Properties {
         })
     }
 
-    /// The statement that gives a database the owner, which has to come first: the owner's own
-    /// grants go with the ownership.
-    pub(crate) fn owner_statement(&self, database: &str) -> String {
+    /// The statement that gives a database with the properties `found` the owner. It has to come
+    /// first: the owner's own grants go with the ownership.
+    pub(crate) fn owner_statement(&self, database: &str, found: &Self) -> Vec<String> {
+        if self.owner == found.owner {
+            return Vec::new();
+        }
         let (name, owner) = (quote_ident(database), quote_ident(&self.owner));
-        format!("ALTER DATABASE {name} OWNER TO {owner}")
+        vec![format!("ALTER DATABASE {name} OWNER TO {owner}")]
     }
 
     /// The statements that make a database with the properties `found` have these.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::replacer::{Claim, Occupant, ReplaceRequest, Replacement, Replacer};
+use backup_core::restorer::Purpose;
 use backup_core::run_record::RunId;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use crate::lock;
 pub struct ScriptedReplacer {
     replaced: Arc<Mutex<Vec<Replacement>>>,
     claim_error: Option<ErrorKind>,
+    kind_error: Option<ErrorKind>,
     replace_error: Option<ErrorKind>,
     warnings: Vec<String>,
 }
@@ -31,6 +33,13 @@ impl ScriptedReplacer {
     #[must_use]
     pub fn fails_to_claim(mut self, kind: ErrorKind) -> Self {
         self.claim_error = Some(kind);
+        self
+    }
+
+    /// Makes `check_newcomer` fail.
+    #[must_use]
+    pub fn refuses_newcomers(mut self, kind: ErrorKind) -> Self {
+        self.kind_error = Some(kind);
         self
     }
 
@@ -79,29 +88,37 @@ impl Replacer for ScriptedReplacer {
         Ok(Box::new(ScriptedClaim {
             replacer: self.clone(),
             newcomer: format!("{} new", request.database),
-            request: request.clone(),
+            replacement: Replacement {
+                run: request.run.clone(),
+                database: request.database.clone(),
+                kept_as: Some(format!("{} before", request.database)),
+                backup: Some(request.backup.clone()),
+                source: Some(request.source.clone()),
+                warnings: self.warnings.clone(),
+            },
         }))
     }
 
-    async fn undo(
+    async fn claim_undo(
         &self,
         run: &RunId,
         by: &RunId,
         _cancel: &CancellationToken,
-    ) -> Result<Replacement, PortError> {
+    ) -> Result<Box<dyn Claim>, PortError> {
         fail(self.claim_error)?;
-        Ok(self.note(Replacement {
-            run: by.clone(),
-            database: format!("what {run} replaced"),
-            kept_as: None,
-            backup: None,
-            source: None,
-            warnings: self.warnings.clone(),
+        let name = format!("what {run} replaced");
+        Ok(Box::new(ScriptedClaim {
+            replacer: self.clone(),
+            newcomer: format!("{name} before"),
+            replacement: Replacement {
+                run: by.clone(),
+                database: name,
+                kept_as: None,
+                backup: None,
+                source: None,
+                warnings: self.warnings.clone(),
+            },
         }))
-    }
-
-    async fn acknowledge(&self, _replacement: &Replacement) -> Result<(), PortError> {
-        Ok(())
     }
 }
 
@@ -109,7 +126,7 @@ impl Replacer for ScriptedReplacer {
 struct ScriptedClaim {
     replacer: ScriptedReplacer,
     newcomer: String,
-    request: ReplaceRequest,
+    replacement: Replacement,
 }
 
 #[async_trait]
@@ -119,7 +136,14 @@ impl Claim for ScriptedClaim {
     }
 
     fn database(&self) -> &str {
-        &self.request.database
+        &self.replacement.database
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Replace {
+            database: self.replacement.database.clone(),
+            run: self.replacement.run.clone(),
+        }
     }
 
     fn warnings(&self) -> &[String] {
@@ -130,18 +154,20 @@ impl Claim for ScriptedClaim {
         &[]
     }
 
+    async fn check_newcomer(&self) -> Result<Vec<String>, PortError> {
+        fail(self.replacer.kind_error)?;
+        Ok(Vec::new())
+    }
+
     async fn replace(&self, cancel: &CancellationToken) -> Result<Replacement, PortError> {
         if cancel.is_cancelled() {
             return Err(PortError::cancelled());
         }
         fail(self.replacer.replace_error)?;
-        Ok(self.replacer.note(Replacement {
-            run: self.request.run.clone(),
-            database: self.request.database.clone(),
-            kept_as: Some(format!("{} before", self.request.database)),
-            backup: Some(self.request.backup.clone()),
-            source: Some(self.request.source.clone()),
-            warnings: self.replacer.warnings.clone(),
-        }))
+        Ok(self.replacer.note(self.replacement.clone()))
+    }
+
+    async fn acknowledge(&self, _replacement: &Replacement) -> Result<(), PortError> {
+        Ok(())
     }
 }

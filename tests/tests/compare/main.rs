@@ -13,7 +13,7 @@ use backup_compress::Algorithm;
 use backup_core::catalog::Selector;
 use backup_core::engine::{BackupReader, CompareReport, Engine, compare};
 use backup_core::restorer::{
-    Ownership, PartReader, RestoreRequest, RestoreSession, Restorer as _, Selection,
+    Ownership, PartReader, Purpose, RestoreRequest, RestoreSession, Restorer as _, Selection,
 };
 use backup_e2e::pg::{Cluster, SUPERUSER};
 use backup_e2e::vault::{Vault, id_of};
@@ -108,7 +108,7 @@ async fn load(
     let restorer = PgRestorer::new(PgRestorerConfig::new(connection, tools));
     let request = RestoreRequest {
         target_database: target.to_owned(),
-        replaces: None,
+        purpose: Purpose::Plain,
         jobs: 2,
         ownership: Ownership::Keep,
         selection: Selection::default(),

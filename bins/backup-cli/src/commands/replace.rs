@@ -17,11 +17,11 @@ use crate::render;
 /// What is to become of the name that a restore is given.
 pub(super) enum Place {
     /// Nothing has it.
-    Free,
+    Plain,
+    /// Nothing has it, and the next may replace what is made there.
+    Archive,
     /// Something has it, and is going to be replaced.
     Claimed(Arc<dyn Claim>),
-    /// A run that was interrupted has done what is wanted.
-    Done(Replacement),
 }
 
 /// Finds out, asks if it must, and reserves the name.
@@ -34,7 +34,7 @@ pub(super) async fn prepare(
     let replaceable = match (arguments.replace.swap, arguments.replace.replace_archive) {
         (true, _) => Replaceable::Any,
         (_, true) => Replaceable::Restored,
-        _ => return Ok(Place::Free),
+        _ => return Ok(Place::Plain),
     };
     let database = &arguments.target_db;
     let looked = context
@@ -43,7 +43,7 @@ pub(super) async fn prepare(
     let operation = format!("replace database {database}");
     let occupant = looked.map_err(|source| CoreError::Replace { operation, source })?;
     match occupant {
-        None if replaceable == Replaceable::Restored => return Ok(Place::Free),
+        None if replaceable == Replaceable::Restored => return Ok(Place::Archive),
         None => {
             return Err(CoreError::NotFound {
                 what: format!("database {database:?}, which is to be replaced,"),
@@ -74,42 +74,48 @@ pub(super) async fn prepare(
         render::warn(&render::name(warning));
     }
     for replacement in claim.unrecorded() {
-        record_killed(context, found, target, replacement).await;
+        record_killed(context, found, claim.as_ref(), replacement).await;
     }
-    match claim.unrecorded().first() {
-        Some(newest) if newest.backup.as_ref() == Some(&found.manifest.id) => {
-            Ok(Place::Done(newest.clone()))
-        }
-        _ => Ok(Place::Claimed(claim)),
-    }
+    Ok(Place::Claimed(claim))
 }
 
-/// Writes the record that a killed run owes.
+/// Writes the record that a run owes which was killed, or could not write it.
 async fn record_killed(
     context: &Context,
     found: &Found,
-    target: &RestoreTarget,
+    claim: &dyn Claim,
     replacement: &Replacement,
 ) {
-    let record = RunRecord::of_killed(replacement, who());
+    let Replacement { run, database, .. } = replacement;
     render::warn(&format!(
-        "run {} replaced {} and was interrupted before it could say so",
-        replacement.run,
-        render::name(&replacement.database),
+        "run {run} replaced {} and was not recorded; to swap back: backup-cli undo {run}",
+        render::name(database),
     ));
-    if context
-        .record(&found.engine, &found.place.name, record)
-        .await
-        .is_some()
-    {
-        acknowledge(target, replacement).await;
+    let known = found.engine.history().get(run).await;
+    let recorded = match known {
+        Ok(Some(_)) => true,
+        Ok(None) => {
+            let record = RunRecord::of_killed(replacement, who());
+            let written = context.record(&found.engine, &found.place.name, record);
+            written.await.is_some()
+        }
+        Err(error) => {
+            render::warn(&render::name(&chain(&error)));
+            false
+        }
+    };
+    if recorded {
+        acknowledge(claim, replacement).await;
     }
 }
 
 /// Notes in the server that a replacement is recorded. Without that it is told again.
-pub(super) async fn acknowledge(target: &RestoreTarget, replacement: &Replacement) {
-    if let Err(error) = target.replacer.acknowledge(replacement).await {
-        tracing::debug!(error = chain(&error), "not acknowledged");
+pub(super) async fn acknowledge(claim: &dyn Claim, replacement: &Replacement) {
+    if let Err(error) = claim.acknowledge(replacement).await {
+        tracing::warn!(
+            error = chain(&error),
+            "the server does not know that this run is recorded"
+        );
     }
 }
 

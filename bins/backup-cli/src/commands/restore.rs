@@ -6,8 +6,8 @@ use backup_app::{AppError, Keys, RestoreTarget};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
-use backup_core::replacer::{Claim, Replacement};
-use backup_core::restorer::{Ownership, RestoreRequest};
+use backup_core::replacer::Replacement;
+use backup_core::restorer::{Ownership, Purpose, RestoreRequest};
 use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
@@ -34,13 +34,14 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     run.backup = Some(found.manifest.id.clone());
     run.target_database = Some(arguments.target_db.clone());
     let id = run.id.clone();
-    let result = match replace::prepare(context, arguments, (&found, &target), &id).await {
-        Ok(Place::Done(replacement)) => return Ok(finished(context, &replacement)),
-        Ok(Place::Claimed(claim)) => {
-            restore(context, arguments, (&found, &target), Some(claim)).await
+    // Until the record is written, nobody else may take the run for a killed one.
+    let place = replace::prepare(context, arguments, (&found, &target), &id).await;
+    let (place, result) = match place {
+        Ok(place) => {
+            let result = restore(context, arguments, (&found, &target), &place).await;
+            (place, result)
         }
-        Ok(Place::Free) => restore(context, arguments, (&found, &target), None).await,
-        Err(AppError::Engine(error)) => Err(error),
+        Err(AppError::Engine(error)) => (Place::Plain, Err(error)),
         Err(error) => return Err(error),
     };
     match &result {
@@ -48,10 +49,10 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         Err(error) => run.failed(error),
     }
     let recorded = context.record(&found.engine, &found.place.name, run).await;
-    if let (Some(_), Ok(outcome)) = (&recorded, &result)
+    if let (Some(_), Ok(outcome), Place::Claimed(claim)) = (&recorded, &result, &place)
         && let Some(replacement) = &outcome.replaced
     {
-        replace::acknowledge(&target, replacement).await;
+        replace::acknowledge(claim.as_ref(), replacement).await;
     }
     match result {
         Ok(outcome) => Ok(done(context, arguments, &outcome, recorded.as_ref())),
@@ -64,7 +65,7 @@ async fn restore(
     context: &Context,
     arguments: &RestoreArgs,
     (found, target): (&Found, &RestoreTarget),
-    replace: Option<Arc<dyn Claim>>,
+    place: &Place,
 ) -> Result<RestoreOutcome, CoreError> {
     let label = format!("restore {}", render::name(&arguments.target_db));
     let progress = Arc::new(Progress::new(&label, context.quiet));
@@ -73,7 +74,10 @@ async fn restore(
     let options = RestoreOptions {
         target: RestoreRequest {
             target_database: arguments.target_db.clone(),
-            replaces: None,
+            purpose: match place {
+                Place::Archive => Purpose::Archive,
+                Place::Plain | Place::Claimed(_) => Purpose::Plain,
+            },
             jobs: target.jobs,
             ownership: if arguments.no_owner {
                 Ownership::Login
@@ -84,7 +88,10 @@ async fn restore(
         },
         compare: !arguments.no_compare,
         keep_failed: arguments.keep_failed,
-        replace,
+        replace: match place {
+            Place::Claimed(claim) => Some(Arc::clone(claim)),
+            Place::Plain | Place::Archive => None,
+        },
     };
     let cancel = context.interrupt.token().child_token();
     let backup = found.manifest.clone();
@@ -93,16 +100,6 @@ async fn restore(
         .await;
     progress.finish();
     result
-}
-
-/// An interrupted run had done it.
-fn finished(context: &Context, replacement: &Replacement) -> u8 {
-    if context.json {
-        render::json(&RestoreView::finished(replacement));
-    } else {
-        swapped(replacement);
-    }
-    exit_code::DONE
 }
 
 fn swapped(replacement: &Replacement) {

@@ -39,16 +39,16 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
     let cancel = context.interrupt.token().child_token();
     let result = engine::undo(&target.replacer, &arguments.run, &run.id, &cancel).await;
     match &result {
-        Ok(replacement) => run.replaced(replacement),
+        Ok((replacement, _)) => run.replaced(replacement),
         Err(error) => run.failed(error),
     }
     if let Some(found) = &recorded {
         let written = context.record(&found.engine, &found.place.name, run).await;
-        if let (Some(_), Ok(replacement)) = (written, &result) {
-            replace::acknowledge(&target, replacement).await;
+        if let (Some(_), Ok((replacement, claim))) = (written, &result) {
+            replace::acknowledge(claim.as_ref(), replacement).await;
         }
     }
-    let replacement = result?;
+    let (replacement, _) = result?;
     if context.json {
         render::json(&UndoView::new(&replacement, &arguments.run));
     } else {

@@ -11,7 +11,9 @@ use crate::facts::Scope;
 use crate::manifest::{Manifest, PartKind};
 use crate::observer::Event;
 use crate::replacer::{Claim, ReplaceRequest, Replacement, Replacer};
-use crate::restorer::{LoadReport, PartReader, RestoreRequest, RestoreSession, Restorer};
+use crate::restorer::{
+    LoadReport, Ownership, PartReader, RestoreRequest, RestoreSession, Restorer,
+};
 use crate::run_record::RunId;
 
 /// Where to restore and what to do around the load.
@@ -80,7 +82,9 @@ impl Engine {
         if let Some(claim) = &options.replace {
             check_replaces(&backup, options)?;
             claim.newcomer().clone_into(&mut target.target_database);
-            target.replaces = Some(claim.database().to_owned());
+            if !options.keep_failed {
+                target.purpose = claim.purpose();
+            }
         }
         let target = &target;
         let reader = unless(cancel, self.open(backup)).await??;
@@ -90,7 +94,10 @@ impl Engine {
             .create(target, parts, cancel)
             .await
             .map_err(|e| not_created(&reader, target, e))?;
-        let result = self.fill(session.as_ref(), &reader, options, cancel).await;
+        let result = match self.check_place(options).await {
+            Ok(()) => self.fill(session.as_ref(), &reader, options, cancel).await,
+            Err(error) => Err(error),
+        };
         match result {
             Ok(filled) => Ok(RestoreOutcome {
                 manifest: reader.manifest().clone(),
@@ -156,6 +163,20 @@ impl Engine {
         })
     }
 
+    /// While the target is still empty, and so cheap to give up.
+    async fn check_place(&self, options: &RestoreOptions) -> Result<(), Error> {
+        let Some(claim) = &options.replace else {
+            return Ok(());
+        };
+        let checked = claim.check_newcomer().await;
+        let warnings = checked
+            .map_err(|e| Error::replace(format!("replace database {}", claim.database()), e))?;
+        for warning in warnings {
+            self.observer.event(&Event::Warning(warning));
+        }
+        Ok(())
+    }
+
     async fn replace(
         &self,
         claim: &dyn Claim,
@@ -191,7 +212,8 @@ impl Engine {
     }
 }
 
-/// Swaps back what a restore replaced. No store is needed for that.
+/// Swaps back what a restore replaced. No store is needed for that; whoever has recorded it tells
+/// the claim, which is returned for that.
 ///
 /// # Errors
 /// [`Error::NotFound`] when nothing is set aside by that run, [`Error::Replace`] otherwise; every
@@ -201,9 +223,17 @@ pub async fn undo(
     run: &RunId,
     by: &RunId,
     cancel: &CancellationToken,
-) -> Result<Replacement, Error> {
-    let undone = replacer.undo(run, by, cancel).await;
-    undone.map_err(|e| not_replaced(format!("undo {run}"), e))
+) -> Result<(Replacement, Box<dyn Claim>), Error> {
+    let operation = || format!("undo {run}");
+    let claim = unless(cancel, replacer.claim_undo(run, by, cancel)).await?;
+    let claim = claim.map_err(|e| not_replaced(operation(), e))?;
+    let warnings = claim.check_newcomer().await;
+    let mut replacement = claim
+        .replace(cancel)
+        .await
+        .map_err(|e| Error::replace(operation(), e))?;
+    replacement.warnings.extend(warnings.unwrap_or_default());
+    Ok((replacement, claim))
 }
 
 /// What is missing is what the caller named.
@@ -250,6 +280,8 @@ fn check_replaces(backup: &Manifest, options: &RestoreOptions) -> Result<(), Err
     let selection = &options.target.selection;
     let reason = if !options.compare {
         "without the comparison"
+    } else if options.target.ownership == Ownership::Login {
+        "without its owners and grants: its clients could not read it"
     } else if selection.is_partial() || selection.definitions_only {
         "by a part of a backup"
     } else if backup.filtered {

@@ -6,7 +6,7 @@ use backup_core::catalog::ListRequest;
 use backup_core::engine::{RestoreOptions, RestoreOutcome, undo};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::replacer::{ReplaceRequest, Replaceable};
-use backup_core::restorer::{Ownership, RestoreRequest, Selection};
+use backup_core::restorer::{Ownership, Purpose, RestoreRequest, Selection};
 use backup_core::run_record::{Operation, RunId, RunRecord, RunResult, Who};
 use backup_testing::{ScriptedReplacer, ScriptedRestorer};
 use chrono::{TimeZone, Utc};
@@ -38,7 +38,7 @@ async fn restore_over(
     let mut options = RestoreOptions {
         target: RestoreRequest {
             target_database: "not looked at".to_owned(),
-            replaces: None,
+            purpose: Purpose::Plain,
             jobs: 2,
             ownership: Ownership::Keep,
             selection: Selection::default(),
@@ -96,9 +96,15 @@ async fn what_differs_or_cannot_be_put_there_goes_and_changes_nothing() {
     let fails = ScriptedRestorer::new().fails_to_load("data-0001", ErrorKind::ToolFailed);
     let fine = ScriptedReplacer::new();
     let busy = ScriptedReplacer::new().fails_to_replace(ErrorKind::Unavailable);
+    let of_another_kind = ScriptedReplacer::new().refuses_newcomers(ErrorKind::Unsuitable);
     for (restorer, replacer, kind) in [
         (differs, fine.clone(), ErrorKind::Corrupt),
         (fails, fine, ErrorKind::ToolFailed),
+        (
+            ScriptedRestorer::new(),
+            of_another_kind,
+            ErrorKind::Unsuitable,
+        ),
         (ScriptedRestorer::new(), busy, ErrorKind::Unavailable),
     ] {
         let bench = Bench::new();
@@ -116,7 +122,8 @@ async fn what_differs_or_cannot_be_put_there_goes_and_changes_nothing() {
 async fn nothing_less_than_a_whole_comparison_replaces() {
     let bench = Bench::new();
     bench.good().await;
-    let changes: [fn(&mut RestoreOptions); 3] = [
+    let changes: [fn(&mut RestoreOptions); 4] = [
+        |options| options.target.ownership = Ownership::Login,
         |options| options.compare = false,
         |options| options.target.selection.definitions_only = true,
         |options| options.target.selection.tables.push("orders".to_owned()),
@@ -152,7 +159,7 @@ async fn who_cannot_claim_or_undo_is_told_why() {
         let claimed = restore_over(&bench, (&restorer, &replacer), |_| {}).await;
         let cancel = CancellationToken::new();
         let undone = undo(&replacer, &run(), &run(), &cancel).await;
-        for error in [claimed.unwrap_err(), undone.unwrap_err()] {
+        for error in [claimed.unwrap_err(), undone.map(drop).unwrap_err()] {
             assert_eq!(error.kind(), kind);
             let expected = match kind {
                 ErrorKind::NotFound => matches!(error, Error::NotFound { .. }),
@@ -163,6 +170,8 @@ async fn who_cannot_claim_or_undo_is_told_why() {
         assert_eq!(restorer.databases(), Vec::<String>::new());
     }
     let replacer: Arc<ScriptedReplacer> = Arc::default();
-    let done = undo(replacer.as_ref(), &run(), &run(), &CancellationToken::new()).await;
-    assert_eq!(done.unwrap().database, format!("what {} replaced", run()));
+    let (done, _) = undo(replacer.as_ref(), &run(), &run(), &CancellationToken::new())
+        .await
+        .unwrap();
+    assert_eq!(done.database, format!("what {} replaced", run()));
 }

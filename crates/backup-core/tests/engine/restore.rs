@@ -7,7 +7,7 @@ use backup_core::engine::{RestoreOptions, RestoreOutcome};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::facts::{Scope, TableName};
 use backup_core::manifest::PartName;
-use backup_core::restorer::{Definitions, Ownership, RestoreRequest, Selection};
+use backup_core::restorer::{Definitions, Ownership, Purpose, RestoreRequest, Selection};
 use backup_core::run_record::{Operation, RunResult, Who};
 use backup_testing::{
     FakeCipher, FakeCompressor, Fault, FaultyStore, MemoryStore, Op, ScriptedRestorer,
@@ -20,7 +20,7 @@ fn options() -> RestoreOptions {
     RestoreOptions {
         target: RestoreRequest {
             target_database: "copy".to_owned(),
-            replaces: None,
+            purpose: Purpose::Plain,
             jobs: 2,
             ownership: Ownership::Keep,
             selection: Selection::default(),

@@ -2,70 +2,56 @@
 
 use async_trait::async_trait;
 use backup_core::backup::{BackupId, SourceName};
-use backup_core::error::PortError;
+use backup_core::error::{PortError, chain};
 use backup_core::replacer::{Claim, ReplaceRequest, Replaceable, Replacement};
+use backup_core::restorer::Purpose;
 use backup_core::run_record::RunId;
 use sqlx::postgres::PgConnection;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Database, aside_name, made_by, sessions};
+use super::checks::{carry_over, check_fit, check_rights, compare_kind, left_behind, rehearse};
+use super::database::Database;
 use super::exchange::{Exchange, New, Old};
+use super::held::Held;
 use super::{ReplaceError, connect};
-use crate::mark::{Aside, Comment, Mark};
-use crate::properties::{Properties, run_all};
-use crate::session::{KeptAlive, execute};
-use crate::{ConnectionConfig, Error, quote_ident};
-
-/// A lock on a name that the server drops with the session, however that ends.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) name: String,
-    pub(super) connection: KeptAlive,
-}
-
-impl Held {
-    /// Takes it or fails at once.
-    pub(super) async fn take(config: &ConnectionConfig, name: &str) -> Result<Self, ReplaceError> {
-        let mut connection = connect(config).await?;
-        if !try_lock(&mut connection, name).await? {
-            return Err(ReplaceError::Held {
-                database: name.to_owned(),
-            });
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            connection: KeptAlive::new(connection),
-        })
-    }
-}
-
-/// Takes the lock on a name until the session ends, unless another session has it.
-pub(super) async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool, Error> {
-    sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-        .bind(format!("backup-manager replaces database {name}"))
-        .fetch_one(connection)
-        .await
-        .map_err(Error::query("reserve the database"))
-}
+use crate::mark::{Aside, Comment, Mark, kept_name, newcomer_name};
+use crate::session::execute;
+use crate::{ConnectionConfig, quote_ident};
 
 /// See [`Claim`].
 #[derive(Debug)]
 pub(super) struct PgClaim {
     config: ConnectionConfig,
-    held: tokio::sync::Mutex<Option<Held>>,
-    database: Database,
-    replaceable: Replaceable,
-    run: RunId,
-    backup: BackupId,
-    source: SourceName,
+    /// Empty once an exchange failed in the middle: its session was ended.
+    held: Mutex<Option<Held>>,
+    name: String,
+    /// What has the name; nothing, if somebody dropped it before an undo.
+    current: Option<Database>,
     newcomer: String,
-    kept_as: String,
+    goal: Goal,
+    run: RunId,
     warnings: Vec<String>,
+    /// What a rename does not bring to the other database.
+    staying: Vec<String>,
     unrecorded: Vec<Replacement>,
 }
 
+/// What a claim is for.
+#[derive(Debug)]
+enum Goal {
+    /// A restore.
+    Restore {
+        replaceable: Replaceable,
+        backup: BackupId,
+        source: SourceName,
+    },
+    /// To bring back what was set aside.
+    Undo { kept: Box<Database> },
+}
+
 impl PgClaim {
-    pub(super) async fn new(
+    pub(super) async fn to_replace(
         config: &ConnectionConfig,
         request: &ReplaceRequest,
     ) -> Result<Self, ReplaceError> {
@@ -73,119 +59,249 @@ impl PgClaim {
         let held = Held::take(config, name).await?;
         let mut scout = connect(config).await?;
         let all = Database::all(&mut scout).await?;
-        let Some(database) = all.iter().find(|database| database.name == *name) else {
+        let Some(current) = all.iter().find(|database| database.name == *name) else {
             return Err(ReplaceError::NotThere {
                 database: name.clone(),
             });
         };
-        let database = database.clone();
-        check_fit(&database, config, request.replaceable)?;
-        check_rights(&mut scout, &database).await?;
+        check_fit(current, config, request.replaceable)?;
+        check_rights(&mut scout, current).await?;
         rehearse(&mut scout, name).await?;
         let warnings = sweep(&mut scout, &all, name).await;
-        let unrecorded = unrecorded(&all, name);
+        let staying = left_behind(&mut scout, current).await?;
         Ok(Self {
             config: config.clone(),
-            held: tokio::sync::Mutex::new(Some(held)),
-            database,
-            replaceable: request.replaceable,
+            held: Mutex::new(Some(held)),
+            name: name.clone(),
+            current: Some(current.clone()),
+            newcomer: newcomer_name(name, &request.run),
+            goal: Goal::Restore {
+                replaceable: request.replaceable,
+                backup: request.backup.clone(),
+                source: request.source.clone(),
+            },
             run: request.run.clone(),
-            backup: request.backup.clone(),
-            source: request.source.clone(),
-            newcomer: aside_name(name, "new", &request.run),
-            kept_as: aside_name(name, "before", &request.run),
             warnings,
-            unrecorded,
+            staying,
+            unrecorded: unrecorded(&all, name),
+        })
+    }
+
+    pub(super) async fn to_undo(
+        config: &ConnectionConfig,
+        run: &RunId,
+        by: &RunId,
+    ) -> Result<Self, ReplaceError> {
+        let mut scout = connect(config).await?;
+        let all = Database::all(&mut scout).await?;
+        let is_it = |database: &&Database| database.aside().is_some_and(|aside| aside.run == *run);
+        let found = all.iter().find(is_it);
+        let Some((kept, aside)) = found.and_then(|kept| Some((kept, kept.aside()?))) else {
+            return Err(ReplaceError::NothingAside {
+                run: run.clone(),
+                server: config.server(),
+            });
+        };
+        let name = &aside.database;
+        let held = Held::take(config, name).await?;
+        let current = all.iter().find(|database| database.name == *name);
+        let mut staying = Vec::new();
+        if let Some(current) = current {
+            check_fit(current, config, Replaceable::Any)?;
+            check_rights(&mut scout, current).await?;
+            staying = left_behind(&mut scout, current).await?;
+        }
+        check_rights(&mut scout, kept).await?;
+        Ok(Self {
+            config: config.clone(),
+            held: Mutex::new(Some(held)),
+            name: name.clone(),
+            current: current.cloned(),
+            newcomer: kept.name.clone(),
+            goal: Goal::Undo {
+                kept: Box::new(kept.clone()),
+            },
+            run: by.clone(),
+            warnings: Vec::new(),
+            staying,
+            unrecorded: unrecorded(&all, name),
         })
     }
 
     async fn exchange(&self, cancel: &CancellationToken) -> Result<Replacement, ReplaceError> {
-        let name = &self.database.name;
-        let lost = || ReplaceError::Lost {
-            database: name.clone(),
-        };
-        let held = self.held.lock().await.take().ok_or_else(lost)?;
+        let mut place = self.held.lock().await;
+        let held = place.take().ok_or_else(|| ReplaceError::Lost {
+            database: self.name.clone(),
+        })?;
         let mut scout = connect(&self.config).await?;
-        let new = Database::find(&mut scout, &self.newcomer).await?;
-        let new = new.ok_or_else(|| ReplaceError::Changed {
-            what: format!("database {:?}", self.newcomer),
-        })?;
-        // Its comment may be another by now.
-        let old = Database::find(&mut scout, name).await?;
-        let old = old.filter(|old| old.oid == self.database.oid);
-        let old = old.ok_or_else(|| ReplaceError::Changed {
-            what: format!("database {name:?}"),
-        })?;
-        check_fit(&old, &self.config, self.replaceable)?;
-        carry_over(&mut scout, name, &self.newcomer).await?;
-        let disposable = self.replaceable == Replaceable::Restored;
-        let comment = old.comment.clone().in_use();
+        let (old, new) = self.sides(&mut scout).await?;
+        if let Some(old) = &old {
+            carry_over(&mut scout, &self.name, &self.newcomer).await?;
+            // Hours may have passed since the claim.
+            check_rights(&mut scout, old).await?;
+        }
+        let disposes = old.as_ref().is_some_and(Database::is_archive);
         let exchange = Exchange {
             config: &self.config,
-            name,
+            name: &self.name,
             new: New {
-                comment: Comment {
-                    mark: disposable
-                        .then(|| made_by(self.source.as_str(), &self.backup, &self.run)),
-                    ..comment
-                },
+                comment: self.comment(old.as_ref(), &new),
                 database: new,
             },
-            old: Some(Old {
-                kept_as: self.kept_as.clone(),
-                mark: Mark::Aside(Aside {
-                    database: name.clone(),
-                    run: self.run.clone(),
-                    backup: Some(self.backup.clone()),
-                    source: Some(self.source.clone()),
-                    recorded: false,
-                    disposable,
-                }),
-                database: old,
+            old: old.map(|database| Old {
+                kept_as: kept_name(&self.name, &self.run),
+                mark: Mark::Aside(self.aside(&database)),
+                database,
             }),
-            same_properties: true,
         };
-        exchange.run(held, cancel).await?;
-        // It is done: what fails from here on is a warning.
-        let mut warnings = match exchange.left_behind().await {
-            Ok(warnings) => warnings,
-            Err(error) => vec![backup_core::error::chain(&error)],
-        };
-        if disposable {
-            warnings.extend(self.dispose(&mut scout).await);
+        *place = Some(exchange.run(held, cancel).await?);
+        let mut replacement = self.replacement(exchange.old.map(|old| old.kept_as));
+        replacement.warnings.clone_from(&self.staying);
+        if disposes {
+            replacement.warnings.extend(self.dispose(&mut scout).await);
         }
-        Ok(Replacement {
-            run: self.run.clone(),
-            database: name.clone(),
-            kept_as: Some(self.kept_as.clone()),
-            backup: Some(self.backup.clone()),
-            source: Some(self.source.clone()),
-            warnings,
-        })
+        Ok(replacement)
     }
 
-    /// Drops what earlier replacements of a restored database by another set aside. Returns what
-    /// could not be dropped.
+    /// Both as they are now: whoever changed places with them meanwhile, it is they or none.
+    async fn sides(
+        &self,
+        scout: &mut PgConnection,
+    ) -> Result<(Option<Database>, Database), ReplaceError> {
+        let changed = |name: &str| ReplaceError::Changed {
+            what: format!("database {name:?}"),
+        };
+        let old = Database::find(scout, &self.name).await?;
+        let oid = |database: &Option<Database>| database.as_ref().map(|database| database.oid);
+        if oid(&old) != oid(&self.current) {
+            return Err(changed(&self.name));
+        }
+        let new = Database::find(scout, &self.newcomer).await?;
+        let new = new.filter(|new| match &self.goal {
+            Goal::Restore { .. } => true,
+            Goal::Undo { kept } => kept.oid == new.oid,
+        });
+        let new = new.ok_or_else(|| changed(&self.newcomer))?;
+        if let (Some(old), Goal::Restore { replaceable, .. }) = (&old, &self.goal) {
+            check_fit(old, &self.config, *replaceable)?;
+        }
+        Ok((old, new))
+    }
+
+    /// What is said about the database that clients use from then on, without how it was made: a
+    /// mark that lets the next restore replace it is only on one that may be replaced now.
+    fn comment(&self, old: Option<&Database>, new: &Database) -> Comment {
+        match (&self.goal, old) {
+            (Goal::Restore { .. }, Some(old)) => Comment {
+                mark: self.archive_mark(),
+                ..old.comment.clone().without_mark()
+            },
+            _ => new.comment.clone().without_mark(),
+        }
+    }
+
+    fn archive_mark(&self) -> Option<Mark> {
+        match &self.goal {
+            Goal::Restore {
+                replaceable: Replaceable::Restored,
+                backup,
+                source,
+            } => Some(Mark::Archive(format!(
+                "restore of {source} {backup}, run {}",
+                self.run
+            ))),
+            _ => None,
+        }
+    }
+
+    fn aside(&self, old: &Database) -> Aside {
+        let replacement = self.replacement(None);
+        Aside {
+            database: self.name.clone(),
+            run: self.run.clone(),
+            oid: old.oid,
+            backup: replacement.backup,
+            source: replacement.source,
+            recorded: false,
+            disposable: self.archive_mark().is_some() && old.is_archive(),
+        }
+    }
+
+    fn replacement(&self, kept_as: Option<String>) -> Replacement {
+        let (backup, source) = match &self.goal {
+            Goal::Restore { backup, source, .. } => (Some(backup.clone()), Some(source.clone())),
+            Goal::Undo { .. } => (None, None),
+        };
+        Replacement {
+            run: self.run.clone(),
+            database: self.name.clone(),
+            kept_as,
+            backup,
+            source,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Drops what the replacement before this one set aside, of an archive. Returns what could not
+    /// be dropped.
     async fn dispose(&self, connection: &mut PgConnection) -> Vec<String> {
         let all = match Database::all(connection).await {
             Ok(all) => all,
-            Err(error) => return vec![backup_core::error::chain(&error)],
+            Err(error) => return vec![chain(&error)],
         };
-        let old = all.iter().filter(|database| match &database.comment.mark {
-            Some(Mark::Aside(aside)) => {
-                aside.disposable && aside.database == self.database.name && aside.run != self.run
-            }
-            _ => false,
-        });
         let mut warnings = Vec::new();
-        for database in old {
+        for database in &all {
+            let disposable = database.aside().is_some_and(|aside| {
+                aside.disposable && aside.database == self.name && aside.run != self.run
+            });
+            if !disposable {
+                continue;
+            }
+            tracing::info!(
+                database = database.name,
+                "drop an archive that was replaced before"
+            );
             let sql = format!("DROP DATABASE {} WITH (FORCE)", quote_ident(&database.name));
             let operation = format!("drop database {:?}", database.name);
             if let Err(error) = execute(connection, sql, &operation).await {
-                warnings.push(backup_core::error::chain(&error));
+                warnings.push(chain(&error));
             }
         }
         warnings
+    }
+
+    async fn recorded(&self, replacement: &Replacement) -> Result<(), ReplaceError> {
+        let Some(name) = &replacement.kept_as else {
+            return Ok(());
+        };
+        let mut connection = connect(&self.config).await?;
+        let Some(database) = Database::find(&mut connection, name).await? else {
+            return Ok(());
+        };
+        let Some(aside) = database
+            .aside()
+            .filter(|aside| aside.run == replacement.run)
+        else {
+            return Ok(());
+        };
+        let comment = Comment {
+            mark: Some(Mark::Aside(Aside {
+                recorded: true,
+                ..aside.clone()
+            })),
+            ..database.comment.clone()
+        };
+        let operation = "note that the exchange is recorded";
+        Ok(execute(&mut connection, comment.statement(name), operation).await?)
+    }
+
+    async fn check_kind(&self) -> Result<Vec<String>, ReplaceError> {
+        let Some(current) = &self.current else {
+            return Ok(Vec::new());
+        };
+        let mut scout = connect(&self.config).await?;
+        let (_, new) = self.sides(&mut scout).await?;
+        compare_kind(&mut scout, current, &new).await
     }
 }
 
@@ -196,7 +312,14 @@ impl Claim for PgClaim {
     }
 
     fn database(&self) -> &str {
-        &self.database.name
+        &self.name
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Replace {
+            database: self.name.clone(),
+            run: self.run.clone(),
+        }
     }
 
     fn warnings(&self) -> &[String] {
@@ -207,130 +330,31 @@ impl Claim for PgClaim {
         &self.unrecorded
     }
 
+    async fn check_newcomer(&self) -> Result<Vec<String>, PortError> {
+        Ok(self.check_kind().await?)
+    }
+
     async fn replace(&self, cancel: &CancellationToken) -> Result<Replacement, PortError> {
         Ok(self.exchange(cancel).await?)
     }
-}
 
-fn check_fit(
-    database: &Database,
-    config: &ConnectionConfig,
-    replaceable: Replaceable,
-) -> Result<(), ReplaceError> {
-    let unfit = |reason| {
-        Err(ReplaceError::Unfit {
-            database: database.name.clone(),
-            reason,
-        })
-    };
-    match &database.comment.mark {
-        _ if database.is_template => unfit("is a template"),
-        _ if !database.allows_connections => unfit("accepts no connections"),
-        _ if database.name == config.maintenance_database => {
-            unfit("is the one that work on the server connects to")
-        }
-        Some(Mark::Aside(_)) => unfit("was set aside when another took its place"),
-        Some(Mark::Newcomer { .. }) => unfit("is being made to replace another"),
-        Some(Mark::Made(_)) => Ok(()),
-        None if replaceable == Replaceable::Any => Ok(()),
-        None => Err(ReplaceError::NotRestored {
-            database: database.name.clone(),
-        }),
+    async fn acknowledge(&self, replacement: &Replacement) -> Result<(), PortError> {
+        Ok(self.recorded(replacement).await?)
     }
-}
-
-/// Whether the login could rename it and end its sessions, and nothing else would keep it.
-pub(super) async fn check_rights(
-    connection: &mut PgConnection,
-    database: &Database,
-) -> Result<(), ReplaceError> {
-    let failed = || Error::query("ask what the login may do");
-    let may_rename: bool = sqlx::query_scalar(
-        "SELECT me.rolsuper OR me.rolcreatedb AND pg_has_role(d.datdba,
-             CASE WHEN current_setting('server_version_num')::int4 >= 160000
-                  THEN 'SET' ELSE 'MEMBER' END)
-         FROM pg_database d, pg_roles me
-         WHERE d.oid = $1 AND me.rolname = current_user",
-    )
-    .bind(database.sql_oid())
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(failed())?;
-    if !may_rename {
-        return Err(ReplaceError::MayNotRename {
-            database: database.name.clone(),
-        });
-    }
-    let names: Vec<String> =
-        sqlx::query_scalar("SELECT gid FROM pg_prepared_xacts WHERE database::text = $1")
-            .bind(&database.name)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed())?;
-    if !names.is_empty() {
-        return Err(ReplaceError::Prepared {
-            database: database.name.clone(),
-            names,
-        });
-    }
-    let sessions = sessions(connection, database).await?;
-    let others = sessions.into_iter().filter(|session| !session.may_end);
-    let sessions: Vec<_> = others.map(|session| session.text).collect();
-    if sessions.is_empty() {
-        Ok(())
-    } else {
-        Err(ReplaceError::MayNotEnd { sessions })
-    }
-}
-
-/// Whether what belongs to the database can be given to another by this login: does it to the
-/// database itself, and takes it back.
-async fn rehearse(connection: &mut PgConnection, name: &str) -> Result<(), ReplaceError> {
-    let properties = Properties::read(connection, name).await?;
-    let mut statements = vec!["BEGIN".to_owned()];
-    statements.extend(properties.all_statements(name));
-    let done = run_all(connection, statements).await;
-    let back = execute(connection, "ROLLBACK", "end the rehearsal").await;
-    done.map_err(|source| ReplaceError::MayNotCarry {
-        database: name.to_owned(),
-        source,
-    })?;
-    Ok(back?)
-}
-
-/// Gives `to` what belongs to `from`.
-async fn carry_over(
-    connection: &mut PgConnection,
-    from: &str,
-    to: &str,
-) -> Result<(), ReplaceError> {
-    let wanted = Properties::read(connection, from).await?;
-    let carried = async {
-        run_all(connection, vec![wanted.owner_statement(to)]).await?;
-        let found = Properties::read(connection, to).await?;
-        run_all(connection, wanted.statements(to, &found)).await
-    };
-    carried.await.map_err(|source| ReplaceError::MayNotCarry {
-        database: from.to_owned(),
-        source,
-    })
 }
 
 /// Drops what killed runs left on the way to replace `name`. No other run is on that way: the name
-/// is locked. A database that somebody is in stays.
+/// is locked. A database that somebody is in stays, and one that was renamed is somebody's.
 async fn sweep(connection: &mut PgConnection, all: &[Database], name: &str) -> Vec<String> {
     let mut said = Vec::new();
-    for database in all {
-        match &database.comment.mark {
-            Some(Mark::Newcomer { replaces, .. }) if replaces == name && database.name != name => {}
-            _ => continue,
-        }
+    let on_the_way = |database: &&Database| database.way().is_some_and(|way| way.database == name);
+    for database in all.iter().filter(on_the_way) {
         let left = &database.name;
         let sql = format!("DROP DATABASE {}", quote_ident(left));
         said.push(match execute(connection, sql, "drop it").await {
             Ok(()) => format!("{left}, which an interrupted run had left, is removed"),
             Err(error) => {
-                let why = backup_core::error::chain(&error);
+                let why = chain(&error);
                 format!("{left}, which an interrupted run left, stays: {why}")
             }
         });
@@ -340,13 +364,9 @@ async fn sweep(connection: &mut PgConnection, all: &[Database], name: &str) -> V
 
 /// The exchanges of `name` that no record tells of, the newest first.
 fn unrecorded(all: &[Database], name: &str) -> Vec<Replacement> {
-    let aside = all
+    let mut found: Vec<_> = all
         .iter()
-        .filter_map(|database| match &database.comment.mark {
-            Some(Mark::Aside(aside)) => Some((database, aside)),
-            _ => None,
-        });
-    let mut found: Vec<_> = aside
+        .filter_map(|database| Some((database, database.aside()?)))
         .filter(|(_, aside)| aside.database == name && !aside.recorded)
         .map(|(database, aside)| Replacement {
             run: aside.run.clone(),

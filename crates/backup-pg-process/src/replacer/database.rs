@@ -1,21 +1,19 @@
 //! Databases of a server, and who is in them.
 
-use backup_core::backup::BackupId;
-use backup_core::run_record::RunId;
 use sqlx::Row as _;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::Error;
-use crate::mark::{Comment, Mark};
+use crate::mark::{Aside, Comment, Mark, Way, kept_name, newcomer_name};
 
-/// Longer names are cut by the server: `NAMEDATALEN` less one.
-/// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
-const MAX_NAME_BYTES: usize = 63;
-
+/// Names and comments are stored in the encoding of whichever database they were written from, and
+/// nobody converts them: what is no text here must not keep us from seeing the others. So they are
+/// sent as bytes.
 const DATABASES: &str = "
-SELECT oid, datname::text, shobj_description(oid, 'pg_database'), datistemplate, datallowconn
-FROM pg_database";
+SELECT oid, namesend(datname), textsend(shobj_description(oid, 'pg_database')),
+       datistemplate, datallowconn
+FROM pg_database ORDER BY oid";
 
 /// One database.
 #[derive(Debug, Clone)]
@@ -50,10 +48,12 @@ impl Database {
     }
 
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let comment: Option<String> = row.try_get(2)?;
+        let name: Vec<u8> = row.try_get(1)?;
+        let comment: Option<Vec<u8>> = row.try_get(2)?;
+        let comment = comment.map(|text| String::from_utf8_lossy(&text).into_owned());
         Ok(Self {
             oid: row.try_get::<Oid, _>(0)?.0,
-            name: row.try_get(1)?,
+            name: String::from_utf8_lossy(&name).into_owned(),
             comment: Comment::parse(comment.as_deref()),
             is_template: row.try_get(3)?,
             allows_connections: row.try_get(4)?,
@@ -66,7 +66,33 @@ impl Database {
 
     /// Whether a restore made it and it never took the place of anything else.
     pub(super) fn is_restored(&self) -> bool {
-        matches!(self.comment.mark, Some(Mark::Made(_)))
+        matches!(self.comment.mark, Some(Mark::Made(_) | Mark::Archive(_)))
+    }
+
+    /// Whether it was made to be replaced.
+    pub(super) fn is_archive(&self) -> bool {
+        matches!(self.comment.mark, Some(Mark::Archive(_)))
+    }
+
+    /// How it was set aside, if it still has the name that it got then.
+    pub(super) fn aside(&self) -> Option<&Aside> {
+        let Some(Mark::Aside(aside)) = &self.comment.mark else {
+            return None;
+        };
+        let is_it = aside.oid == self.oid && self.name == kept_name(&aside.database, &aside.run);
+        is_it.then_some(aside)
+    }
+
+    /// What it is to replace, if it still has the name that it was made under.
+    pub(super) fn way(&self) -> Option<&Way> {
+        match &self.comment.mark {
+            Some(Mark::Newcomer { way, .. })
+                if self.name == newcomer_name(&way.database, &way.run) =>
+            {
+                Some(way)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -103,14 +129,8 @@ pub(super) async fn sessions(
     .await
     .map_err(failed())?;
     let session = |row: &PgRow| -> Result<Session, sqlx::Error> {
-        let (pid, who): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
-        let application: Option<String> = row.try_get(2)?;
-        let application = application.filter(|text| !text.is_empty());
-        let application = application
-            .map(|text| format!(" ({text})"))
-            .unwrap_or_default();
         Ok(Session {
-            text: format!("{who}{application}, pid {pid}"),
+            text: who(row)?,
             may_end: row.try_get(3)?,
         })
     };
@@ -118,10 +138,43 @@ pub(super) async fn sessions(
     sessions.map_err(failed())
 }
 
-/// Ends those that may be ended.
+/// Who has a lock on the database itself, other than by being in it.
+pub(super) async fn holders(
+    connection: &mut PgConnection,
+    database: &Database,
+) -> Result<Vec<String>, Error> {
+    let failed = || Error::query("list who holds the database");
+    let rows = sqlx::query(
+        "SELECT a.pid, coalesce(a.usename::text, a.backend_type), a.application_name
+         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.objid = $1
+           AND l.granted AND a.pid <> pg_backend_pid()",
+    )
+    .bind(database.sql_oid())
+    .fetch_all(connection)
+    .await
+    .map_err(failed())?;
+    let holders: Result<_, sqlx::Error> = rows.iter().map(who).collect();
+    holders.map_err(failed())
+}
+
+fn who(row: &PgRow) -> Result<String, sqlx::Error> {
+    let (pid, who): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let who = who.unwrap_or_else(|| "somebody".to_owned());
+    let application: Option<String> = row.try_get(2)?;
+    let application = application.filter(|text| !text.is_empty());
+    let application = application.map(|text| format!(" ({text})"));
+    Ok(format!(
+        "{who}{}, pid {pid}",
+        application.unwrap_or_default()
+    ))
+}
+
+/// Ends those in the database that may be ended, if `holder` keeps newcomers out by now.
 pub(super) async fn end_sessions(
     connection: &mut PgConnection,
     database: &Database,
+    holder: i32,
 ) -> Result<(), Error> {
     sqlx::query(
         "SELECT CASE WHEN me.rolsuper OR NOT coalesce(r.rolsuper, true)
@@ -131,48 +184,15 @@ pub(super) async fn end_sessions(
               (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me
          WHERE a.datid = $1 AND a.pid <> pg_backend_pid()
            AND coalesce(a.backend_type, a.usesysid::text, 'autovacuum worker')
-               <> 'autovacuum worker'",
+               <> 'autovacuum worker'
+           AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = $2 AND l.locktype = 'object'
+                       AND l.classid = 'pg_database'::regclass AND l.objid = $1
+                       AND l.mode = 'AccessExclusiveLock' AND l.granted)",
     )
     .bind(database.sql_oid())
+    .bind(holder)
     .execute(connection)
     .await
     .map(drop)
     .map_err(Error::query("end the sessions of the database"))
-}
-
-/// The name under which `database` waits: with as much of its own name as fits.
-pub(super) fn aside_name(database: &str, what: &str, run: &RunId) -> String {
-    let suffix = format!("__{what}_{run}");
-    let mut room = MAX_NAME_BYTES
-        .saturating_sub(suffix.len())
-        .min(database.len());
-    while !database.is_char_boundary(room) {
-        room -= 1;
-    }
-    format!("{}{suffix}", &database[..room])
-}
-
-/// How a restore made a database, for its mark.
-pub(super) fn made_by(source: &str, backup: &BackupId, run: &RunId) -> Mark {
-    Mark::Made(format!("restore of {source} {backup}, run {run}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_fit() {
-        let run: RunId = "20260205T030000Z-7f3a09c2".parse().unwrap();
-        let short = aside_name("shop", "before", &run);
-        assert_eq!(short, "shop__before_20260205T030000Z-7f3a09c2");
-        for name in ["x".repeat(63), "ы".repeat(31), String::new()] {
-            let aside = aside_name(&name, "before", &run);
-            assert!(aside.len() <= MAX_NAME_BYTES && aside.len() > 61 || name.is_empty());
-            assert!(
-                aside.ends_with("__before_20260205T030000Z-7f3a09c2"),
-                "{aside}"
-            );
-        }
-    }
 }

@@ -10,10 +10,12 @@ use crate::Error;
 #[non_exhaustive]
 pub enum ReplaceError {
     /// Another run is on the way to replace it.
-    #[error("another run is replacing database {database:?}")]
+    #[error("another run is replacing database {database:?}: {holder}")]
     Held {
         /// Its name.
         database: String,
+        /// Who that is.
+        holder: String,
     },
     /// There is no such database.
     #[error("database {database:?}")]
@@ -42,6 +44,22 @@ pub enum ReplaceError {
         database: String,
         /// What it is instead.
         reason: &'static str,
+    },
+    /// It is what another run is restoring.
+    #[error("database {database:?} is being made to replace {replaces:?}")]
+    OnItsWay {
+        /// Its name.
+        database: String,
+        /// What it is to replace.
+        replaces: String,
+    },
+    /// It stores or sorts text otherwise, which applications would notice.
+    #[error("the restored database differs from {database:?} in {}", differing.join(", "))]
+    OfAnotherKind {
+        /// Its name.
+        database: String,
+        /// Columns of `pg_database`.
+        differing: Vec<String>,
     },
     /// The login lacks a right.
     #[error("the login may not rename database {database:?}")]
@@ -115,10 +133,12 @@ impl ReplaceError {
         match self {
             Self::Held { .. } => ErrorKind::Conflict,
             Self::NotThere { .. } | Self::NothingAside { .. } => ErrorKind::NotFound,
-            Self::NotRestored { .. } | Self::Unfit { .. } | Self::Changed { .. } => {
-                ErrorKind::Refused
-            }
-            Self::MayNotRename { .. }
+            Self::NotRestored { .. }
+            | Self::Unfit { .. }
+            | Self::OnItsWay { .. }
+            | Self::Changed { .. } => ErrorKind::Refused,
+            Self::OfAnotherKind { .. }
+            | Self::MayNotRename { .. }
             | Self::MayNotEnd { .. }
             | Self::Prepared { .. }
             | Self::MayNotCarry { .. } => ErrorKind::Unsuitable,
@@ -143,6 +163,9 @@ impl ReplaceError {
             Self::MayNotEnd { .. } => Some(
                 "grant pg_signal_backend to the login; sessions of superusers can be ended by \
                  superusers alone",
+            ),
+            Self::OfAnotherKind { .. } => Some(
+                "restore without --swap under another name, look, and rename by hand if that is meant",
             ),
             Self::Prepared { .. } => Some("commit them or roll them back"),
             Self::MayNotCarry { .. } => {

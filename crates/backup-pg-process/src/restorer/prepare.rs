@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
-use backup_core::restorer::{Ownership, PartReader, RestoreRequest};
+use backup_core::restorer::{Ownership, PartReader, Purpose, RestoreRequest};
 use backup_pg_archive::{ArchiveReport, DumpText};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use super::target::{Server, Target};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
 use super::{Pending, PgRestorer, Session};
-use crate::mark::Mark;
+use crate::mark::{Mark, Way};
 use crate::{DatabaseDetails, Error, Tools};
 
 /// The definitions, and what of them is restored.
@@ -275,12 +275,16 @@ fn oldest_reader(archive: &ArchiveReport) -> u32 {
 fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
     let Manifest { source, id, .. } = manifest;
     let made = format!("restore of {source} {id}, {}", nonce());
-    match &request.replaces {
-        Some(replaces) => Mark::Newcomer {
-            replaces: replaces.clone(),
+    match &request.purpose {
+        Purpose::Plain => Mark::Made(made),
+        Purpose::Archive => Mark::Archive(made),
+        Purpose::Replace { database, run } => Mark::Newcomer {
+            way: Way {
+                database: database.clone(),
+                run: run.clone(),
+            },
             made,
         },
-        None => Mark::Made(made),
     }
 }
 

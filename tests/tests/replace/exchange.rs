@@ -1,0 +1,169 @@
+//! There and back, alone and under load.
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::vault::id_of;
+use serde_json::Value;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::stage::{LIVE, Stage, text, watch};
+
+fn check_there_and_back(major: u16) -> Result<()> {
+    let stage = Stage::new(major)?;
+    let properties = stage.properties(LIVE)?;
+    let live = stage.cluster.contents(LIVE)?;
+
+    let view = stage.swap()?.exits(0)?.json()?;
+    ensure!(
+        view["swapped"] == true && view["target_database"] == LIVE,
+        "{view}"
+    );
+    ensure!(view["compare"]["equal"] == 3, "{view}");
+    let (run, kept_as) = (text(&view, "run_id")?, text(&view, "kept_as")?);
+    ensure!(kept_as == format!("{LIVE}__before_{run}"), "{kept_as}");
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+    ensure!(
+        stage.properties(LIVE)? == properties,
+        "{}",
+        stage.properties(LIVE)?
+    );
+    ensure!(
+        stage.cluster.contents(kept_as)? == live,
+        "the old one changed"
+    );
+
+    let undone = stage.undo(run)?.exits(0)?.json()?;
+    ensure!(
+        undone["database"] == LIVE && undone["undone"] == run,
+        "{undone}"
+    );
+    ensure!(stage.cluster.contents(LIVE)? == live, "not what it was");
+    ensure!(
+        stage.properties(LIVE)? == properties,
+        "{}",
+        stage.properties(LIVE)?
+    );
+    let again = text(&undone, "kept_as")?;
+    ensure!(again.contains("__before_") && again != kept_as, "{again}");
+
+    // An undo is a swap like any other.
+    stage.undo(text(&undone, "run_id")?)?.exits(0)?;
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+
+    let runs = stage.runs()?;
+    let told: Vec<_> = runs.as_array().context("runs")?.iter().collect();
+    let operations: Vec<_> = told.iter().map(|run| run["operation"].as_str()).collect();
+    ensure!(
+        operations == [Some("undo"), Some("undo"), Some("restore"), Some("backup")],
+        "{operations:?}"
+    );
+    ensure!(
+        told[1]["undone"] == run && told[2]["kept_as"] == kept_as,
+        "{runs}"
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_swap_takes_all_that_belongs_to_the_name_and_is_undone_14() -> Result<()> {
+    check_there_and_back(14)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_swap_takes_all_that_belongs_to_the_name_and_is_undone_18() -> Result<()> {
+    check_there_and_back(18)
+}
+
+/// Writes to the database for as long as `going`, over sessions that last or new ones each time.
+/// `pgbench` gives up when its session is ended, so it is started again.
+fn load(stage: &Stage, more: &[&str], going: &AtomicBool) -> Result<()> {
+    while going.load(Ordering::Relaxed) {
+        let mut command = stage.cluster.tool("pgbench", LIVE);
+        command.args(["-n", "-c", "4", "-j", "2", "-t", "40"]);
+        command.args(more);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.status()?;
+    }
+    Ok(())
+}
+
+/// Swaps to `backup` and back while clients work, and returns what both said and all saw.
+fn exchange_under_load(stage: &Stage, backup: &str) -> Result<(Value, Vec<String>, Vec<String>)> {
+    let going = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let watchers: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| watch(stage, &going)))
+            .collect();
+        let loads = [&["-C"][..], &[]].map(|more| scope.spawn(|| load(stage, more, &going)));
+        let exchange = || -> Result<Value> {
+            thread::sleep(Duration::from_secs(1));
+            let mut arguments = stage.arguments(&["--swap", "--yes"]);
+            arguments[1] = backup;
+            let swap = stage.vault.cli.run(arguments)?.exits(0)?.json()?;
+            thread::sleep(Duration::from_secs(1));
+            let undo = stage.undo(text(&swap, "run_id")?)?.exits(0)?.json()?;
+            thread::sleep(Duration::from_secs(1));
+            Ok(undo)
+        };
+        let undo = exchange();
+        going.store(false, Ordering::Relaxed);
+        let panicked = |_| anyhow::anyhow!("a client panicked");
+        for load in loads {
+            load.join().map_err(panicked)??;
+        }
+        let mut errors = Vec::new();
+        let mut seen = Vec::new();
+        for watcher in watchers {
+            let (states, failures) = watcher.join().map_err(panicked)?;
+            seen.push(states.join(", "));
+            errors.extend(failures);
+        }
+        Ok((undo?, seen, errors))
+    })
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn under_load_nobody_sees_a_half_state() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let mut init = stage.cluster.tool("pgbench", LIVE);
+    ensure!(
+        init.args(["-i", "-q"])
+            .stderr(Stdio::null())
+            .status()?
+            .success()
+    );
+    let backup = stage.vault.back_up(LIVE, &[])?;
+    let backup = id_of(&backup)?;
+    // From here on, what the backup has is 'lost', and live goes on.
+    let later = "BEGIN; UPDATE a SET state = 'now'; UPDATE b SET state = 'now'; COMMIT";
+    stage.cluster.psql(LIVE, later)?;
+    let (undo, seen, errors) = exchange_under_load(&stage, backup)?;
+    for seen in seen {
+        ensure!(seen == "now now, lost lost, now now", "{seen}");
+    }
+    // Those in the middle of it are told to come back.
+    for error in errors {
+        let told = [
+            "terminating connection",
+            "does not exist",
+            "server closed the connection",
+        ];
+        ensure!(told.iter().any(|text| error.contains(text)), "{error}");
+    }
+    // Every transaction of the load is in one database or the other, whole.
+    for database in [LIVE, text(&undo, "kept_as")?] {
+        let sums = stage.cluster.query(
+            database,
+            "SELECT (SELECT count(*) > 0 FROM pgbench_history),
+                    (SELECT sum(abalance) FROM pgbench_accounts)
+                  = (SELECT coalesce(sum(delta), 0) FROM pgbench_history)",
+        )?;
+        ensure!(sums == "t|t", "{database}: {sums}");
+    }
+    Ok(())
+}

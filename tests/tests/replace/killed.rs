@@ -1,0 +1,134 @@
+//! A run that is killed at any step.
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::pg::{quote_identifier, quote_literal};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::Stdio;
+
+use crate::stage::{LIVE, Stage, count_databases, kill_at, sessions_in, text};
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_that_is_killed_leaves_the_old_one_and_is_made_good() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let before = stage.databases()?;
+    let newcomer = "%\\_\\_new\\_%";
+    let moments: [(&str, &dyn Fn() -> Result<bool>); 3] = [
+        ("made", &|| Ok(count_databases(&stage, newcomer)? == 1)),
+        ("loading", &|| Ok(sessions_in(&stage, newcomer)? != "0")),
+        ("loaded", &|| {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%TO STDOUT%'
+                       AND datname LIKE '%\\_\\_new\\_%'";
+            Ok(stage.cluster.query("postgres", sql)? != "0")
+        }),
+    ];
+    for (name, moment) in moments {
+        let killed = kill_at(&stage, moment);
+        killed.with_context(|| name.to_owned())?;
+        ensure!(stage.state()? == "lost lost", "{name}: {}", stage.state()?);
+        ensure!(count_databases(&stage, newcomer)? == 1, "{name}");
+    }
+    // The next run clears away what they left: each of them had cleared away the one before.
+    let run = stage.swap()?.exits(0)?;
+    ensure!(
+        run.stderr
+            .contains("which an interrupted run had left, is removed"),
+        "{}",
+        run.stderr
+    );
+    let view = run.json()?;
+    ensure!(stage.state()? == "saved saved" && count_databases(&stage, newcomer)? == 0);
+    stage.undo(text(&view, "run_id")?)?.exits(0)?;
+    stage.cluster.drop_db(&format!("{LIVE}__before_{}", {
+        let sql = "SELECT substr(datname, position('__before_' in datname) + 9)
+                   FROM pg_database WHERE datname LIKE '%\\_\\_before\\_%'";
+        stage.cluster.query("postgres", sql)?
+    }))?;
+    stage.assert_untouched(&before)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_that_is_killed_while_it_waits_for_sessions_leaves_the_old_one_open() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let properties = stage.properties(LIVE)?;
+    // A session that cannot end: the rename waits for it.
+    let mut command = stage.cluster.tool("psql", LIVE);
+    let mut stuck = command
+        .args(["-X", "-c", "SELECT pg_sleep(600)"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let pid = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'";
+    let mut backend = String::new();
+    while backend.is_empty() {
+        backend = stage.cluster.query("postgres", pid)?;
+    }
+    let backend = Pid::from_raw(backend.parse()?);
+    kill(backend, Signal::SIGSTOP)?;
+    let renaming = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE%RENAME%'
+                    AND state = 'active'";
+    let killed = kill_at(&stage, || {
+        Ok(stage.cluster.query("postgres", renaming)? == "1")
+    });
+    kill(backend, Signal::SIGCONT)?;
+    killed?;
+    let _ = stuck.kill();
+    stuck.wait()?;
+    ensure!(stage.state()? == "lost lost", "{}", stage.state()?);
+    ensure!(
+        stage.properties(LIVE)? == properties,
+        "{}",
+        stage.properties(LIVE)?
+    );
+    stage.swap()?.exits(0)?;
+    ensure!(stage.state()? == "saved saved");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_that_is_killed_after_the_exchange_is_recorded_by_the_next() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let view = stage.swap()?.exits(0)?.json()?;
+    let (run, kept_as) = (text(&view, "run_id")?, text(&view, "kept_as")?);
+    // What the server has when the run is killed right after its commit: the note without the
+    // record. That moment is too short to be met.
+    let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ";
+    let comment = format!("{comment}{}", quote_literal(kept_as));
+    let told = stage.cluster.query("postgres", &comment)?;
+    ensure!(told.contains("\"recorded\":true"), "{told}");
+    let untold = told.replace("\"recorded\":true", "\"recorded\":false");
+    let name = quote_identifier(kept_as);
+    let sql = format!("COMMENT ON DATABASE {name} IS {}", quote_literal(&untold));
+    stage.cluster.psql("postgres", &sql)?;
+    let records = stage.vault.cli.local_root().join("_runs");
+    std::fs::remove_dir_all(&records)?;
+    stage
+        .cluster
+        .psql(LIVE, "UPDATE a SET state = 'written since'")?;
+
+    // The next run tells of it, and does what it was asked for: nobody can know whether the wish
+    // is the same one.
+    let again = stage.swap()?.exits(0)?;
+    ensure!(again.stderr.contains(run), "{}", again.stderr);
+    let again = again.json()?;
+    ensure!(again["run_id"] != run, "{again}");
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+    let told = stage.cluster.query("postgres", &comment)?;
+    ensure!(told.contains("\"recorded\":true"), "{told}");
+    let runs = stage.runs()?;
+    ensure!(
+        runs[1]["id"] == run && runs[1]["result"] == "warnings",
+        "{runs}"
+    );
+    let since = text(&again, "kept_as")?;
+    let found = stage.cluster.query(since, "SELECT state FROM a")?;
+    ensure!(found == "written since", "{found}");
+
+    // And each can be undone.
+    stage.undo(run)?.exits(0)?;
+    ensure!(stage.state()? == "lost lost", "{}", stage.state()?);
+    Ok(())
+}
