@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod config;
+mod drill;
 mod history;
 mod keygen;
 mod list;
@@ -98,6 +99,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Restore(arguments) => arguments.overrides(),
         Command::Show(arguments) => arguments.from.overrides(),
         Command::Verify(arguments) => arguments.from.overrides(),
+        Command::Drill(arguments) => arguments.overrides(),
         Command::Cat(arguments) => arguments.from.overrides(),
         Command::List(arguments) => Overrides {
             url: arguments.from.clone(),
@@ -122,6 +124,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
         Command::Restore(arguments) => restore::run(&context, arguments).await,
         Command::Verify(arguments) => verify::run(&context, arguments).await,
+        Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),

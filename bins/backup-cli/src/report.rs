@@ -5,7 +5,7 @@ use backup_core::engine::{CompareReport, RestoreOutcome, VerifyReport};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::restorer::RestoreRequest;
-use backup_core::run_record::{CompareFacts, RunId, RunRecord, VerifyFacts, Who};
+use backup_core::run_record::{CompareFacts, DrillFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
 use crate::render;
@@ -199,6 +199,18 @@ impl ListView {
         self
     }
 
+    /// The same, with the newest drill of several places.
+    pub(crate) fn drilled(mut self, drill: Option<&RunRecord>) -> Self {
+        if let Some(run) = drill {
+            let at = render::time(run.finished_at);
+            if self.drilled_at.as_ref().is_none_or(|known| *known < at) {
+                self.drilled_at = Some(at);
+                self.drill_status = Some(run.result.as_str().to_owned());
+            }
+        }
+        self
+    }
+
     /// The same, also found at another place.
     pub(crate) fn also_at(mut self, place: &str) -> Self {
         self.destinations.push(DestinationView {
@@ -377,6 +389,7 @@ pub(crate) struct RunView {
     pub(crate) bytes_read: Option<u64>,
     pub(crate) compare: Option<CompareFacts>,
     pub(crate) verify: Option<VerifyFacts>,
+    pub(crate) drill: Option<DrillFacts>,
     pub(crate) destination: String,
 }
 
@@ -401,6 +414,7 @@ impl RunView {
             bytes_read: run.bytes_read,
             compare: run.compare,
             verify: run.verify,
+            drill: run.drill,
             destination: place.to_owned(),
         }
     }

@@ -18,16 +18,19 @@
 //! ```
 
 pub mod child;
+mod cluster;
 mod connection;
 mod details;
 mod dumper;
 mod error;
+mod held_dir;
 mod ident;
 mod inspector;
 mod passfile;
 mod restorer;
 mod tools;
 
+pub use cluster::{DrillCluster, DrillClusterConfig};
 pub use connection::{ConnectionConfig, SslMode, ToolEnv};
 pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
@@ -38,5 +41,5 @@ pub use error::Error;
 pub use ident::{conninfo_value, exact_pattern, quote_ident, quote_literal};
 pub use inspector::PgInspector;
 pub use passfile::PassFile;
-pub use restorer::{PgRestorer, PgRestorerConfig, RestoreError, Words};
+pub use restorer::{PgRestorer, PgRestorerConfig, Rehearsal, RestoreError, Words};
 pub use tools::{ToolLocator, ToolVersion, Tools};

@@ -13,6 +13,7 @@ mod excerpt;
 mod load;
 mod pg_restore;
 mod read_back;
+mod rehearsal;
 mod schedule;
 mod target;
 mod toc_list;
@@ -32,12 +33,15 @@ use backup_pg_archive::{ArchiveReport, DumpText};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{RestoreError, Words};
+use rehearsal::Backstage;
+pub use rehearsal::Rehearsal;
 
 use crate::{ConnectionConfig, DatabaseDetails, Error, ToolLocator, Tools};
 use choice::Choice;
 use complaints::Names;
 use load::Loader;
 use pg_restore::PgRestore;
+pub(crate) use target::execute;
 use target::{Server, Target};
 use toc_list::{LoadPlan, Omit};
 use workspace::Workspace;
@@ -57,6 +61,8 @@ pub struct PgRestorerConfig {
     pub vacuum_analyze: bool,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
+    /// Set where the server was made for this restore and the login is no superuser.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 impl PgRestorerConfig {
@@ -69,6 +75,7 @@ impl PgRestorerConfig {
             maintenance_work_mem_bytes: None,
             vacuum_analyze: true,
             work_dir: None,
+            rehearsal: None,
         }
     }
 }
@@ -84,6 +91,11 @@ impl PgRestorer {
     #[must_use]
     pub fn new(config: PgRestorerConfig) -> Self {
         Self { config }
+    }
+
+    /// The server and the login.
+    pub(crate) fn connection(&self) -> &ConnectionConfig {
+        &self.config.connection
     }
 
     async fn prepare(
@@ -121,13 +133,11 @@ impl PgRestorer {
             all_but: choice.dump_ids.as_ref(),
             vacuum: !config.vacuum_analyze,
             privileges: login_owns,
-            superuser_objects: login_owns && !server.is_superuser,
+            superuser_objects: (login_owns || config.rehearsal.is_some()) && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
-        let left_out = plan.left_out.iter();
-        warnings.extend(
-            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
-        );
+        warnings.extend(self.left_out(&plan));
+        let backstage = self.backstage(&details, &archive, &server);
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
@@ -147,12 +157,37 @@ impl PgRestorer {
                     pg_restore,
                     parts: choice.parts,
                     scope: choice.scope,
+                    backstage,
                 }),
                 plan,
                 warnings,
             })),
             reader,
         })
+    }
+
+    /// What the plan leaves out, as warnings, unless nobody expects it of a rehearsal.
+    fn left_out(&self, plan: &LoadPlan) -> Vec<String> {
+        let left_out = plan.left_out.iter();
+        let words = |entry| format!("{entry} is left out: only a superuser may create it");
+        let left_out: Vec<String> = left_out.map(words).collect();
+        match &self.config.rehearsal {
+            Some(rehearsal) => {
+                rehearsal.leave_out(left_out);
+                Vec::new()
+            }
+            None => left_out,
+        }
+    }
+
+    fn backstage(
+        &self,
+        details: &DatabaseDetails,
+        archive: &ArchiveReport,
+        server: &Server,
+    ) -> Option<Backstage> {
+        let rehearsal = self.config.rehearsal.as_ref()?;
+        Some(rehearsal.backstage(details, &archive.entries, server))
     }
 
     /// The tools of the target's major: a newer `pg_restore` sets what an older server does not
@@ -323,7 +358,7 @@ impl RestoreSession for Session {
     }
 }
 
-fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
+pub(crate) fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
     let details = &reader.facts().details;
     serde_json::from_value(details.clone()).map_err(|error| RestoreError::BadBackup {
         what: "the backup does not say what its database was like".to_owned(),

@@ -41,7 +41,8 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
                 Some(view) => view.also_at(&place.name),
                 None => ListView::new(manifest, &place.name),
             };
-            found.insert(key, view.proved(proofs.newest(manifest)));
+            let view = view.proved(proofs.newest(manifest));
+            found.insert(key, view.drilled(proofs.newest_drill(manifest)));
         }
         damaged += listing.damaged.len();
         for (key, reason) in listing.damaged {
@@ -69,7 +70,7 @@ fn print(views: &[ListView]) {
     }
     let mut table = render::table(
         &[
-            "id", "source", "started", "raw", "stored", "verified", "where",
+            "id", "source", "started", "raw", "stored", "verified", "drilled", "where",
         ],
         &[3, 4],
     );
@@ -87,6 +88,10 @@ fn print(views: &[ListView]) {
             render::size(view.stored_bytes),
             match (&view.verified_at, view.verified_level) {
                 (Some(at), Some(level)) => format!("{at} {level}"),
+                _ => "never".to_owned(),
+            },
+            match (&view.drilled_at, &view.drill_status) {
+                (Some(at), Some(status)) => format!("{at} {status}"),
                 _ => "never".to_owned(),
             },
             places.join(", "),

@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
             OperationArg::Backup => Operation::Backup,
             OperationArg::Restore => Operation::Restore,
             OperationArg::Verify => Operation::Verify,
+            OperationArg::Drill => Operation::Drill,
         }),
         limit: arguments.limit,
     };

@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    fn step(&self, text: String) {
+    pub(super) fn step(&self, text: String) {
         self.observer.event(&Event::Step(text));
     }
 }

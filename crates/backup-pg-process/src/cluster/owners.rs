@@ -1,0 +1,162 @@
+//! A restorer whose server has the roles that the backup names.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::error::{ErrorKind, PortError};
+use backup_core::facts::Scope;
+use backup_core::restorer::{
+    LoadReport, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
+};
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::restorer::{details, execute};
+use crate::{ConnectionConfig, DatabaseDetails, Error, PgRestorer, Rehearsal, quote_ident};
+
+/// Warnings that a rehearsal brings with it: what they name is left out, and nothing is lost.
+const EXPECTED: [&str; 3] = [
+    "tablespace ",
+    "permission denied to ",
+    "permission denied for ",
+];
+/// Not worth a word: extensions are made by somebody else here.
+const SILENT: &str = "must be owner of extension ";
+
+#[derive(Debug)]
+pub(super) struct WithOwners {
+    pub(super) inner: PgRestorer,
+    pub(super) rehearsal: Rehearsal,
+    pub(super) login: String,
+}
+
+impl WithOwners {
+    /// The login that restores.
+    pub(super) fn connection(&self) -> &ConnectionConfig {
+        self.inner.connection()
+    }
+
+    async fn prepare(&self, parts: &dyn PartReader) -> Result<(), PortError> {
+        let details = details(parts)?;
+        let admin = &self.rehearsal.admin;
+        let mut admin = admin.connect(&admin.maintenance_database).await?;
+        self.check_extensions(&mut admin, &details).await?;
+        self.make_roles(&mut admin, &details).await?;
+        Ok(())
+    }
+
+    /// Roles own things and are granted things; nobody can log in as one of them.
+    async fn make_roles(
+        &self,
+        admin: &mut PgConnection,
+        details: &DatabaseDetails,
+    ) -> Result<(), Error> {
+        let known: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles")
+            .fetch_all(&mut *admin)
+            .await
+            .map_err(Error::query("list the roles"))?;
+        let settings = details.settings.iter().filter_map(|set| set.role.as_ref());
+        let owners = details.roles.iter().chain(&details.named_roles);
+        let mut names: Vec<&String> = owners.chain(settings).chain([&details.owner]).collect();
+        names.sort();
+        names.dedup();
+        let (login, helper) = (
+            quote_ident(&self.login),
+            quote_ident(&self.rehearsal.helper),
+        );
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
+            let role = quote_ident(name);
+            // Those of the server itself exist, or cannot be made.
+            if name.starts_with("pg_") {
+                continue;
+            }
+            let mut sql = format!("GRANT {role} TO {login}; GRANT {helper} TO {role}");
+            if !known.contains(name) {
+                sql = format!("CREATE ROLE {role} NOLOGIN; {sql}");
+            }
+            execute(admin, sql, &format!("make role {name:?}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Extensions run code as a superuser when they are made, and some reach out of the server.
+    async fn check_extensions(
+        &self,
+        admin: &mut PgConnection,
+        details: &DatabaseDetails,
+    ) -> Result<(), PortError> {
+        let untrusted: Vec<String> = sqlx::query_scalar(
+            "SELECT e.name::text FROM pg_available_extensions AS e
+             JOIN pg_available_extension_versions AS v
+               ON v.name = e.name AND v.version = e.default_version
+             WHERE v.superuser AND NOT v.trusted",
+        )
+        .fetch_all(admin)
+        .await
+        .map_err(Error::query("list the extensions"))?;
+        let wanted = details.extensions.iter().map(|e| e.name.clone());
+        let refused: Vec<String> = wanted
+            .filter(|name| untrusted.contains(name) && !self.rehearsal.extensions.contains(name))
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "extensions that a drill makes only when told so: {}",
+            refused.join(", ")
+        );
+        Err(PortError::new(ErrorKind::Unsuitable, what)
+            .with_hint("add them to extensions of [drill] if they may run there"))
+    }
+}
+
+#[async_trait]
+impl Restorer for WithOwners {
+    async fn create(
+        &self,
+        request: &RestoreRequest,
+        parts: Arc<dyn PartReader>,
+        cancel: &CancellationToken,
+    ) -> Result<Box<dyn RestoreSession>, PortError> {
+        self.prepare(parts.as_ref()).await?;
+        let inner = self.inner.create(request, parts, cancel).await?;
+        Ok(Box::new(Session {
+            inner,
+            rehearsal: self.rehearsal.clone(),
+            database: request.target_database.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    inner: Box<dyn RestoreSession>,
+    rehearsal: Rehearsal,
+    database: String,
+}
+
+#[async_trait]
+impl RestoreSession for Session {
+    fn scope(&self) -> Scope {
+        self.inner.scope()
+    }
+
+    async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {
+        let report = self.inner.load(cancel).await?;
+        self.rehearsal.clear(&self.database).await?;
+        let is_expected = |text: &String| EXPECTED.iter().any(|words| text.contains(words));
+        let told = report.warnings.into_iter();
+        let told = told.filter(|text| !text.contains(SILENT));
+        let (expected, warnings): (Vec<_>, Vec<_>) = told.partition(is_expected);
+        self.rehearsal.leave_out(expected);
+        Ok(LoadReport { warnings })
+    }
+
+    async fn read_back(&self, cancel: &CancellationToken) -> Result<ReadBack, PortError> {
+        self.inner.read_back(cancel).await
+    }
+
+    async fn discard(&self) -> Result<(), PortError> {
+        self.inner.discard().await
+    }
+}
