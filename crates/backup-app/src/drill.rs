@@ -1,6 +1,7 @@
 //! What a drill of one source runs on, and what it asks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::backup::SourceName;
 use backup_core::drill::{Assertion, DrillServer};
@@ -18,6 +19,8 @@ pub struct DrillSetup {
     pub server: Box<dyn DrillServer>,
     /// How.
     pub options: DrillOptions,
+    /// How long it may take altogether.
+    pub timeout: Duration,
 }
 
 impl App {
@@ -54,6 +57,7 @@ impl App {
         Ok(DrillSetup {
             server: Box::new(server),
             options,
+            timeout: settings.timeout,
         })
     }
 }

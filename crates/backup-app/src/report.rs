@@ -1,5 +1,10 @@
 //! What a drill found, in the form that JSON and the page share.
 
+mod file;
+mod page;
+mod text;
+mod verdict;
+
 use backup_core::drill::{Answer, ChoiceReason, ServerFacts};
 use backup_core::engine::{DrillOutcome, LevelState, TableResult, TableState};
 use backup_core::run_record::RunId;
@@ -7,6 +12,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::error::{AppError, ErrorReport};
+pub use file::ReportPath;
 
 /// One drill.
 #[derive(Debug, Serialize)]
@@ -23,6 +29,8 @@ pub struct DrillView {
     pub choice: &'static str,
     pub choice_reason: &'static str,
     pub status: &'static str,
+    pub verdict: String,
+    pub summary: String,
     pub level: Option<&'static str>,
     pub levels: Vec<LevelView>,
     pub started_at: String,
@@ -151,6 +159,7 @@ impl DrillView {
     #[must_use]
     pub fn new(outcome: DrillOutcome, names: DrillNames<'_>) -> Self {
         let manifest = &outcome.manifest;
+        let (verdict, summary) = verdict::verdict(&outcome);
         let seconds = |span: Option<TimeDelta>| span.map(TimeDelta::as_seconds_f64);
         Self {
             run_id: names.run.to_string(),
@@ -164,6 +173,8 @@ impl DrillView {
             choice: names.reason.as_str(),
             choice_reason: names.reason.words(),
             status: if outcome.passed() { "passed" } else { "failed" },
+            verdict,
+            summary,
             level: outcome.level().map(backup_core::engine::DrillLevel::as_str),
             levels: levels(&outcome),
             started_at: time(outcome.started_at),

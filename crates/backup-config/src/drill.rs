@@ -17,6 +17,9 @@ pub struct DrillConfig {
     /// How long one of them may take.
     #[serde(with = "humantime_serde")]
     pub assertion_timeout: Duration,
+    /// How long a whole drill may take.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
     /// Where the throw-away cluster is made, which will hold a whole database.
     pub directory: Option<PathBuf>,
     /// The account that it runs as when the drill is started by root.
@@ -35,6 +38,7 @@ impl Default for DrillConfig {
             backup_age: None,
             assertions: Vec::new(),
             assertion_timeout: Duration::from_mins(5),
+            timeout: Duration::from_hours(24),
             directory: None,
             user: None,
             bin_dir: None,

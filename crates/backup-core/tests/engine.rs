@@ -6,6 +6,8 @@
 mod backup;
 #[path = "engine/catalog.rs"]
 mod catalog;
+#[path = "engine/drill.rs"]
+mod drill;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/restore.rs"]

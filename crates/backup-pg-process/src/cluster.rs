@@ -6,6 +6,7 @@
 //! backup runs code of whoever owned its objects.
 
 mod ask;
+mod globals;
 mod host;
 mod owners;
 mod postmaster;
@@ -93,10 +94,12 @@ impl DrillServer for DrillCluster {
         let Some((bin_dir, tools)) = located else {
             return Err(no_programs(major, &self.config.tools, cancel).await);
         };
-        let host = Host::prepare(
-            self.config.directory.as_deref(),
-            self.config.account.as_deref(),
-        )?;
+        // It may wait for the processes of a dead drill.
+        let config = self.config.clone();
+        let prepare = move || Host::prepare(config.directory.as_deref(), config.account.as_deref());
+        let host = tokio::task::spawn_blocking(prepare).await.map_err(|e| {
+            PortError::new(ErrorKind::Internal, "the preparation died").with_source(e)
+        })??;
         let account = host.account_name();
         let roles = Roles::new();
         let postmaster = Postmaster::start(host, &bin_dir, (&roles, jobs), cancel).await?;
@@ -121,7 +124,7 @@ impl DrillServer for DrillCluster {
                 login: roles.login.clone(),
             },
             postmaster: Mutex::new(Some(postmaster)),
-            database: database_for(backup),
+            database: database_for(&backup.database),
             roles,
             jobs,
         }))
@@ -197,8 +200,8 @@ impl DrillSession for Session {
 }
 
 /// The name that the database had, unless a new cluster has one of that name.
-fn database_for(backup: &Manifest) -> String {
-    match backup.database.as_str() {
+fn database_for(name: &str) -> String {
+    match name {
         "postgres" | "template0" | "template1" => "drill".to_owned(),
         name => name.to_owned(),
     }
@@ -226,4 +229,35 @@ async fn no_programs(major: u32, tools: &ToolLocator, cancel: &CancellationToken
 fn leading_number(version: &str) -> u32 {
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_keeps_its_name_unless_it_is_taken() {
+        for (name, expected) in [
+            ("shop", "shop"),
+            ("a \"b\"", "a \"b\""),
+            ("postgres", "drill"),
+        ] {
+            assert_eq!(database_for(name), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_server_programs_somebody_is_told_what_to_install() {
+        let empty = tempfile::tempdir().unwrap();
+        let tools = ToolLocator::only_in([empty.path().to_owned()]);
+        let cancel = CancellationToken::new();
+        assert!(tools.locate_server(18, &cancel).await.unwrap().is_none());
+        let error = no_programs(18, &tools, &cancel).await;
+        assert_eq!(error.kind(), ErrorKind::ToolMissing);
+        assert!(
+            error.to_string().contains("PostgreSQL 18 or newer"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("postgresql-18"));
+    }
 }

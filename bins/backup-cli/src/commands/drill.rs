@@ -3,13 +3,15 @@
 mod choose;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use backup_app::Keys;
-use backup_app::report::{DrillNames, DrillView};
+use backup_app::report::{DrillNames, DrillView, ReportPath};
+use backup_app::{AppError, Keys};
 use backup_core::engine::DrillOutcome;
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, Outcome, history};
 use crate::args::DrillArgs;
@@ -25,11 +27,27 @@ pub(super) async fn run(context: &Context, arguments: &DrillArgs) -> Outcome {
         render::note("no source is due for a drill");
         return Ok(exit_code::DONE);
     }
+    check_report(arguments, chosen.len())?;
     let mut codes = Vec::new();
     for drill in &chosen {
         codes.push(one(context, arguments, drill).await?);
     }
     Ok(overall(&codes))
+}
+
+/// Says what cannot be written before hours are spent on it.
+fn check_report(arguments: &DrillArgs, drills: usize) -> Result<(), AppError> {
+    let Some(path) = &arguments.report else {
+        return Ok(());
+    };
+    let path = ReportPath::new(path);
+    if drills > 1 && !matches!(path, ReportPath::Directory(_)) {
+        return Err(AppError::usage_hint(
+            format!("{drills} drills do not fit into one report"),
+            "name a directory",
+        ));
+    }
+    path.prepare()
 }
 
 /// One code for several: what is not proved counts most.
@@ -59,19 +77,24 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
     run.source = Some(manifest.source.clone());
     run.backup = Some(manifest.id.clone());
     let id = run.id.clone();
-    let outcome = engine
-        .drill(
-            setup.server.as_ref(),
-            manifest.clone(),
-            &setup.options,
-            &cancel,
-        )
-        .await;
+    let work = Box::pin(engine.drill(
+        setup.server.as_ref(),
+        manifest.clone(),
+        &setup.options,
+        &cancel,
+    ));
+    let (outcome, timed_out) = within(setup.timeout, work, &cancel).await;
     progress.finish();
     run.drilled(&outcome);
+    let late = AppError::Timeout(setup.timeout);
+    if timed_out {
+        run.ended_with(&late, late.kind());
+    }
     let recorded = context.record(&engine, &drill.place.name, run).await;
-    if matches!(outcome.error, Some(CoreError::Cancelled)) {
-        return Err(CoreError::Cancelled.into());
+    match outcome.error {
+        Some(CoreError::Cancelled) if timed_out => return Err(late),
+        Some(CoreError::Cancelled) => return Err(CoreError::Cancelled.into()),
+        _ => {}
     }
     let code = code_of(&outcome);
     let view = DrillView::new(
@@ -84,8 +107,35 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
         },
     );
     print(context, &view);
-    let _ = arguments;
+    report(arguments, &view)?;
     Ok(code)
+}
+
+/// The outcome, and whether it is only that of a time limit.
+async fn within(
+    limit: Duration,
+    mut work: impl Future<Output = DrillOutcome> + Unpin,
+    cancel: &CancellationToken,
+) -> (DrillOutcome, bool) {
+    tokio::select! {
+        outcome = &mut work => (outcome, false),
+        () = tokio::time::sleep(limit) => {
+            cancel.cancel();
+            let outcome = work.await;
+            let timed_out = matches!(outcome.error, Some(CoreError::Cancelled));
+            (outcome, timed_out)
+        }
+    }
+}
+
+fn report(arguments: &DrillArgs, view: &DrillView) -> Result<(), AppError> {
+    let Some(path) = &arguments.report else {
+        return Ok(());
+    };
+    for written in ReportPath::new(path).write(view)? {
+        render::note(&format!("report: {}", written.display()));
+    }
+    Ok(())
 }
 
 fn code_of(outcome: &DrillOutcome) -> u8 {
@@ -132,9 +182,9 @@ fn print(context: &Context, view: &DrillView) {
         match &structure.unavailable {
             Some(why) => render::line(&format!("not checked  {}", render::name(why))),
             None => render::line(&format!(
-                "checked      {}, {}",
+                "checked      {}, {} B-tree indexes",
                 render::counted(structure.tables, "table"),
-                render::counted(structure.indexes, "index").replace("indexs", "indexes"),
+                render::count(structure.indexes),
             )),
         }
         for found in &structure.problems {

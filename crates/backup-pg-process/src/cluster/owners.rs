@@ -11,6 +11,7 @@ use backup_core::restorer::{
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
+use super::globals::Globals;
 use crate::restorer::{details, execute};
 use crate::{ConnectionConfig, DatabaseDetails, Error, PgRestorer, Rehearsal, quote_ident};
 
@@ -41,7 +42,8 @@ impl WithOwners {
         let admin = &self.rehearsal.admin;
         let mut admin = admin.connect(&admin.maintenance_database).await?;
         self.check_extensions(&mut admin, &details).await?;
-        self.make_roles(&mut admin, &details).await?;
+        let globals = Globals::read(parts).await?;
+        self.make_roles(&mut admin, &details, &globals).await?;
         Ok(())
     }
 
@@ -50,6 +52,7 @@ impl WithOwners {
         &self,
         admin: &mut PgConnection,
         details: &DatabaseDetails,
+        globals: &Globals,
     ) -> Result<(), Error> {
         let known: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles")
             .fetch_all(&mut *admin)
@@ -60,21 +63,34 @@ impl WithOwners {
         let mut names: Vec<&String> = owners.chain(settings).chain([&details.owner]).collect();
         names.sort();
         names.dedup();
+        // Those of the server itself exist, or cannot be made.
+        names.retain(|name| !name.is_empty() && !name.starts_with("pg_"));
         let (login, helper) = (
             quote_ident(&self.login),
             quote_ident(&self.rehearsal.helper),
         );
-        for name in names.into_iter().filter(|name| !name.is_empty()) {
+        for name in &names {
             let role = quote_ident(name);
-            // Those of the server itself exist, or cannot be made.
-            if name.starts_with("pg_") {
-                continue;
-            }
             let mut sql = format!("GRANT {role} TO {login}; GRANT {helper} TO {role}");
             if !known.contains(name) {
                 sql = format!("CREATE ROLE {role} NOLOGIN; {sql}");
             }
+            // Whoever could read everything, views and functions of his rely on it.
+            if globals.superusers.contains(*name) {
+                sql = format!(
+                    "{sql}; ALTER ROLE {role} BYPASSRLS;
+                     GRANT pg_read_all_data, pg_write_all_data TO {role}"
+                );
+            }
             execute(admin, sql, &format!("make role {name:?}")).await?;
+        }
+        let is_made = |name: &String| names.contains(&name);
+        for (role, member) in &globals.memberships {
+            let is_theirs = role.starts_with("pg_") && known.contains(role);
+            if (is_made(role) || is_theirs) && is_made(member) {
+                let sql = format!("GRANT {} TO {}", quote_ident(role), quote_ident(member));
+                execute(admin, sql, "make the roles members of each other").await?;
+            }
         }
         Ok(())
     }

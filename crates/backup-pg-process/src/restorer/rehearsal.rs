@@ -62,7 +62,12 @@ impl Rehearsal {
     /// After the load: nothing is left of what only helped it.
     pub(crate) async fn clear(&self, database: &str) -> Result<(), Error> {
         let mut admin = self.admin.connect(database).await?;
-        let sql = format!("DROP OWNED BY {}", quote_ident(&self.helper));
+        // A limit that the database brings with it is not for who looks at it now.
+        let sql = format!(
+            "DROP OWNED BY {}; ALTER DATABASE {} CONNECTION LIMIT -1",
+            quote_ident(&self.helper),
+            quote_ident(database)
+        );
         execute(&mut admin, sql, "take back what helped the load").await
     }
 
@@ -157,12 +162,12 @@ impl Backstage {
 }
 
 fn not_made(extension: &str, error: sqlx::Error) -> RestoreError {
-    if error.as_database_error().is_none() {
-        return Error::query(format!("make extension {extension}"))(error).into();
-    }
-    RestoreError::Entry {
-        what: format!("EXTENSION {extension}"),
-        words: Words(error.to_string()),
+    match error.as_database_error() {
+        Some(database) => RestoreError::Entry {
+            what: format!("EXTENSION {extension}"),
+            words: Words(database.message().to_owned()),
+        },
+        None => Error::query(format!("make extension {extension}"))(error).into(),
     }
 }
 

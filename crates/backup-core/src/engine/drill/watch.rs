@@ -95,7 +95,7 @@ impl Seen {
         let step = |name, took: Option<TimeDelta>| took.map(|took| DrillStep { name, took });
         [
             step(
-                "open the backup and create the database",
+                "open it, create the database",
                 self.created.map(|at| at - begun),
             ),
             step("load", self.load),
