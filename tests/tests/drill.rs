@@ -627,3 +627,73 @@ fn an_account_without_rights_drills_too() -> Result<()> {
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }
+
+/// Lets drills run on the scene's own server, as `login`.
+fn stand_by(scene: &mut Scene<'_>, login: &str, more: &str) {
+    let bin_dir = scene.settings.bin_dir.display().to_string();
+    let port = scene.settings.pg_port;
+    let lines = format!(
+        "[drill]\nserver = 'standby'\n[server.standby]\nhost = '127.0.0.1'\nport = {port}\n\
+         user = '{login}'\nbin_dir = '{bin_dir}'\n{more}"
+    );
+    scene.settings.defaults.push(lines);
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_configured_server_is_drilled_on_and_left_as_it_was() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let sql = "CREATE TABLE t AS SELECT generate_series(1, 100) AS a; ALTER TABLE t OWNER TO drill_owner;";
+    let mut scene = scene(17, sql)?;
+    let role = "DO $$ BEGIN CREATE ROLE drill_stands_by LOGIN CREATEDB;
+                EXCEPTION WHEN duplicate_object THEN NULL; END $$";
+    cluster.psql("postgres", role)?;
+    assert_with(&mut scene, &["SELECT count(*) = 100 FROM t"]);
+    let assertions = scene.settings.defaults.pop().context("assertions")?;
+    scene.settings.defaults.clear();
+    stand_by(&mut scene, "drill_stands_by", "");
+    scene.settings.defaults[0].insert_str("[drill]\n".len(), &format!("{assertions}\n"));
+    // What a killed drill left, and others that only look like it.
+    let mark = "made by backup-manager: restore of shop 20260205T030000Z-7f3a, run 1";
+    for (name, owner, comment) in [
+        ("drill_0123456789abcdef", "drill_stands_by", mark),
+        ("drill_0123456789abcde0", "drill_stands_by", "mine"),
+        ("drill_0123456789abcde1", "postgres", mark),
+        ("drill_my_own", "drill_stands_by", mark),
+    ] {
+        cluster.create_db(name)?;
+        let sql = format!(
+            "ALTER DATABASE {name} OWNER TO {owner}; COMMENT ON DATABASE {name} IS '{comment}'"
+        );
+        cluster.psql("postgres", &sql)?;
+    }
+    let databases = || {
+        cluster.query("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'drill\\_%' AND datname !~ '_[0-9]+_[0-9]+$' ORDER BY 1")
+    };
+    let view = drill(&scene, 0, &[])?;
+    assert_eq!(
+        databases()?,
+        "drill_0123456789abcde0\ndrill_0123456789abcde1\ndrill_my_own"
+    );
+    assert_eq!(states(&view), ["passed"; 6], "{view:#}");
+    assert_eq!(view["server"]["kind"], "the configured server standby");
+    ensure!(
+        view["structure"]["unavailable"]
+            .to_string()
+            .contains("superuser")
+    );
+    for name in databases()?.lines() {
+        cluster.drop_db(name)?;
+    }
+    scene.settings.defaults.clear();
+    stand_by(&mut scene, "postgres", "");
+    scene
+        .run(&["drill", SOURCE])?
+        .expect(12, &["is a superuser", "CREATEDB"])?;
+    scene.settings.defaults.clear();
+    stand_by(&mut scene, "drill_stands_by", "production = true");
+    scene
+        .run(&["drill", SOURCE])?
+        .expect(12, &["marked as production"])?;
+    assert_nothing_left(&scene)
+}

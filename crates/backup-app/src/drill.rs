@@ -6,10 +6,10 @@ use std::time::Duration;
 use backup_core::backup::SourceName;
 use backup_core::drill::{Assertion, DrillServer};
 use backup_core::engine::DrillOptions;
-use backup_pg_process::{DrillCluster, DrillClusterConfig, PgInspector};
+use backup_pg_process::{DrillCluster, DrillClusterConfig, PgInspector, StandingServer};
 
 use crate::App;
-use crate::connection::tools;
+use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
 
 /// One drill, ready to run.
@@ -42,22 +42,37 @@ impl App {
                 .collect(),
             inspector: Arc::new(PgInspector),
         };
+        Ok(DrillSetup {
+            server: self.drill_server(source)?,
+            options,
+            timeout: settings.timeout,
+        })
+    }
+
+    fn drill_server(&self, source: &SourceName) -> Result<Box<dyn DrillServer>, AppError> {
+        let settings = &self.config().drill;
+        let servers = &self.config().server;
+        if let Some(name) = &settings.server {
+            let server = servers.get(name);
+            let connection = ServerOverrides::default().connection(server, self.environment())?;
+            return Ok(Box::new(StandingServer {
+                name: name.clone(),
+                connection,
+                tools: tools(server, self.environment()),
+                production: server.is_some_and(|server| server.production),
+            }));
+        }
         let own = self.server_of(source.as_str());
-        let own = own.and_then(|name| self.config().server.get(&name));
+        let own = own.and_then(|name| servers.get(&name));
         let mut locator = tools(own, self.environment());
         if let Some(directory) = &settings.bin_dir {
             locator.bin_dirs.insert(0, directory.clone());
         }
-        let server = DrillCluster::new(DrillClusterConfig {
+        Ok(Box::new(DrillCluster::new(DrillClusterConfig {
             tools: locator,
             directory: settings.directory.clone(),
             account: settings.user.clone(),
             extensions: settings.extensions.clone(),
-        });
-        Ok(DrillSetup {
-            server: Box::new(server),
-            options,
-            timeout: settings.timeout,
-        })
+        })))
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::PortError;
 use crate::manifest::Manifest;
-use crate::restorer::Restorer;
+use crate::restorer::{Ownership, Restorer};
 
 pub use choice::{Choice, ChoiceReason, Drilled, choose, due};
 
@@ -39,6 +39,11 @@ pub trait DrillSession: fmt::Debug + Send + Sync {
 
     /// The database that the restore is to make.
     fn database(&self) -> &str;
+
+    /// Who is to own what is restored.
+    fn ownership(&self) -> Ownership {
+        Ownership::Keep
+    }
 
     /// Restores into it, never with the rights of a superuser: what is restored runs code of
     /// whoever wrote it.

@@ -10,6 +10,7 @@ mod globals;
 mod host;
 mod owners;
 mod postmaster;
+mod standing;
 mod structure;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,8 @@ use backup_core::error::{ErrorKind, PortError};
 use backup_core::manifest::Manifest;
 use backup_core::restorer::Restorer;
 use tokio_util::sync::CancellationToken;
+
+pub use standing::StandingServer;
 
 use crate::{PgRestorer, PgRestorerConfig, Rehearsal, ToolLocator};
 use host::Host;

@@ -30,7 +30,7 @@ mod passfile;
 mod restorer;
 mod tools;
 
-pub use cluster::{DrillCluster, DrillClusterConfig};
+pub use cluster::{DrillCluster, DrillClusterConfig, StandingServer};
 pub use connection::{ConnectionConfig, SslMode, ToolEnv};
 pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,

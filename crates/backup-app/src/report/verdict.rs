@@ -112,6 +112,13 @@ fn bad(outcome: &DrillOutcome, error: &Error) -> (&'static str, String) {
             "The drill could not be run",
             format!("{subject} was not tried, because no server could be started."),
         ),
+        (_, ErrorKind::PermissionDenied) => (
+            "This backup does not restore",
+            format!(
+                "{subject} could not be restored without the rights of a superuser, which a drill \
+                 does not have."
+            ),
+        ),
         _ if is_intact(outcome) => (
             "This backup does not restore",
             format!(

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::inspector::Inspector;
 use crate::manifest::{Manifest, PartKind};
 use crate::observer::Event;
-use crate::restorer::{Ownership, PartReader as _, RestoreRequest, Selection};
+use crate::restorer::{PartReader as _, RestoreRequest, Selection};
 
 use levels::Proved;
 pub use levels::{DrillLevel, LevelResult, LevelState};
@@ -225,7 +225,7 @@ impl Engine {
             target: RestoreRequest {
                 target_database: session.database().to_owned(),
                 jobs: options.jobs,
-                ownership: Ownership::Keep,
+                ownership: session.ownership(),
                 selection: Selection::default(),
             },
             compare: true,

@@ -158,7 +158,14 @@ impl RestoreSession for Session {
     }
 
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {
-        let report = self.inner.load(cancel).await?;
+        let loaded = self.inner.load(cancel).await;
+        let report = loaded.map_err(|error| match (error.kind(), error.hint()) {
+            (ErrorKind::PermissionDenied, None) => error.with_hint(
+                "a drill restores without the rights of a superuser, so what needs them cannot be \
+                 rehearsed",
+            ),
+            _ => error,
+        })?;
         self.rehearsal.clear(&self.database).await?;
         let is_expected = |text: &String| EXPECTED.iter().any(|words| text.contains(words));
         let told = report.warnings.into_iter();

@@ -183,6 +183,13 @@ SELECT format('GRANT SELECT, INSERT, UPDATE ON %s %s TO %I',
               CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass, $1)
 FROM pg_extension AS e, unnest(e.extconfig) AS config(oid) JOIN pg_class AS c ON c.oid = config.oid";
 
+/// Nobody but a superuser can be allowed to use a language that is not trusted. Whoever let the
+/// drill make its extension trusts it.
+const TRUST_LANGUAGES: &str = "
+UPDATE pg_language AS l SET lanpltrusted = true FROM pg_depend AS d
+WHERE d.classid = 'pg_language'::regclass AND d.objid = l.oid AND d.deptype = 'e'
+  AND l.lanispl AND NOT l.lanpltrusted";
+
 async fn grant(admin: &mut PgConnection, helper: &str) -> Result<(), RestoreError> {
     let operation = "let the owners create in the schemas";
     let grants: Vec<String> = sqlx::query_scalar(GRANTS)
@@ -190,5 +197,7 @@ async fn grant(admin: &mut PgConnection, helper: &str) -> Result<(), RestoreErro
         .fetch_all(&mut *admin)
         .await
         .map_err(Error::query(operation))?;
-    Ok(execute(admin, grants.join(";\n"), operation).await?)
+    execute(&mut *admin, grants.join(";\n"), operation).await?;
+    let operation = "let the owners use the languages";
+    Ok(execute(admin, TRUST_LANGUAGES, operation).await?)
 }
