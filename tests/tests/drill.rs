@@ -697,3 +697,72 @@ fn a_configured_server_is_drilled_on_and_left_as_it_was() -> Result<()> {
         .expect(12, &["marked as production"])?;
     assert_nothing_left(&scene)
 }
+
+/// Code that runs when a backup is restored, and tries to get out.
+fn hostile_sql(proof: &Path) -> String {
+    let tries = [
+        format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", proof.display()),
+        "RESET ROLE".to_owned(),
+        "RESET SESSION AUTHORIZATION".to_owned(),
+        format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", proof.display()),
+        format!("COPY (SELECT 1) TO '{}'", proof.display()),
+        "SET SESSION AUTHORIZATION postgres".to_owned(),
+        "ALTER ROLE drill_owner SUPERUSER".to_owned(),
+        "GRANT pg_execute_server_program TO drill_owner".to_owned(),
+        format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", proof.display()),
+        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1' PUBLICATION p".to_owned(),
+    ];
+    let body: Vec<_> = tries
+        .iter()
+        .map(|sql| format!("BEGIN EXECUTE $q${sql}$q$; EXCEPTION WHEN OTHERS THEN NULL; END;"))
+        .collect();
+    format!(
+        "CREATE FUNCTION public.evil(a int) RETURNS boolean LANGUAGE plpgsql AS $f$
+         BEGIN
+           IF current_setting('application_name') = 'psql' THEN RETURN true; END IF;
+           {}
+           RETURN true;
+         END $f$;
+         GRANT pg_execute_server_program, pg_write_server_files TO drill_owner;
+         CREATE TABLE public.t (a int CHECK (public.evil(a)));
+         ALTER TABLE public.t OWNER TO drill_owner;
+         ALTER FUNCTION public.evil OWNER TO drill_owner;
+         INSERT INTO public.t VALUES (1);
+         CREATE MATERIALIZED VIEW public.m AS SELECT public.evil(a) FROM public.t;
+         CREATE INDEX ON public.t ((a + 1)) WHERE a > 0;
+         -- Whoever comes later, and does not look where he looks, runs this.
+         CREATE SCHEMA evil;
+         CREATE FUNCTION evil.eq(name, name) RETURNS boolean LANGUAGE plpgsql AS $f$
+         BEGIN PERFORM public.evil(1); RETURN $1 OPERATOR(pg_catalog.=) $2; END $f$;
+         CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = name, FUNCTION = evil.eq);
+         DO $d$ BEGIN
+           EXECUTE format('ALTER DATABASE %I SET search_path = evil, pg_catalog', current_database());
+           EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database());
+         END $d$;",
+        body.join("\n")
+    )
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn code_out_of_a_backup_gets_no_further_than_its_database() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let folder = Cli::without_server()?;
+    // Whoever runs the drill's server could write there.
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(folder.folder(), open)?;
+    let proof = folder.folder().join("proof");
+    let scene = scene(17, &hostile_sql(&proof))?;
+    let database = &scene.settings.database;
+    // It works where a superuser lets it.
+    let spring = "SET default_transaction_read_only = off; SET application_name = 'x';
+                  SELECT name 'a' OPERATOR(evil.=) name 'b'";
+    cluster.psql(database, spring)?;
+    ensure!(proof.exists(), "the trap is not armed");
+    fs::remove_file(&proof)?;
+    scene.good_backup()?;
+    let view = drill(&scene, 0, &[])?;
+    assert_eq!(view["level"], "checked", "{view:#}");
+    ensure!(!proof.exists(), "code of the backup ran a program");
+    assert_nothing_left(&scene)
+}

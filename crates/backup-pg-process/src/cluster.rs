@@ -165,7 +165,7 @@ impl DrillSession for Session {
 
     async fn check(&self, cancel: &CancellationToken) -> Result<StructureReport, PortError> {
         let check = structure::Check {
-            admin: self.restorer.rehearsal.admin.clone(),
+            rehearsal: self.restorer.rehearsal.clone(),
             login: self.restorer.connection().clone(),
             database: self.database.clone(),
             schema: self.roles.helper.clone(),

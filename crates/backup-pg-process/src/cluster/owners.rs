@@ -24,6 +24,10 @@ const EXPECTED: [&str; 3] = [
 /// Not worth a word: extensions are made by somebody else here.
 const SILENT: &str = "must be owner of extension ";
 
+/// The server's own roles that those of the backup may be members of. Others run programs, read the
+/// server's files or reach out of it, and the login that restores would have their rights too.
+const LENT: [&str; 2] = ["pg_read_all_data", "pg_write_all_data"];
+
 #[derive(Debug)]
 pub(super) struct WithOwners {
     pub(super) inner: PgRestorer,
@@ -86,8 +90,8 @@ impl WithOwners {
         }
         let is_made = |name: &String| names.contains(&name);
         for (role, member) in &globals.memberships {
-            let is_theirs = role.starts_with("pg_") && known.contains(role);
-            if (is_made(role) || is_theirs) && is_made(member) {
+            let may_have = is_made(role) || LENT.contains(&role.as_str());
+            if may_have && is_made(member) {
                 let sql = format!("GRANT {} TO {}", quote_ident(role), quote_ident(member));
                 execute(admin, sql, "make the roles members of each other").await?;
             }

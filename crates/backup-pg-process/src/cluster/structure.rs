@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 
 use crate::restorer::execute;
-use crate::{ConnectionConfig, Error, quote_ident};
+use crate::{ConnectionConfig, Error, Rehearsal, quote_ident};
 
 /// As in the load: what works only with another search path is broken.
 const SETTINGS: &str = "
@@ -37,7 +37,7 @@ const TOLD: i64 = 20;
 
 #[derive(Debug)]
 pub(super) struct Check {
-    pub(super) admin: ConnectionConfig,
+    pub(super) rehearsal: Rehearsal,
     pub(super) login: ConnectionConfig,
     pub(super) database: String,
     /// A name for the extension's schema that nobody has.
@@ -56,7 +56,7 @@ type Queue = Arc<Mutex<VecDeque<Object>>>;
 
 impl Check {
     pub(super) async fn run(&self) -> Result<StructureReport, Error> {
-        let mut admin = self.admin.connect(&self.database).await?;
+        let mut admin = self.rehearsal.admin_in(&self.database).await?;
         let Some(schema) = self.extension(&mut admin).await? else {
             return Ok(StructureReport {
                 unavailable: Some("the extension amcheck is not installed".to_owned()),

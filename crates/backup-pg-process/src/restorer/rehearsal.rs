@@ -19,6 +19,11 @@ use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident};
 /// Since this major, the schema `public` belongs to whoever owns the database.
 const PUBLIC_IS_THE_OWNERS: u32 = 15;
 
+const ADMIN_SETTINGS: &str = "
+SET search_path = pg_catalog, pg_temp; SET ROLE NONE; SET default_transaction_read_only = off;
+SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+SET client_min_messages = warning";
+
 /// A restore into a server that was made for it, by a login that is no superuser.
 #[derive(Debug, Clone)]
 pub struct Rehearsal {
@@ -59,9 +64,22 @@ impl Rehearsal {
         left_out.extend(what);
     }
 
+    /// A connection as the superuser to a database that the backup has settings for, which must
+    /// not lead him to functions and operators of the backup. `SET` looks nothing up itself.
+    pub(crate) async fn admin_in(&self, database: &str) -> Result<PgConnection, Error> {
+        let mut admin = self.admin.connect(database).await?;
+        execute(
+            &mut admin,
+            ADMIN_SETTINGS,
+            "prepare the superuser's session",
+        )
+        .await?;
+        Ok(admin)
+    }
+
     /// After the load: nothing is left of what only helped it.
     pub(crate) async fn clear(&self, database: &str) -> Result<(), Error> {
-        let mut admin = self.admin.connect(database).await?;
+        let mut admin = self.admin_in(database).await?;
         // A limit that the database brings with it is not for who looks at it now.
         let sql = format!(
             "DROP OWNED BY {}; ALTER DATABASE {} CONNECTION LIMIT -1",
@@ -111,7 +129,7 @@ impl Backstage {
     /// Once the schemas are there, and nothing in them: makes the extensions, and lets every owner
     /// create in every schema, since an owner must be able to when an object is given to him.
     pub(crate) async fn prepare(&self, database: &str) -> Result<(), RestoreError> {
-        let mut admin = self.rehearsal.admin.connect(database).await?;
+        let mut admin = self.rehearsal.admin_in(database).await?;
         if let Some(owner) = &self.public_owner {
             let sql = format!(
                 "ALTER SCHEMA public OWNER TO {0}; GRANT ALL ON SCHEMA public TO PUBLIC, {0}",
