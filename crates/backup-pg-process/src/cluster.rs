@@ -99,7 +99,11 @@ impl DrillServer for DrillCluster {
         };
         // It may wait for the processes of a dead drill.
         let config = self.config.clone();
-        let prepare = move || Host::prepare(config.directory.as_deref(), config.account.as_deref());
+        let bytes = backup.totals.raw_bytes;
+        let prepare = move || {
+            let (directory, account) = (config.directory.as_deref(), config.account.as_deref());
+            Host::prepare(directory, account, bytes)
+        };
         let host = tokio::task::spawn_blocking(prepare).await.map_err(|e| {
             PortError::new(ErrorKind::Internal, "the preparation died").with_source(e)
         })??;

@@ -123,6 +123,13 @@ impl DrillView {
     }
 }
 
+impl TableView {
+    /// Whether as many rows came back as were dumped.
+    fn has_all_rows(&self) -> bool {
+        self.restored_rows == Some(self.rows)
+    }
+}
+
 impl Page<'_> {
     /// The kind of what the verdict says, for its colour: a drill that proved nothing is no
     /// failure of the backup.

@@ -1,6 +1,6 @@
 //! A drill in one line and in two sentences.
 
-use backup_core::engine::{DrillLevel, DrillOutcome, LevelState};
+use backup_core::engine::{CompareReport, DrillLevel, DrillOutcome, LevelState};
 use backup_core::error::{Error, ErrorKind};
 
 use super::text::{count, counted, duration, moment};
@@ -87,8 +87,8 @@ fn bad(outcome: &DrillOutcome, error: &Error) -> (&'static str, String) {
         (Error::Differs(report), _) => (
             "What came back is not what was dumped",
             format!(
-                "{subject} restored without an error, but differs: {}.",
-                report.summary()
+                "{subject} restored without an error, but {}.",
+                differences(report)
             ),
         ),
         (Error::Unsound { .. }, _) => unsound(outcome, &subject),
@@ -130,6 +130,22 @@ fn bad(outcome: &DrillOutcome, error: &Error) -> (&'static str, String) {
             "This backup does not restore",
             format!("{subject} could not be restored."),
         ),
+    }
+}
+
+fn differences(report: &CompareReport) -> String {
+    let different = report.different.iter().map(|found| &found.table);
+    let unreadable = report.not_comparable.iter().map(|found| &found.table);
+    let tables: Vec<_> = different.chain(&report.missing).chain(unreadable).collect();
+    let all = counted(report.tables as u64, "table");
+    match tables.as_slice() {
+        // Large objects, sequences, and whatever else is compared.
+        [] => format!("not all of it is as it was: {}", report.summary()),
+        [one] => format!("of {all}, {one} is not as it was"),
+        [first, others @ ..] => {
+            let number = count(others.len() as u64);
+            format!("of {all}, {first} and {number} more are not as they were")
+        }
     }
 }
 

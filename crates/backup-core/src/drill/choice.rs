@@ -105,7 +105,7 @@ impl Drilled {
     }
 }
 
-/// The backup of one source to drill. `backups` are newest first; `random` is any number.
+/// The backup of one source to drill; `random` is any number.
 ///
 /// A filtered backup never stands for a full one, so it is chosen only where there is no other.
 #[must_use]
@@ -117,11 +117,13 @@ pub fn choose<'a>(
     random: u64,
 ) -> Option<(&'a Manifest, ChoiceReason)> {
     let complete: Vec<_> = backups.iter().filter(|backup| !backup.filtered).collect();
-    let candidates = if complete.is_empty() {
+    let mut candidates = if complete.is_empty() {
         backups.iter().collect()
     } else {
         complete
     };
+    // By more than the seconds that an id tells.
+    candidates.sort_by_key(|backup| std::cmp::Reverse(backup.started_at));
     match (choice, candidates.as_slice()) {
         (_, []) => None,
         (Choice::Aged(age), candidates) => {
@@ -256,6 +258,17 @@ mod tests {
         assert_eq!(pick(&[]), None);
         assert_eq!(pick(&[filtered.clone(), full.clone()]), Some(full.id));
         assert_eq!(pick(std::slice::from_ref(&filtered)), Some(filtered.id));
+    }
+
+    #[test]
+    fn the_newest_is_told_by_more_than_its_id() {
+        let (mut first, mut second) = (backup(1, false), backup(1, false));
+        first.id = BackupId::new(day(1), 9);
+        second.id = BackupId::new(day(1), 8);
+        second.started_at += TimeDelta::milliseconds(10);
+        let backups = [first, second.clone()];
+        let found = choose(&backups, &Drilled::default(), Choice::InTurn, day(2), 0);
+        assert_eq!(found, Some((&second, ChoiceReason::Newest)));
     }
 
     #[test]

@@ -43,7 +43,11 @@ pub(super) struct Host {
 
 impl Host {
     /// Makes the directories, after removing those of dead drills.
-    pub(super) fn prepare(parent: Option<&Path>, account: Option<&str>) -> Result<Self, PortError> {
+    pub(super) fn prepare(
+        parent: Option<&Path>,
+        account: Option<&str>,
+        content_bytes: u64,
+    ) -> Result<Self, PortError> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let account = account_for(account)?;
         for parent in [&parent, Path::new(SHORT_PARENT)] {
@@ -52,6 +56,7 @@ impl Host {
         if let Some(account) = &account {
             check_enterable(&parent, account)?;
         }
+        check_room(&parent, content_bytes)?;
         let directory = Self::directory(&parent, account.as_ref())?;
         let mut host = Self {
             directory,
@@ -213,6 +218,24 @@ fn check_enterable(parent: &Path, account: &Account) -> Result<(), PortError> {
     Ok(())
 }
 
+/// A database takes at least what its rows take as text, and mostly more.
+fn check_room(parent: &Path, content_bytes: u64) -> Result<(), PortError> {
+    let Ok(stat) = nix::sys::statvfs::statvfs(parent) else {
+        return Ok(());
+    };
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free >= content_bytes {
+        return Ok(());
+    }
+    let (free, content) = (free >> 20, content_bytes >> 20);
+    let what = format!(
+        "{} has {free} MiB left, and the database has {content} MiB without its indexes",
+        parent.display()
+    );
+    Err(PortError::new(ErrorKind::Unsuitable, what)
+        .with_hint("name a directory with more room in [drill]"))
+}
+
 /// Short enough, and without what libpq or the server would take for a separator.
 fn is_good_for_a_socket(directory: &Path) -> bool {
     let bytes = directory.as_os_str().as_encoded_bytes();
@@ -286,7 +309,7 @@ mod tests {
         let long = parent.path().join("x".repeat(100));
         std::fs::create_dir(&long).unwrap();
         std::fs::set_permissions(&long, mode).unwrap();
-        let host = Host::prepare(Some(&long), None).unwrap();
+        let host = Host::prepare(Some(&long), None, 0).unwrap();
         let (data, socket) = (host.data(), host.socket_directory());
         assert!(data.starts_with(&long) && socket.starts_with("/tmp"));
         assert!(is_good_for_a_socket(&socket));
@@ -294,6 +317,14 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
         host.remove().unwrap();
         assert!(!data.exists() && !socket.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_told_before() {
+        let parent = tempfile::tempdir().unwrap();
+        check_room(parent.path(), 1 << 20).unwrap();
+        let error = check_room(parent.path(), u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsuitable);
     }
 
     #[test]
