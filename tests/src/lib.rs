@@ -27,6 +27,7 @@
 //! ```
 
 pub mod cli;
+pub mod drills;
 pub mod fake_tools;
 pub mod fault;
 pub mod pg;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
 use backup_core::restorer::Selection;
 use backup_core::run_record::RunId;
+use chrono::TimeDelta;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
@@ -67,7 +68,9 @@ pub(crate) enum Command {
     Undo(UndoArgs),
     /// Prove stored backups without a database
     Verify(VerifyArgs),
-    /// List what was done: backups, restores, verifications, failures too; newest first
+    /// Rehearse a restore: into a throw-away cluster, compared with the dump, checked, reported
+    Drill(DrillArgs),
+    /// List what was done: backups, restores, verifications, drills, failures too; newest first
     Runs(RunsArgs),
     /// Print the rows of one table of a backup
     Cat(CatArgs),
@@ -393,6 +396,50 @@ pub(crate) enum LevelArg {
     Decoded,
 }
 
+/// `drill`
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Sources, each with one backup [default: the only one there is]
+    #[arg(value_name = "SOURCE", conflicts_with = "all")]
+    pub(crate) sources: Vec<String>,
+    /// Every source that has backups
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only sources without a good drill for so long, such as 30d; the longest ago first
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) older_than: Option<TimeDelta>,
+    /// The newest backup that is at least so old, such as 7d [default: the newest and a random
+    /// older one in turn]
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) age: Option<TimeDelta>,
+    /// This backup: an id, the beginning of one, latest or oldest
+    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "older_than", "age"])]
+    pub(crate) backup: Option<String>,
+    /// Write a page and its JSON into this directory, or one of both to this file (.html, .json)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) report: Option<PathBuf>,
+    /// Parts at the same time [default: 4]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    #[command(flatten)]
+    from: FromArgs,
+}
+
+impl DrillArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            jobs: self.jobs,
+            ..self.from.overrides()
+        }
+    }
+}
+
+/// An age such as `7d` or `12h`.
+fn age(text: &str) -> Result<TimeDelta, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    TimeDelta::from_std(duration).map_err(|e| e.to_string())
+}
+
 /// `runs`
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
@@ -416,6 +463,7 @@ pub(crate) enum OperationArg {
     Restore,
     Verify,
     Undo,
+    Drill,
 }
 
 /// `cat`

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod config;
+mod drill;
 mod history;
 mod keygen;
 mod list;
@@ -106,6 +107,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Undo(arguments) => arguments.overrides(),
         Command::Show(arguments) => arguments.from.overrides(),
         Command::Verify(arguments) => arguments.from.overrides(),
+        Command::Drill(arguments) => arguments.overrides(),
         Command::Cat(arguments) => arguments.from.overrides(),
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
@@ -125,6 +127,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Restore(arguments) => restore::run(&context, arguments).await,
         Command::Undo(arguments) => undo::run(&context, arguments).await,
         Command::Verify(arguments) => verify::run(&context, arguments).await,
+        Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),

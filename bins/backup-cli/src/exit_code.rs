@@ -47,7 +47,8 @@ pub(crate) fn of(error: &AppError) -> u8 {
     }
 }
 
-fn of_engine(error: &Error) -> u8 {
+/// The code for an error of the engine.
+pub(crate) fn of_engine(error: &Error) -> u8 {
     match (error, error.kind()) {
         (Error::Store { .. }, ErrorKind::Refused) => REFUSED,
         (Error::Store { .. }, _) => STORE,

@@ -6,7 +6,7 @@ use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
 use backup_core::restorer::Definitions;
-use backup_core::run_record::{CompareFacts, RunId, RunRecord, VerifyFacts, Who};
+use backup_core::run_record::{CompareFacts, DrillFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
 use crate::args::RestoreArgs;
@@ -196,6 +196,18 @@ impl ListView {
             if self.verified_at.as_ref().is_none_or(|known| *known < at) {
                 self.verified_at = Some(at);
                 self.verified_level = Some(proof.level.as_str());
+            }
+        }
+        self
+    }
+
+    /// The same, with the newest drill of several places.
+    pub(crate) fn drilled(mut self, drill: Option<&RunRecord>) -> Self {
+        if let Some(run) = drill {
+            let at = render::time(run.finished_at);
+            if self.drilled_at.as_ref().is_none_or(|known| *known < at) {
+                self.drilled_at = Some(at);
+                self.drill_status = Some(run.result.as_str().to_owned());
             }
         }
         self
@@ -477,6 +489,7 @@ pub(crate) struct RunView {
     pub(crate) bytes_read: Option<u64>,
     pub(crate) compare: Option<CompareFacts>,
     pub(crate) verify: Option<VerifyFacts>,
+    pub(crate) drill: Option<DrillFacts>,
     pub(crate) destination: String,
 }
 
@@ -503,6 +516,7 @@ impl RunView {
             bytes_read: run.bytes_read,
             compare: run.compare,
             verify: run.verify,
+            drill: run.drill,
             destination: place.to_owned(),
         }
     }

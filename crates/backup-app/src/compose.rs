@@ -347,7 +347,7 @@ impl App {
         })
     }
 
-    fn jobs(&self, configured: Option<usize>) -> Result<usize, AppError> {
+    pub(crate) fn jobs(&self, configured: Option<usize>) -> Result<usize, AppError> {
         let variable = self.environment.first(names::JOBS);
         let variable = variable
             .map(|text| {

@@ -8,9 +8,11 @@
 mod clock;
 mod compose;
 mod connection;
+mod drill;
 mod error;
 mod logging;
 mod place;
+pub mod report;
 mod signals;
 mod who;
 
@@ -21,6 +23,7 @@ pub use backup_pg_process::PgInspector;
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
+pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use place::Place;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::secret::SecretRef;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub source: BTreeMap<String, SourceConfig>,
     /// Where backups go.
     pub destination: BTreeMap<String, DestinationConfig>,
+    /// Rehearsals of restores.
+    pub drill: DrillConfig,
 }
 
 /// `[defaults]`.
@@ -108,6 +111,8 @@ pub struct ServerConfig {
     pub maintenance_database: Option<String>,
     /// Where its client programs are.
     pub bin_dir: Option<PathBuf>,
+    /// Whether somebody depends on it: no drill runs there.
+    pub production: bool,
 }
 
 /// `[source.NAME]`.

@@ -23,12 +23,14 @@
 //! # Ok::<(), backup_config::Error>(())
 //! ```
 
+mod drill;
 mod environment;
 mod error;
 mod file;
 mod load;
 mod secret;
 
+pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
 pub use error::Error;
 pub use file::{

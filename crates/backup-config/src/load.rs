@@ -80,6 +80,14 @@ impl Config {
                 }
             }
         }
+        if let Some(name) = &self.drill.server
+            && !self.server.contains_key(name)
+        {
+            return Err(Error::Undefined {
+                section: "server",
+                name: name.clone(),
+            });
+        }
         if self.encryption.mode == EncryptionMode::None && !self.encryption.recipients.is_empty() {
             return Err(Error::Invalid {
                 message: "encryption has recipients and mode \"none\": one contradicts the other"
@@ -247,6 +255,16 @@ mod tests {
             (
                 "[encryption]\nmode = 'none'\nrecipients = ['age1x']",
                 "encryption has recipients and mode \"none\": one contradicts the other",
+                None,
+            ),
+            (
+                "[drill]\nserver = 'x'",
+                "server \"x\" is not configured",
+                None,
+            ),
+            (
+                "[drill]\nassertions = [{ source = 'a', query = 'b' }]",
+                "unknown key \"query\" in drill.assertions.0",
                 None,
             ),
             (

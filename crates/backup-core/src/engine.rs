@@ -6,6 +6,7 @@
 
 mod backup;
 mod compare;
+mod drill;
 mod part;
 mod reader;
 mod restore;
@@ -18,6 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use backup::{BackupOutcome, BackupRequest};
 pub use compare::{CompareReport, Difference, NotComparable, SequenceBehind, compare};
+pub use drill::{
+    DrillLevel, DrillOptions, DrillOutcome, DrillStep, LevelResult, LevelState, TableResult,
+    TableState,
+};
 pub use reader::BackupReader;
 pub use restore::{RestoreOptions, RestoreOutcome, undo};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};

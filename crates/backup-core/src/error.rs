@@ -249,6 +249,12 @@ pub enum Error {
     /// What was restored is not what was dumped.
     #[error("restored content differs from the dump: {}", .0.summary())]
     Differs(Box<crate::engine::CompareReport>),
+    /// What was restored is equal to the dump, and still not as it must be.
+    #[error("the restored database is not sound: {what}")]
+    Unsound {
+        /// What was found.
+        what: String,
+    },
     /// The caller cancelled; nothing was committed.
     #[error("cancelled")]
     Cancelled,
@@ -264,7 +270,7 @@ impl Error {
             | Self::Restore { source, .. }
             | Self::Replace { source, .. }
             | Self::Key { source, .. } => source.kind(),
-            Self::Corrupt { .. } | Self::Differs(_) => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::Differs(_) | Self::Unsound { .. } => ErrorKind::Corrupt,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::InvalidInput { .. } => ErrorKind::InvalidInput,
             Self::Stalled { .. } => ErrorKind::Timeout,

@@ -15,7 +15,7 @@ use crate::engine::VerifyLevel;
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::run_record::{MAX_RUN_BYTES, Operation, RunId, RunRecord, Who};
+use crate::run_record::{MAX_RUN_BYTES, Operation, RunId, RunRecord, RunResult, Who};
 use crate::store::{Depth, Entry, Store, StoreKey};
 
 /// How long writing a record may take.
@@ -322,7 +322,10 @@ impl Proofs {
     pub fn new(runs: Vec<RunRecord>) -> Self {
         let mut proofs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for run in runs {
-            let tries = matches!(run.operation, Operation::Verify | Operation::Restore);
+            let tries = matches!(
+                run.operation,
+                Operation::Verify | Operation::Restore | Operation::Drill
+            );
             if let (true, Some(source), Some(backup)) = (tries, &run.source, &run.backup) {
                 let of = (source.clone(), backup.clone());
                 proofs.entry(of).or_default().push(run);
@@ -343,6 +346,16 @@ impl Proofs {
     pub fn is_verified(&self, backup: &Manifest) -> bool {
         let proved = self.since_damage(backup);
         proved.iter().any(|proof| proof.level >= ProofLevel::Hashed)
+    }
+
+    /// The newest drill of a backup that came to a result.
+    #[must_use]
+    pub fn newest_drill(&self, backup: &Manifest) -> Option<&RunRecord> {
+        let drills = self
+            .tries(backup)
+            .iter()
+            .filter(|run| run.operation == Operation::Drill && run.result != RunResult::Cancelled);
+        drills.max_by_key(|run| run.finished_at)
     }
 
     /// When and how deeply a backup was last proved, unless it was found damaged since.
@@ -377,7 +390,7 @@ fn proved(run: &RunRecord, backup: &Manifest) -> Option<ProofLevel> {
             let found = run.verify.filter(|found| found.problems == 0)?;
             Some(found.level.into())
         }
-        Operation::Restore => {
+        Operation::Restore | Operation::Drill => {
             let found = run.compare?;
             // A part of the backup proves nothing about the rest.
             let all = found.equal == found.tables && found.tables == backup.totals.tables;

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`dumper::Dumper`] | taking a dump as a plan of parts, each a byte stream |
 //! | [`restorer::Restorer`] | putting parts into a new target and reading it back |
+//! | [`drill::DrillServer`] | a server for one rehearsal of a restore |
 //! | [`inspector::Inspector`] | looking into parts without a server |
 //! | [`store::Store`] | objects |
 //! | [`compressor::Compressor`], [`cipher::Cipher`] | codecs |
@@ -24,6 +25,7 @@ pub mod catalog;
 pub mod cipher;
 pub mod clock;
 pub mod compressor;
+pub mod drill;
 pub mod dumper;
 pub mod engine;
 pub mod error;

@@ -6,11 +6,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
-use crate::engine::{BackupOutcome, CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
+use crate::engine::{
+    BackupOutcome, CompareReport, DrillLevel, DrillOutcome, RestoreOutcome, VerifyLevel,
+    VerifyReport,
+};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::replacer::Replacement;
 use crate::stamped::{stamp, stamped_name};
@@ -69,6 +72,8 @@ pub enum Operation {
     Verify,
     /// Swapped back what a restore replaced.
     Undo,
+    /// Rehearsed a restore.
+    Drill,
     /// Something that only a later release does.
     #[serde(untagged)]
     Other(String),
@@ -83,6 +88,7 @@ impl Operation {
             Self::Restore => "restore",
             Self::Verify => "verify",
             Self::Undo => "undo",
+            Self::Drill => "drill",
             Self::Other(name) => name,
         }
     }
@@ -166,6 +172,45 @@ pub struct VerifyFacts {
     pub problems: u64,
 }
 
+/// A drill in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillFacts {
+    /// The deepest level up to which everything passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<DrillLevel>,
+    /// From opening the backup to the end of the comparison, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_ms: Option<u64>,
+    /// The load alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// What the check of tables and indexes found wrong; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<u64>,
+    /// Assertions that were tried.
+    pub assertions: u64,
+    /// Of these, how many do not hold.
+    pub assertions_failed: u64,
+}
+
+impl From<&DrillOutcome> for DrillFacts {
+    fn from(outcome: &DrillOutcome) -> Self {
+        let ms = |span: Option<TimeDelta>| {
+            span.map(|span| u64::try_from(span.num_milliseconds()).unwrap_or(0))
+        };
+        let structure = outcome.structure.as_ref();
+        let checked = structure.filter(|found| found.unavailable.is_none());
+        Self {
+            level: outcome.level(),
+            restore_ms: ms(outcome.restore_time),
+            load_ms: ms(outcome.load_time),
+            damaged: checked.map(|found| found.problems.len() as u64),
+            assertions: outcome.assertions.len() as u64,
+            assertions_failed: outcome.assertions_failed() as u64,
+        }
+    }
+}
+
 /// The record of one run. Fields that a later release adds are passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -225,6 +270,9 @@ pub struct RunRecord {
     /// What a verification found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyFacts>,
+    /// What a drill found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillFacts>,
 }
 
 impl RunRecord {
@@ -253,6 +301,7 @@ impl RunRecord {
             partial: false,
             compare: None,
             verify: None,
+            drill: None,
         }
     }
 
@@ -322,6 +371,17 @@ impl RunRecord {
                     first.part, first.problem
                 )));
             }
+        }
+    }
+
+    /// A restore was rehearsed; that it did not work is a failure.
+    pub fn drilled(&mut self, outcome: &DrillOutcome) {
+        self.bytes_read = outcome.bytes_read;
+        self.compare = outcome.compare.as_ref().map(CompareFacts::from);
+        self.drill = Some(DrillFacts::from(outcome));
+        match &outcome.error {
+            None => self.succeeded(outcome.warnings.len()),
+            Some(error) => self.ended_with(error, error.kind()),
         }
     }
 
@@ -489,10 +549,10 @@ mod tests {
     fn later_releases_may_add_but_not_change() {
         let mut value = serde_json::to_value(record()).unwrap();
         value["new_field"] = serde_json::json!({ "a": 1 });
-        value["operation"] = "drill".into();
+        value["operation"] = "polish".into();
         let decode = |value: &serde_json::Value| RunRecord::decode(value.to_string().as_bytes());
         let read = decode(&value).unwrap();
-        assert_eq!(read.operation, Operation::Other("drill".to_owned()));
+        assert_eq!(read.operation, Operation::Other("polish".to_owned()));
         value["format"] = 2.into();
         let error = decode(&value).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

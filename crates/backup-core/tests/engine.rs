@@ -8,6 +8,8 @@ mod backup;
 mod binding;
 #[path = "engine/catalog.rs"]
 mod catalog;
+#[path = "engine/drill.rs"]
+mod drill;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/replace.rs"]

@@ -14,7 +14,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,23 @@ pub struct ToolCommand {
     pub env: ToolEnv,
     /// Whether we write to its standard input; otherwise that is `/dev/null`.
     pub pipe_stdin: bool,
+    /// Whom it runs as, if not as ourselves.
+    pub account: Option<Account>,
+    /// Whether to keep it away from every network, where the system lets us.
+    pub without_network: bool,
+    /// What it gets when we die without being able to end it.
+    pub death_signal: Signal,
+}
+
+/// An account of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its user.
+    pub user: Uid,
+    /// Its group; it gets no other.
+    pub group: Gid,
 }
 
 impl ToolCommand {
@@ -50,7 +67,17 @@ impl ToolCommand {
             args: Vec::new(),
             env,
             pipe_stdin: false,
+            account: None,
+            without_network: false,
+            death_signal: Signal::SIGTERM,
         }
+    }
+
+    /// Runs it as somebody else, which only root can.
+    #[must_use]
+    pub fn with_account(mut self, account: Option<&Account>) -> Self {
+        self.account = account.cloned();
+        self
     }
 
     /// Adds arguments.
@@ -173,7 +200,7 @@ impl ToolChild {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        own_session(&mut command);
+        own_session(&mut command, tool);
         let mut process = command.spawn().map_err(failed)?;
         let group = process
             .id()
@@ -254,8 +281,13 @@ impl ToolChild {
 
     /// SIGTERM to the group, SIGKILL when it has not gone after a grace of 3 s, and waits for it.
     pub async fn terminate(&mut self) {
-        self.signal(Signal::SIGTERM);
-        if tokio::time::timeout(GRACE, self.wait_status())
+        self.stop(Signal::SIGTERM, GRACE).await;
+    }
+
+    /// The signal to the group, SIGKILL when it has not gone after `grace`, and waits for it.
+    pub async fn stop(&mut self, signal: Signal, grace: Duration) {
+        self.signal(signal);
+        if tokio::time::timeout(grace, self.wait_status())
             .await
             .is_err()
         {
@@ -264,6 +296,12 @@ impl ToolChild {
             let _ = tokio::time::timeout(GRACE, self.wait_status()).await;
         }
         self.kill_group();
+    }
+
+    /// Its process id, until it was waited for.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
     }
 
     fn signal(&self, signal: Signal) {
@@ -354,23 +392,48 @@ fn misbehaved(tool: &str, problem: &str) -> Error {
     unsafe_code,
     reason = "what happens between fork and exec can only be given by an unsafe call"
 )]
-fn own_session(command: &mut Command) {
+fn own_session(command: &mut Command, tool: &ToolCommand) {
     let parent = nix::unistd::getpid();
+    let ids = tool.account.as_ref().map(|who| (who.user, who.group));
+    let (death_signal, without_network) = (tool.death_signal, tool.without_network);
     let in_child = move || {
         nix::unistd::setsid()?;
+        if without_network {
+            leave_networks();
+        }
+        if let Some((user, group)) = ids {
+            become_account(user, group)?;
+        }
+        // After the change of the account, which takes the request back.
         #[cfg(target_os = "linux")]
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(death_signal)?;
+        #[cfg(not(target_os = "linux"))]
+        let _ = death_signal;
         // The parent may have died before the signal was asked for.
         if nix::unistd::getppid() != parent {
             return Err(nix::errno::Errno::ESRCH.into());
         }
         Ok(())
     };
-    // SAFETY: setsid, prctl and getppid are async-signal-safe system calls, nothing allocates, and
-    // the closure captures a plain number.
+    // SAFETY: setsid, unshare, setgroups, setgid, setuid, prctl and getppid are plain system calls
+    // in a process of one thread, nothing allocates, and the closure captures plain numbers.
     unsafe {
         command.pre_exec(in_child);
     }
+}
+
+/// A network namespace of its own has no way out. Only root may make one, and not everywhere:
+/// whoever asked looks whether it worked.
+fn leave_networks() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+}
+
+fn become_account(user: Uid, group: Gid) -> nix::Result<()> {
+    #[cfg(target_os = "linux")]
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setgid(group)?;
+    nix::unistd::setuid(user)
 }
 
 /// Gives the pipe 1 MiB: fewer switches between the child and us. The kernel may refuse.

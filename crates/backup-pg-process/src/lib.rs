@@ -18,10 +18,12 @@
 //! ```
 
 pub mod child;
+mod cluster;
 mod connection;
 mod details;
 mod dumper;
 mod error;
+mod held_dir;
 mod ident;
 mod inspector;
 mod mark;
@@ -32,6 +34,7 @@ mod restorer;
 mod session;
 mod tools;
 
+pub use cluster::{DrillCluster, DrillClusterConfig, StandingServer};
 pub use connection::{ConnectionConfig, SslMode, ToolEnv};
 pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
@@ -43,5 +46,5 @@ pub use ident::{conninfo_value, exact_pattern, quote_ident, quote_literal};
 pub use inspector::PgInspector;
 pub use passfile::PassFile;
 pub use replacer::{PgReplacer, ReplaceError};
-pub use restorer::{PgRestorer, PgRestorerConfig, RestoreError, Words};
+pub use restorer::{PgRestorer, PgRestorerConfig, Rehearsal, RestoreError, Words};
 pub use tools::{ToolLocator, ToolVersion, Tools};

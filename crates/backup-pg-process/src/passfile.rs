@@ -1,18 +1,17 @@
 //! Password files: how a password reaches a child without an argument list or an environment.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tempfile::TempDir;
 
 use crate::Error;
+use crate::held_dir::{HeldDir, Kind};
 
-const PREFIX: &str = "backup-pg-";
-const NAME: &str = "passfile";
+const KIND: Kind = Kind {
+    prefix: "backup-pg-",
+    file: "passfile",
+};
 
 /// A password file in a private directory, removed on drop.
 ///
@@ -22,8 +21,7 @@ const NAME: &str = "passfile";
 /// <https://www.postgresql.org/docs/current/libpq-pgpass.html>
 pub struct PassFile {
     path: PathBuf,
-    _locked: File,
-    _directory: TempDir,
+    _directory: HeldDir,
 }
 
 impl fmt::Debug for PassFile {
@@ -43,27 +41,12 @@ impl PassFile {
         if secret.contains(['\n', '\r', '\0']) {
             return Err(Error::UnsafePassword);
         }
-        sweep(&std::env::temp_dir());
-        Self::write(secret).map_err(|source| Error::PrivateFile { source })
-    }
-
-    fn write(secret: &str) -> std::io::Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir()?;
-        let path = directory.path().join(NAME);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        // Nothing is in it before it is locked: only what is full and not locked is a left one.
-        file.lock()?;
-        file.write_all(entry(secret).as_bytes())?;
+        let parent = std::env::temp_dir();
+        KIND.sweep(&parent, |_| true);
+        let directory = HeldDir::create(&KIND, &parent, &entry(secret))
+            .map_err(|source| Error::PrivateFile { source })?;
         Ok(Self {
-            path,
-            _locked: file,
+            path: directory.path().join(KIND.file),
             _directory: directory,
         })
     }
@@ -73,50 +56,6 @@ impl PassFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// Removes the files of owners that are no more. The directory is open to everybody: what is not
-/// ours is not touched, and nothing is opened that could make us wait.
-fn sweep(directory: &Path) {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries {
-        let ours = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes())
-            && entry
-                .metadata()
-                .is_ok_and(|meta| meta.is_dir() && is_ours(&meta));
-        if !ours || !is_left(&entry.path().join(NAME)) {
-            continue;
-        }
-        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            tracing::warn!(
-                target: "backup",
-                path = %entry.path().display(),
-                %error,
-                "a password file is left behind"
-            );
-        }
-    }
-}
-
-/// Of a directory entry: links are not followed.
-fn is_ours(meta: &std::fs::Metadata) -> bool {
-    meta.uid() == nix::unistd::geteuid().as_raw()
-}
-
-/// Whether this is a file of ours that nobody holds any more.
-fn is_left(path: &Path) -> bool {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path);
-    file.is_ok_and(|file| {
-        let full = |meta: std::fs::Metadata| meta.is_file() && meta.len() > 0 && is_ours(&meta);
-        file.metadata().is_ok_and(full) && file.try_lock().is_ok()
-    })
 }
 
 fn entry(password: &str) -> String {
@@ -179,6 +118,8 @@ fn split_fields(line: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use rstest::rstest;
 
@@ -227,23 +168,6 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         drop(file);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn only_what_nobody_holds_is_swept() {
-        let held = PassFile::create(&SecretString::from("x")).unwrap();
-        let left = std::env::temp_dir().join(format!("{PREFIX}left-{}", std::process::id()));
-        std::fs::create_dir(&left).unwrap();
-        std::fs::write(left.join(NAME), entry("old")).unwrap();
-        let other = std::env::temp_dir().join(format!("{PREFIX}other-{}", std::process::id()));
-        std::fs::create_dir(&other).unwrap();
-        // Whoever opens it waits for a writer.
-        nix::unistd::mkfifo(&other.join(NAME), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let _next = PassFile::create(&SecretString::from("y")).unwrap();
-        assert!(held.path().exists());
-        assert!(!left.exists());
-        assert!(other.exists());
-        std::fs::remove_dir_all(other).unwrap();
     }
 
     #[test]

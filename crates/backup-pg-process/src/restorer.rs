@@ -15,6 +15,7 @@ mod load;
 mod pg_restore;
 mod prepare;
 mod read_back;
+mod rehearsal;
 mod schedule;
 mod target;
 mod toc_list;
@@ -32,6 +33,8 @@ use backup_core::restorer::{
 use tokio_util::sync::CancellationToken;
 
 pub use error::{RestoreError, Words};
+pub(crate) use prepare::details;
+pub use rehearsal::Rehearsal;
 
 use crate::{ConnectionConfig, DatabaseDetails, ToolLocator};
 use definitions::TargetDump;
@@ -54,6 +57,8 @@ pub struct PgRestorerConfig {
     pub vacuum_analyze: bool,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
+    /// Set where the server was made for this restore and the login is no superuser.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 impl PgRestorerConfig {
@@ -66,6 +71,7 @@ impl PgRestorerConfig {
             maintenance_work_mem_bytes: None,
             vacuum_analyze: true,
             work_dir: None,
+            rehearsal: None,
         }
     }
 }
@@ -81,6 +87,11 @@ impl PgRestorer {
     #[must_use]
     pub fn new(config: PgRestorerConfig) -> Self {
         Self { config }
+    }
+
+    /// The server and the login.
+    pub(crate) fn connection(&self) -> &ConnectionConfig {
+        &self.config.connection
     }
 }
 

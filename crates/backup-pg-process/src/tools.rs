@@ -186,6 +186,25 @@ impl ToolLocator {
         Ok(found)
     }
 
+    /// The tools of the installed server that fits a server of `major`, by the rule of
+    /// [`locate`](Self::locate), with the directory that has its programs.
+    ///
+    /// # Errors
+    /// `Cancelled` only; `None` when there is no server.
+    pub async fn locate_server(
+        &self,
+        major: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Option<(PathBuf, Tools)>, Error> {
+        let mut found = self.installed(cancel).await?;
+        found.retain(|tools| {
+            let beside = |program| tools.pg_dump.with_file_name(program).is_file();
+            beside("initdb") && beside("postgres")
+        });
+        let chosen = choose(&found, major);
+        Ok(chosen.and_then(|tools| Some((tools.pg_dump.parent()?.to_owned(), tools.clone()))))
+    }
+
     fn directories(&self) -> Vec<PathBuf> {
         let system = self
             .system_dirs

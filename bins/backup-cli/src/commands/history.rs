@@ -1,6 +1,7 @@
 //! Notes of what was done, in the store where it was done. They never change how a command ends.
 
-use backup_app::who;
+use backup_app::{AppError, who};
+use backup_core::drill::Drilled;
 use backup_core::engine::Engine;
 use backup_core::error::chain;
 use backup_core::history::{HistoryRequest, Proofs};
@@ -38,6 +39,24 @@ impl Context {
         }
         None
     }
+}
+
+/// What the records since `oldest` say of drills, which is what a choice depends on.
+pub(super) async fn drilled(
+    engine: &Engine,
+    place: &str,
+    oldest: DateTime<Utc>,
+) -> Result<Drilled, AppError> {
+    let request = HistoryRequest {
+        since: Some(oldest),
+        operation: Some(Operation::Drill),
+        limit: None,
+    };
+    let listing = engine.history().list(&request).await?;
+    for (key, reason) in listing.damaged {
+        render::warn(&format!("{place}: {key}: {reason}"));
+    }
+    Ok(Drilled::new(listing.runs))
 }
 
 /// What the records since `oldest` say of backups. A listing of backups is worth having without.

@@ -40,7 +40,9 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
                 Some(view) => view.also_at(&place.name),
                 None => ListView::new(manifest, &place.name),
             };
-            all.found.insert(key, view.proved(proofs.newest(manifest)));
+            let view = view.proved(proofs.newest(manifest));
+            all.found
+                .insert(key, view.drilled(proofs.newest_drill(manifest)));
         }
         all.damaged(&place.name, &listing.damaged);
     }
@@ -54,7 +56,7 @@ fn print(views: &[ListView]) {
     }
     let mut table = render::table(
         &[
-            "id", "source", "started", "raw", "stored", "verified", "where",
+            "id", "source", "started", "raw", "stored", "verified", "drilled", "where",
         ],
         &[3, 4],
     );
@@ -72,6 +74,10 @@ fn print(views: &[ListView]) {
             render::size(view.stored_bytes),
             match (&view.verified_at, view.verified_level) {
                 (Some(at), Some(level)) => format!("{at} {level}"),
+                _ => "never".to_owned(),
+            },
+            match (&view.drilled_at, &view.drill_status) {
+                (Some(at), Some(status)) => format!("{at} {status}"),
                 _ => "never".to_owned(),
             },
             places.join(", "),

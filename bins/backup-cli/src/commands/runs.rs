@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
             OperationArg::Restore => Operation::Restore,
             OperationArg::Verify => Operation::Verify,
             OperationArg::Undo => Operation::Undo,
+            OperationArg::Drill => Operation::Drill,
         }),
         limit: arguments.limit,
     };

@@ -40,6 +40,7 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
         place: &place,
         facts,
         proof: proofs.newest(manifest),
+        drill: proofs.newest_drill(manifest),
         tries: proofs.tries(manifest),
     };
     if context.json {
@@ -56,6 +57,7 @@ struct Known<'a> {
     place: &'a str,
     facts: Option<&'a Facts>,
     proof: Option<Proof>,
+    drill: Option<&'a RunRecord>,
     /// Runs that verified or restored it, newest first.
     tries: &'a [RunRecord],
 }
@@ -80,6 +82,8 @@ fn print_json(known: &Known<'_>) {
     value["objects"] = json!(manifest.totals.objects);
     value["verified_at"] = json!(known.proof.map(|proof| render::time(proof.at)));
     value["verified_level"] = json!(known.proof.map(|proof| proof.level.as_str()));
+    value["drilled_at"] = json!(known.drill.map(|run| render::time(run.finished_at)));
+    value["drill_status"] = json!(known.drill.map(|run| run.result.as_str()));
     let tries = known.tries.iter().take(SHOWN_TRIES);
     let tries: Vec<_> = tries.map(|run| RunView::new(run, place)).collect();
     value["verifications"] = json!(tries);
@@ -141,6 +145,7 @@ fn print(known: &Known<'_>) {
         ),
         ("warnings", manifest.warnings.to_string()),
         ("verified", proof_text(known.proof)),
+        ("drilled", drill_text(known.drill)),
     ] {
         render::line(&format!("{label:<12} {text}"));
     }
@@ -160,6 +165,13 @@ fn proof_text(proof: Option<Proof>) -> String {
     proof.map_or_else(
         || "never".to_owned(),
         |proof| format!("{} {}", render::time(proof.at), proof.level.as_str()),
+    )
+}
+
+fn drill_text(drill: Option<&RunRecord>) -> String {
+    drill.map_or_else(
+        || "never".to_owned(),
+        |run| format!("{} {}", render::time(run.finished_at), run.result.as_str()),
     )
 }
 

@@ -207,7 +207,7 @@ impl Engine {
         Ok(Arc::from(claim))
     }
 
-    fn step(&self, text: String) {
+    pub(super) fn step(&self, text: String) {
         self.observer.event(&Event::Step(text));
     }
 }

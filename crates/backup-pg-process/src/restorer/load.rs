@@ -12,6 +12,7 @@ use super::analyze::vacuum;
 use super::error::RestoreError;
 use super::excerpt;
 use super::pg_restore::PgRestore;
+use super::rehearsal::Backstage;
 use super::schedule::Schedule;
 use super::target::Target;
 use super::toc_list::{DataPart, LoadPlan, Work};
@@ -32,6 +33,8 @@ pub(crate) struct Loader {
     pub(crate) parts: Vec<DataPart>,
     /// What of them is wanted.
     pub(crate) scope: Scope,
+    /// What a superuser does once the schemas are there, in a rehearsal.
+    pub(crate) backstage: Option<Backstage>,
 }
 
 type Outcome = (Vec<usize>, Result<Vec<String>, RestoreError>);
@@ -52,8 +55,8 @@ impl Loader {
             ..
         } = plan;
         let started = Instant::now();
-        let mut warnings = self.entries(&pre_data, cancel).await?;
-        tracing::debug!(elapsed = ?started.elapsed(), entries = pre_data.len(), "pre-data restored");
+        let mut warnings = self.pre_data(pre_data, cancel).await?;
+        tracing::debug!(elapsed = ?started.elapsed(), "pre-data restored");
 
         let schedule = Schedule::new(steps, jobs).map_err(|cycle| RestoreError::Internal {
             what: format!("cannot order the archive's entries: {cycle}"),
@@ -68,6 +71,21 @@ impl Loader {
         let result = run.all(jobs.max(1), &mut warnings).await;
         run.end().await;
         result.map(|()| warnings)
+    }
+
+    async fn pre_data(
+        &self,
+        dump_ids: Vec<u32>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, RestoreError> {
+        let Some(backstage) = &self.backstage else {
+            return self.entries(&dump_ids, cancel).await;
+        };
+        let (schemas, others) = backstage.split(dump_ids);
+        let mut warnings = self.entries(&schemas, cancel).await?;
+        backstage.prepare(&self.target.name).await?;
+        warnings.extend(self.entries(&others, cancel).await?);
+        Ok(warnings)
     }
 
     async fn entries(

@@ -13,6 +13,7 @@ use super::definitions::{Allowances, Expected, TargetDump};
 use super::error::RestoreError;
 use super::load::Loader;
 use super::pg_restore::PgRestore;
+use super::rehearsal::Backstage;
 use super::target::{Server, Target};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
@@ -48,10 +49,8 @@ impl PgRestorer {
         let tools = self.tools(&planned.archive, &server, cancel).await?;
         let archive = (&planned.archive, &server);
         let pg_restore = self.pg_restore(&tools, archive, request, &mut warnings)?;
-        let left_out = planned.plan.left_out.iter();
-        warnings.extend(
-            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
-        );
+        warnings.extend(self.left_out(&planned.plan));
+        let backstage = self.backstage(&details, &planned.archive, &server);
         let definitions = self.definitions(&tools, &server, request, &planned)?;
         if definitions.is_none() {
             warnings.push(format!(
@@ -81,6 +80,7 @@ impl PgRestorer {
                     pg_restore,
                     parts: choice.parts,
                     scope: choice.scope,
+                    backstage,
                 }),
                 plan,
                 warnings,
@@ -122,7 +122,8 @@ impl PgRestorer {
             all_but: choice.dump_ids.as_ref(),
             vacuum: !self.config.vacuum_analyze,
             privileges: login_owns,
-            superuser_objects: login_owns && !server.is_superuser,
+            superuser_objects: (login_owns || self.config.rehearsal.is_some())
+                && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
         Ok(Planned {
@@ -130,6 +131,30 @@ impl PgRestorer {
             choice,
             plan,
         })
+    }
+
+    /// What the plan leaves out, as warnings, unless nobody expects it of a rehearsal.
+    fn left_out(&self, plan: &LoadPlan) -> Vec<String> {
+        let left_out = plan.left_out.iter();
+        let words = |entry| format!("{entry} is left out: only a superuser may create it");
+        let left_out: Vec<String> = left_out.map(words).collect();
+        match &self.config.rehearsal {
+            Some(rehearsal) => {
+                rehearsal.leave_out(left_out);
+                Vec::new()
+            }
+            None => left_out,
+        }
+    }
+
+    fn backstage(
+        &self,
+        details: &DatabaseDetails,
+        archive: &ArchiveReport,
+        server: &Server,
+    ) -> Option<Backstage> {
+        let rehearsal = self.config.rehearsal.as_ref()?;
+        Some(rehearsal.backstage(details, &archive.entries, server))
     }
 
     /// The tools of the target's major: a newer `pg_restore` sets what an older server does not
@@ -227,7 +252,7 @@ impl PgRestorer {
     }
 }
 
-fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
+pub(crate) fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
     let details = &reader.facts().details;
     serde_json::from_value(details.clone()).map_err(|error| RestoreError::BadBackup {
         what: "the backup does not say what its database was like".to_owned(),

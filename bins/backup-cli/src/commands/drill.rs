@@ -1,0 +1,237 @@
+//! `drill`: rehearse restores.
+
+mod choose;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_app::report::{DrillNames, DrillView, ReportPath};
+use backup_app::{AppError, Keys};
+use backup_core::engine::DrillOutcome;
+use backup_core::error::Error as CoreError;
+use backup_core::observer::Observer;
+use backup_core::run_record::Operation;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Outcome, history};
+use crate::args::DrillArgs;
+use crate::progress::Progress;
+use crate::{exit_code, render};
+use choose::Chosen;
+
+pub(super) async fn run(context: &Context, arguments: &DrillArgs) -> Outcome {
+    let chosen = context
+        .stoppable(choose::choose(context, arguments))
+        .await?;
+    if chosen.is_empty() {
+        render::note("no source is due for a drill");
+        return Ok(exit_code::DONE);
+    }
+    check_report(arguments, chosen.len())?;
+    let mut codes = Vec::new();
+    for drill in &chosen {
+        codes.push(one(context, arguments, drill).await?);
+    }
+    Ok(overall(&codes))
+}
+
+/// Says what cannot be written before hours are spent on it.
+fn check_report(arguments: &DrillArgs, drills: usize) -> Result<(), AppError> {
+    let Some(path) = &arguments.report else {
+        return Ok(());
+    };
+    let path = ReportPath::new(path);
+    if drills > 1 && !matches!(path, ReportPath::Directory(_)) {
+        return Err(AppError::usage_hint(
+            format!("{drills} drills do not fit into one report"),
+            "name a directory",
+        ));
+    }
+    path.prepare()
+}
+
+/// One code for several: what is not proved counts most.
+fn overall(codes: &[u8]) -> u8 {
+    match codes {
+        [code] => *code,
+        codes if codes.iter().all(|code| *code == exit_code::DONE) => exit_code::DONE,
+        codes if codes.contains(&exit_code::INTEGRITY) => exit_code::INTEGRITY,
+        _ => exit_code::WARNINGS,
+    }
+}
+
+async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcome {
+    let cancel = context.interrupt.token().child_token();
+    if cancel.is_cancelled() {
+        return Err(CoreError::Cancelled.into());
+    }
+    let manifest = &drill.manifest;
+    let label = format!("drill {}", render::name(manifest.source.as_str()));
+    let progress = Arc::new(Progress::new(&label, context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let engine = context
+        .app
+        .engine(&drill.place, Keys::Identities, observer)?;
+    let setup = context.app.drill(&manifest.source)?;
+    let mut run = history::begin(&engine, Operation::Drill);
+    run.source = Some(manifest.source.clone());
+    run.backup = Some(manifest.id.clone());
+    let id = run.id.clone();
+    let work = Box::pin(engine.drill(
+        setup.server.as_ref(),
+        manifest.clone(),
+        &setup.options,
+        &cancel,
+    ));
+    let (outcome, timed_out) = within(setup.timeout, work, &cancel).await;
+    progress.finish();
+    run.drilled(&outcome);
+    let late = AppError::Timeout(setup.timeout);
+    if timed_out {
+        run.ended_with(&late, late.kind());
+    }
+    let recorded = context.record(&engine, &drill.place.name, run).await;
+    match outcome.error {
+        Some(CoreError::Cancelled) if timed_out => return Err(late),
+        Some(CoreError::Cancelled) => return Err(CoreError::Cancelled.into()),
+        _ => {}
+    }
+    let code = code_of(&outcome);
+    let view = DrillView::new(
+        outcome,
+        DrillNames {
+            run: &id,
+            recorded: recorded.is_some(),
+            place: &drill.place.name,
+            reason: drill.reason,
+        },
+    );
+    print(context, &view);
+    report(arguments, &view)?;
+    Ok(code)
+}
+
+/// The outcome, and whether it is only that of a time limit.
+async fn within(
+    limit: Duration,
+    mut work: impl Future<Output = DrillOutcome> + Unpin,
+    cancel: &CancellationToken,
+) -> (DrillOutcome, bool) {
+    tokio::select! {
+        outcome = &mut work => (outcome, false),
+        () = tokio::time::sleep(limit) => {
+            cancel.cancel();
+            let outcome = work.await;
+            let timed_out = matches!(outcome.error, Some(CoreError::Cancelled));
+            (outcome, timed_out)
+        }
+    }
+}
+
+fn report(arguments: &DrillArgs, view: &DrillView) -> Result<(), AppError> {
+    let Some(path) = &arguments.report else {
+        return Ok(());
+    };
+    for written in ReportPath::new(path).write(view)? {
+        render::note(&format!("report: {}", written.display()));
+    }
+    Ok(())
+}
+
+fn code_of(outcome: &DrillOutcome) -> u8 {
+    match &outcome.error {
+        Some(error) => exit_code::of_engine(error),
+        None if outcome.warnings.is_empty() => exit_code::DONE,
+        None => exit_code::WARNINGS,
+    }
+}
+
+fn print(context: &Context, view: &DrillView) {
+    if context.json {
+        render::json(view);
+        return;
+    }
+    let time = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), render::duration);
+    render::line(&format!(
+        "{}  {}  {}  {}, {}  restored in {} (load {})  {}",
+        view.status,
+        render::name(&view.source),
+        view.backup,
+        render::counted(view.tables, "table"),
+        render::counted(view.rows, "row"),
+        time(view.rto_seconds),
+        time(view.load_seconds),
+        view.level.unwrap_or("nothing proved"),
+    ));
+    for table in view
+        .table_results
+        .iter()
+        .filter(|t| !["equal", "not compared"].contains(&t.state))
+    {
+        render::line(&format!(
+            "{:<12} {}: {} rows dumped, {} restored",
+            table.state,
+            render::name(&table.table),
+            render::count(table.rows),
+            table
+                .restored_rows
+                .map_or_else(|| "none".to_owned(), render::count),
+        ));
+    }
+    if let Some(structure) = &view.structure {
+        match &structure.unavailable {
+            Some(why) => render::line(&format!("not checked  {}", render::name(why))),
+            None => render::line(&format!(
+                "checked      {}, {} B-tree indexes",
+                render::counted(structure.tables, "table"),
+                render::count(structure.indexes),
+            )),
+        }
+        for found in &structure.problems {
+            let (object, problem) = (render::name(&found.object), render::name(&found.problem));
+            render::line(&format!("damaged      {object}: {problem}"));
+        }
+    }
+    for assertion in &view.assertions {
+        let sql = render::name(&assertion.sql);
+        match &assertion.reason {
+            None => render::line(&format!("holds        {sql}")),
+            Some(why) => render::line(&format!("fails        {sql}: {}", render::name(why))),
+        }
+    }
+    for text in &view.left_out {
+        render::line(&format!("left out     {}", render::name(text)));
+    }
+    for warning in &view.warnings {
+        render::warn(&render::name(warning));
+    }
+    if let Some(error) = &view.error {
+        let causes = error.causes.iter().map(|cause| format!(": {cause}"));
+        let text: String = std::iter::once(error.message.clone())
+            .chain(causes)
+            .collect();
+        render::complain(&render::name(&text));
+        if let Some(hint) = &error.hint {
+            render::note(&format!("hint: {hint}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_proved_counts_most() {
+        for (codes, expected) in [
+            (&[0_u8][..], 0),
+            (&[7], 7),
+            (&[0, 0], 0),
+            (&[0, 3], 3),
+            (&[0, 9], 3),
+            (&[9, 6, 0], 6),
+        ] {
+            assert_eq!(overall(codes), expected, "{codes:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Numbers and names for people.
+
+/// A size.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        scale *= 1024;
+        unit += 1;
+    }
+    // Tenths in whole numbers: no float has enough digits for all sizes.
+    let tenths = u128::from(bytes) * 10 / u128::from(scale);
+    match unit {
+        0 => format!("{bytes} B"),
+        _ if tenths >= 1000 => format!("{} {}", tenths / 10, UNITS[unit]),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
+/// A duration.
+pub(super) fn duration(seconds: f64) -> String {
+    if seconds < 0.95 {
+        return format!("{:.0} ms", seconds * 1000.0);
+    }
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = std::time::Duration::from_secs_f64(seconds.round()).as_secs();
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes} min {seconds} s"),
+        _ => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// A number with groups of three.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of something: `1 table`, `2 tables`.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{} {what}s", count(number)),
+    }
+}
+
+/// A moment, `2026-02-05T03:00:00Z`, without its letters.
+pub(super) fn moment(time: &str) -> String {
+    time.replace('T', " ").replace('Z', " UTC")
+}
+
+/// Somebody else's text: what does not show, or turns the text around it, is escaped. The page
+/// escapes what HTML would take for its own.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}');
+        if c.is_control() || turns {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_people() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_300_000, "1.2 MiB"),
+            (900 << 20, "900 MiB"),
+            (u64::MAX, "16383 PiB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+        for (seconds, expected) in [
+            (0.0, "0 ms"),
+            (0.0421, "42 ms"),
+            (0.96, "1.0 s"),
+            (59.9, "59.9 s"),
+            (59.96, "1 min 0 s"),
+            (3725.0, "1 h 2 min"),
+        ] {
+            assert_eq!(duration(seconds), expected);
+        }
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(1_234_567, "row"), "1,234,567 rows");
+        assert_eq!(moment("2026-02-05T03:00:00Z"), "2026-02-05 03:00:00 UTC");
+        assert_eq!(shown("a\u{202e}b\nc<d>"), "a\\u{202e}b\\nc<d>");
+    }
+}

@@ -1,0 +1,200 @@
+//! A server that stands by for drills: configured, not made, and not ours alone.
+//!
+//! Each drill makes one database there, named at random and marked by a comment, and drops it. What
+//! a killed drill left is known by name, comment and owner, and by nobody holding its lock.
+
+use async_trait::async_trait;
+use backup_core::drill::{
+    Answer, Assertion, DrillServer, DrillSession, ServerFacts, StructureReport,
+};
+use backup_core::error::{ErrorKind, PortError};
+use backup_core::manifest::Manifest;
+use backup_core::restorer::{Ownership, Restorer};
+use sqlx::postgres::PgConnection;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::ask;
+use crate::session::execute;
+use crate::{
+    ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, quote_ident,
+};
+
+/// How names of databases begin that drills made.
+const PREFIX: &str = "drill_";
+
+/// Databases that drills left: of such a name, marked by a restore of ours, and of this login.
+const LEFT: &str = "
+SELECT datname::text FROM pg_database
+WHERE datname ~ '^drill_[0-9a-f]{16}$' AND datdba = current_user::regrole
+  AND shobj_description(oid, 'pg_database') LIKE 'made by backup-manager: restore of %'";
+
+/// Locks belong to a database, so all drills take theirs in the same one.
+const LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended($1, 7074))";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(hashtextextended($1, 7074))";
+
+/// A configured server for drills.
+#[derive(Debug, Clone)]
+pub struct StandingServer {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The server and the login, which must be no superuser.
+    pub connection: ConnectionConfig,
+    /// Where the client programs are.
+    pub tools: ToolLocator,
+    /// Whether somebody depends on it. No drill runs there then.
+    pub production: bool,
+}
+
+#[async_trait]
+impl DrillServer for StandingServer {
+    async fn start(
+        &self,
+        _backup: &Manifest,
+        _jobs: usize,
+        cancel: &CancellationToken,
+    ) -> Result<Box<dyn DrillSession>, PortError> {
+        let refused = |what: String| PortError::new(ErrorKind::Refused, what);
+        let name = &self.name;
+        if self.production {
+            let what = format!("server {name:?} is marked as production");
+            return Err(refused(what).with_hint("name another server in [drill], or none"));
+        }
+        let maintenance = &self.connection.maintenance_database;
+        let mut held = self.connection.connect(maintenance).await?;
+        let (is_superuser, version): (bool, i32) = sqlx::query_as(
+            "SELECT rolsuper, current_setting('server_version_num')::int4
+             FROM pg_roles WHERE rolname = current_user",
+        )
+        .fetch_one(&mut held)
+        .await
+        .map_err(Error::query("look at the drill's login"))?;
+        if is_superuser {
+            let what = format!("the login of server {name:?} is a superuser");
+            return Err(refused(what).with_hint(
+                "a restore runs code of the backup with the rights of its login: give the drill \
+                 one with CREATEDB and nothing else",
+            ));
+        }
+        sweep(&mut held).await?;
+        let database = format!("{PREFIX}{:016x}", rand::random::<u64>());
+        lock(&mut held, &database).await?;
+        if cancel.is_cancelled() {
+            return Err(PortError::cancelled());
+        }
+        let version = u32::try_from(version).unwrap_or_default();
+        let tools = self.tools.locate(version, cancel).await?;
+        let config = PgRestorerConfig::new(self.connection.clone(), self.tools.clone());
+        Ok(Box::new(Session {
+            facts: ServerFacts {
+                kind: format!("the configured server {name}"),
+                server_version: ToolVersion::from_num(version).to_string(),
+                tool_version: tools.version.to_string(),
+                account: None,
+                network: None,
+            },
+            database,
+            restorer: PgRestorer::new(config),
+            held: Mutex::new(held),
+        }))
+    }
+}
+
+async fn lock(held: &mut PgConnection, database: &str) -> Result<bool, Error> {
+    let locked = sqlx::query_scalar(LOCK).bind(database).fetch_one(held);
+    locked
+        .await
+        .map_err(Error::query("lock a drill's database"))
+}
+
+/// Drops what dead drills left.
+async fn sweep(held: &mut PgConnection) -> Result<(), Error> {
+    let left: Vec<String> = sqlx::query_scalar(LEFT)
+        .fetch_all(&mut *held)
+        .await
+        .map_err(Error::query("look for what drills left"))?;
+    for database in left {
+        if !lock(held, &database).await? {
+            continue;
+        }
+        tracing::info!(target: "backup", database, "dropping what a drill left");
+        drop_database(held, &database).await?;
+        sqlx::query(UNLOCK)
+            .bind(&database)
+            .execute(&mut *held)
+            .await
+            .map_err(Error::query("unlock a drill's database"))?;
+    }
+    Ok(())
+}
+
+async fn drop_database(connection: &mut PgConnection, database: &str) -> Result<(), Error> {
+    let sql = format!(
+        "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+        quote_ident(database)
+    );
+    execute(connection, sql, &format!("drop database {database:?}")).await
+}
+
+#[derive(Debug)]
+struct Session {
+    facts: ServerFacts,
+    database: String,
+    restorer: PgRestorer,
+    /// Holds the lock that says that this drill is alive.
+    held: Mutex<PgConnection>,
+}
+
+#[async_trait]
+impl DrillSession for Session {
+    fn facts(&self) -> &ServerFacts {
+        &self.facts
+    }
+
+    fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn ownership(&self) -> Ownership {
+        // Its roles are not ours to make.
+        Ownership::Login
+    }
+
+    fn restorer(&self) -> &dyn Restorer {
+        &self.restorer
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        vec!["owners and grants: everything belongs to the login of the drill".to_owned()]
+    }
+
+    async fn check(&self, _cancel: &CancellationToken) -> Result<StructureReport, PortError> {
+        let why = "amcheck needs a superuser, whom a configured server does not lend";
+        Ok(StructureReport {
+            unavailable: Some(why.to_owned()),
+            ..StructureReport::default()
+        })
+    }
+
+    async fn ask(
+        &self,
+        assertion: &Assertion,
+        cancel: &CancellationToken,
+    ) -> Result<Answer, PortError> {
+        let connection = self.restorer.connection();
+        tokio::select! {
+            done = ask::ask(connection, &self.database, assertion) => Ok(done?),
+            () = cancel.cancelled() => Err(PortError::cancelled()),
+        }
+    }
+
+    async fn stop(&self) -> Result<(), PortError> {
+        // The one that holds the lock may have been lost meanwhile.
+        let connection = self.restorer.connection();
+        let maintenance = &connection.maintenance_database;
+        let mut connection = connection.connect(maintenance).await?;
+        let done = drop_database(&mut connection, &self.database).await;
+        drop(self.held.lock().await);
+        Ok(done?)
+    }
+}
