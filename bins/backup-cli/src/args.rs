@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
-use backup_core::restorer::Selection;
+use backup_core::restorer::{Ownership, Selection};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
@@ -194,6 +194,7 @@ impl BackupArgs {
             recipients: self.recipient.clone(),
             no_encryption: self.no_encryption,
             identities: Vec::new(),
+            create_roles: false,
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
                 exclude_schemas: self.exclude_schema.clone(),
@@ -250,6 +251,32 @@ struct SelectionArgs {
     schema_only: bool,
 }
 
+/// Who owns what is restored.
+#[derive(Debug, Clone, Default, Args)]
+struct OwnershipArgs {
+    /// The restoring role owns everything; no grants
+    #[arg(long, conflicts_with_all = ["owner", "map_role"])]
+    no_owner: bool,
+    /// This role owns everything; no grants. The restoring role must be a member of it
+    #[arg(long, value_name = "ROLE", conflicts_with = "map_role")]
+    owner: Option<String>,
+    /// Owners and grants of OLD go to NEW; may be repeated
+    #[arg(long, value_name = "OLD=NEW", value_parser = renamed_role)]
+    map_role: Vec<(String, String)>,
+    /// Make roles that are missing, without the right to log in and without a password
+    #[arg(long)]
+    create_roles: bool,
+}
+
+fn renamed_role(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => Err("not of the form OLD=NEW".to_owned()),
+    }
+}
+
 /// `restore`
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
@@ -273,9 +300,8 @@ pub(crate) struct RestoreArgs {
     jobs: Option<usize>,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// The restoring role owns everything; no grants
-    #[arg(long)]
-    pub(crate) no_owner: bool,
+    #[command(flatten)]
+    ownership: OwnershipArgs,
     /// Do not read the database back to compare it with the dump
     #[arg(long)]
     pub(crate) no_compare: bool,
@@ -293,10 +319,24 @@ impl RestoreArgs {
         }
     }
 
+    pub(crate) fn ownership(&self) -> Ownership {
+        let arguments = &self.ownership;
+        if let Some(role) = &arguments.owner {
+            Ownership::Role(role.clone())
+        } else if arguments.no_owner {
+            Ownership::Login
+        } else if arguments.map_role.is_empty() {
+            Ownership::Keep
+        } else {
+            Ownership::Renamed(arguments.map_role.iter().cloned().collect())
+        }
+    }
+
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
             server: self.server.overrides(),
             jobs: self.jobs,
+            create_roles: self.ownership.create_roles,
             ..self.from.overrides()
         }
     }

@@ -223,6 +223,7 @@ pub(crate) struct RestoreView {
     pub(crate) definitions_only: bool,
     pub(crate) compare: Option<CompareView>,
     pub(crate) swapped: bool,
+    pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -244,6 +245,7 @@ impl RestoreView {
             definitions_only: target.selection.definitions_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
             swapped: false,
+            notes: outcome.notes.clone(),
             warnings: outcome.warnings.clone(),
         }
     }

@@ -40,6 +40,8 @@ pub struct Overrides {
     pub identities: Vec<PathBuf>,
     /// What to leave out.
     pub filter: DumpFilterOverrides,
+    /// Make roles that a restore needs.
+    pub create_roles: bool,
 }
 
 /// `-n -N -t -T`.
@@ -391,8 +393,10 @@ impl App {
             .server
             .connection(configured, &self.environment)?;
         let locator = tools(configured, &self.environment);
+        let mut config = PgRestorerConfig::new(connection, locator);
+        config.create_roles = self.overrides.create_roles;
         Ok(RestoreTarget {
-            restorer: PgRestorer::new(PgRestorerConfig::new(connection, locator)),
+            restorer: PgRestorer::new(config),
             jobs: self.jobs(None)?,
         })
     }

@@ -20,6 +20,10 @@ pub enum Ownership {
     Keep,
     /// The login that restores; grants are left out too.
     Login,
+    /// This role, which the login must be a member of; grants are left out too.
+    Role(String),
+    /// As in the source, where some roles are called otherwise: new names by old ones.
+    Renamed(BTreeMap<String, String>),
 }
 
 /// What of a backup to restore; by default everything.
@@ -153,6 +157,11 @@ pub trait RestoreSession: fmt::Debug + Send + Sync {
     /// as partitions. Nothing else is compared, so a restorer that leaves out what was asked for
     /// must fail or say so in a warning.
     fn scope(&self) -> Scope;
+
+    /// What somebody should know before the load, without anything being wrong.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Loads what was selected.
     ///

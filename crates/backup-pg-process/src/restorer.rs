@@ -15,7 +15,9 @@ mod load;
 mod pg_restore;
 mod prepare;
 mod read_back;
+mod roles;
 mod schedule;
+mod sql_text;
 mod target;
 mod toc_list;
 mod workspace;
@@ -52,6 +54,8 @@ pub struct PgRestorerConfig {
     pub maintenance_work_mem_bytes: Option<u64>,
     /// Whether to run VACUUM on large tables and ANALYZE on all.
     pub vacuum_analyze: bool,
+    /// Whether roles that are missing are made, without the right to log in.
+    pub create_roles: bool,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
 }
@@ -65,6 +69,7 @@ impl PgRestorerConfig {
             tools,
             maintenance_work_mem_bytes: None,
             vacuum_analyze: true,
+            create_roles: false,
             work_dir: None,
         }
     }
@@ -115,6 +120,7 @@ struct Session {
     vacuum_analyze: bool,
     version_num: u32,
     scope: Scope,
+    notes: Vec<String>,
     /// Compares the definitions.
     definitions: Option<TargetDump>,
     /// Until it is loaded.
@@ -163,6 +169,10 @@ impl Session {
 impl RestoreSession for Session {
     fn scope(&self) -> Scope {
         self.scope.clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {

@@ -6,7 +6,7 @@ use backup_app::{AppError, Keys};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
-use backup_core::restorer::{Ownership, RestoreRequest};
+use backup_core::restorer::RestoreRequest;
 use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
@@ -33,11 +33,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         target: RestoreRequest {
             target_database: arguments.target_db.clone(),
             jobs: target.jobs,
-            ownership: if arguments.no_owner {
-                Ownership::Login
-            } else {
-                Ownership::Keep
-            },
+            ownership: arguments.ownership(),
             selection: arguments.selection(),
         },
         compare: !arguments.no_compare,

@@ -38,6 +38,8 @@ pub struct RestoreOutcome {
     pub partial: bool,
     /// The comparison of what was selected, unless it was not wanted.
     pub compare: Option<CompareReport>,
+    /// What is worth knowing without being wrong.
+    pub notes: Vec<String>,
     /// What went wrong without making the result incomplete.
     pub warnings: Vec<String>,
 }
@@ -68,6 +70,10 @@ impl Engine {
             .create(target, parts, cancel)
             .await
             .map_err(|e| not_created(&reader, target, e))?;
+        let notes = session.notes();
+        for note in &notes {
+            self.observer.event(&Event::Note(note.clone()));
+        }
         let result = self.fill(session.as_ref(), &reader, options, cancel).await;
         match result {
             Ok((load, compare)) => Ok(RestoreOutcome {
@@ -77,6 +83,7 @@ impl Engine {
                 bytes_read: reader.bytes_read(),
                 partial: target.selection.leaves_out(),
                 compare,
+                notes,
                 warnings: warnings(reader.manifest(), load),
             }),
             Err(error) => {

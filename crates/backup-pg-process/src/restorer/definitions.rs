@@ -45,7 +45,7 @@ const LASTING: [&[u8]; 23] = [
 ];
 
 /// Kinds that belong to whoever owns the object that they are a part of.
-const OWNED_WITH: [&[u8]; 16] = [
+pub(super) const OWNED_WITH: [&[u8]; 16] = [
     b"ACL",
     b"CHECK CONSTRAINT",
     b"COMMENT",
@@ -69,6 +69,8 @@ const OWNED_WITH: [&[u8]; 16] = [
 pub(crate) struct Allowances {
     /// Everything belongs to the login.
     pub(crate) any_owner: bool,
+    /// Grants are left out, so that `public` is as every new database has it.
+    pub(crate) no_privileges: bool,
     /// The login is no superuser: it cannot own `public`, describe extensions that it did not make,
     /// or see subscriptions and the passwords of user mappings.
     pub(crate) no_superuser: bool,
@@ -311,7 +313,7 @@ fn keyed<'a>(entries: impl Iterator<Item = &'a TocEntry>, allowances: Allowances
 /// What a restore that lacks nothing may lack, or have besides.
 fn is_nobodys(entry: &TocEntry, allowances: Allowances) -> bool {
     let (kind, tag) = (entry.desc.as_bytes(), entry.tag.as_bytes());
-    let public = allowances.no_superuser || allowances.any_owner;
+    let public = allowances.no_superuser || allowances.no_privileges;
     match kind {
         // A new database has it, and whether it is dumped depends on when it was made.
         b"EXTENSION" => tag == b"plpgsql",

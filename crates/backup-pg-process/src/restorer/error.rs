@@ -46,6 +46,28 @@ pub enum RestoreError {
         /// Their names.
         roles: Vec<String>,
     },
+    /// A role that is to be renamed is not in the backup.
+    #[error("role {role} is to be renamed, but nothing in the backup is about it")]
+    UnknownRole {
+        /// Its name.
+        role: String,
+    },
+    /// The login must not create the roles that are missing.
+    #[error("role {login} may not create the roles that are missing: {}", roles.join(", "))]
+    CannotCreateRoles {
+        /// The login.
+        login: String,
+        /// Their names.
+        roles: Vec<String>,
+    },
+    /// The login cannot give objects to their owners.
+    #[error("role {login} cannot act as the owners {}", roles.join(", "))]
+    NotMember {
+        /// The login.
+        login: String,
+        /// The owners.
+        roles: Vec<String>,
+    },
     /// Extensions are not installed.
     #[error("extensions that the backup needs are not installed: {}", extensions.join(", "))]
     MissingExtensions {
@@ -147,13 +169,17 @@ impl RestoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadName { .. } | Self::Ambiguous { .. } => ErrorKind::InvalidInput,
+            Self::BadName { .. } | Self::Ambiguous { .. } | Self::UnknownRole { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
             Self::NotOurs { .. } => ErrorKind::Refused,
             Self::OlderServer { .. }
             | Self::MissingRoles { .. }
             | Self::MissingNamedRoles { .. }
+            | Self::CannotCreateRoles { .. }
+            | Self::NotMember { .. }
             | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
             Self::Part { source, .. } | Self::Definitions(source) => source.kind(),
@@ -174,12 +200,16 @@ impl RestoreError {
         let hint = match self {
             Self::TargetExists { .. } => Some("choose another name for the restored database"),
             Self::MissingRoles { .. } => Some(
-                "create the roles, restore the part `globals` first, or let the login own \
-                 everything with --no-owner",
+                "have them made with --create-roles, restore the part `globals` first, name others \
+                 with --map-role, or let the login own everything with --no-owner",
             ),
             Self::MissingNamedRoles { .. } => {
-                Some("create the roles, or restore the part `globals` first")
+                Some("have them made with --create-roles, or restore the part `globals` first")
             }
+            Self::CannotCreateRoles { .. } => Some("ALTER ROLE … CREATEROLE, or create them first"),
+            Self::NotMember { .. } => Some(
+                "GRANT these roles to the login, or choose the owner with --owner or --no-owner",
+            ),
             Self::MissingExtensions { .. } => {
                 Some("install the packages with these extensions on the server")
             }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use backup_core::body::BodyStream;
 use backup_core::facts::Scope;
-use backup_core::restorer::PartReader;
+use backup_core::manifest::PartName;
+use backup_core::restorer::{Ownership, PartReader};
+use backup_pg_archive::encode_contents;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +15,7 @@ use super::analyze::vacuum;
 use super::error::RestoreError;
 use super::excerpt;
 use super::pg_restore::PgRestore;
+use super::roles::Roles;
 use super::schedule::Schedule;
 use super::target::Target;
 use super::toc_list::{DataPart, LoadPlan, Work};
@@ -32,6 +36,8 @@ pub(crate) struct Loader {
     pub(crate) parts: Vec<DataPart>,
     /// What of them is wanted.
     pub(crate) scope: Scope,
+    /// Who owns it.
+    pub(crate) ownership: Ownership,
 }
 
 type Outcome = (Vec<usize>, Result<Vec<String>, RestoreError>);
@@ -94,6 +100,7 @@ impl Loader {
             source,
         };
         let body = self.reader.open(name).await.map_err(failed)?;
+        let body = self.with_roles(name, body, cancel).await?;
         if !part.has_others {
             return self.pg_restore.part(name, body, None, cancel).await;
         }
@@ -101,6 +108,33 @@ impl Loader {
         let wanted = excerpt::wanted(part, &contents, &self.scope)?;
         let list = self.workspace.list(&wanted)?;
         self.pg_restore.part(name, body, Some(&list), cancel).await
+    }
+
+    /// The body with the roles of the target: since 17, large objects come with their owners and
+    /// grants. Nothing else in a data part has any that counts.
+    async fn with_roles(
+        &self,
+        name: &PartName,
+        body: BodyStream,
+        cancel: &CancellationToken,
+    ) -> Result<BodyStream, RestoreError> {
+        let roles = Roles(&self.ownership);
+        let facts = self.reader.facts().parts.get(name);
+        if !roles.are_changed() || facts.is_none_or(|part| part.large_objects.is_none()) {
+            return Ok(body);
+        }
+        let (mut contents, body) = excerpt::contents(name, body, cancel).await?;
+        if (contents.header.int_size, contents.header.off_size) != (4, 8) {
+            return Err(RestoreError::bad_backup(format!(
+                "part {name} has numbers of unusual sizes, so its roles cannot be changed"
+            )));
+        }
+        let length = encode_contents(&contents.header, &contents.entries).len();
+        for entry in &mut contents.entries {
+            roles.changed(entry);
+        }
+        let changed = encode_contents(&contents.header, &contents.entries);
+        Ok(excerpt::with_other_beginning(body, length, changed))
     }
 
     /// Runs what the schedule gave at once: one data part, one table, or some entries.

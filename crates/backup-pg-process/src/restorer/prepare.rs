@@ -1,10 +1,11 @@
 //! Before a restore: what is needed, whether the server has it, and the empty database.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
 use backup_core::restorer::{Ownership, PartReader, RestoreRequest};
-use backup_pg_archive::{ArchiveReport, DumpText};
+use backup_pg_archive::{ArchiveReport, DumpText, encode_contents};
 use tokio_util::sync::CancellationToken;
 
 use super::choice::Choice;
@@ -13,10 +14,13 @@ use super::definitions::{Allowances, Expected, TargetDump};
 use super::error::RestoreError;
 use super::load::Loader;
 use super::pg_restore::PgRestore;
+use super::roles::{NeededRoles, Roles};
+use super::target::roles::{Needs, check_renamed};
 use super::target::{Server, Target};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
 use super::{Pending, PgRestorer, Session};
+use crate::inspector::text_of;
 use crate::{DatabaseDetails, Error, Tools};
 
 /// The definitions, and what of them is restored.
@@ -34,23 +38,23 @@ impl PgRestorer {
         reader: Arc<dyn PartReader>,
         cancel: &CancellationToken,
     ) -> Result<Session, RestoreError> {
-        let details = details(reader.as_ref())?;
+        let mut details = details(reader.as_ref())?;
+        check_renamed(&request.ownership, &details)?;
+        Roles(&request.ownership).details(&mut details);
         let run = run_of(reader.manifest());
         let connection = self.config.connection.clone();
         let target = Target::new(connection, &request.target_database, &run);
-        let (server, mut warnings) = self.look(request, &details, reader.manifest()).await?;
+        let server = self.look(request, &details, reader.manifest()).await?;
         let workspace = Workspace::create(self.config.work_dir.as_deref())?;
         let part = schema_part(reader.as_ref())?;
         let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
+        let archive = with_roles(archive, &workspace, &request.ownership)?;
         let planned = self.plan(request, archive, &server, reader.as_ref())?;
-        warnings.extend(planned.choice.warnings.iter().cloned());
+        let (new_roles, mut warnings) = self.check(request, &details, &planned, &server)?;
+        let target = target.with_new_roles(new_roles);
         let tools = self.tools(&planned.archive, &server, cancel).await?;
         let archive = (&planned.archive, &server);
         let pg_restore = self.pg_restore(&tools, archive, request, &mut warnings)?;
-        let left_out = planned.plan.left_out.iter();
-        warnings.extend(
-            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
-        );
         let definitions = self.definitions(&tools, &server, request, &planned)?;
         if definitions.is_none() {
             warnings.push(format!(
@@ -71,6 +75,7 @@ impl PgRestorer {
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
             scope: choice.scope.clone(),
+            notes: notes(&target),
             definitions,
             pending: Mutex::new(Some(Pending {
                 loader: Arc::new(Loader {
@@ -80,6 +85,7 @@ impl PgRestorer {
                     pg_restore,
                     parts: choice.parts,
                     scope: choice.scope,
+                    ownership: request.ownership.clone(),
                 }),
                 plan,
                 warnings,
@@ -88,24 +94,61 @@ impl PgRestorer {
         })
     }
 
-    /// Looks at the server, and refuses what it cannot take. Returns what is worth a warning.
+    /// Looks at the server, and refuses what cannot work whatever is restored.
     async fn look(
         &self,
         request: &RestoreRequest,
         details: &DatabaseDetails,
         manifest: &Manifest,
-    ) -> Result<(Server, Vec<String>), RestoreError> {
+    ) -> Result<Server, RestoreError> {
         let connection = &self.config.connection;
         let mut connection = connection.connect(&connection.maintenance_database).await?;
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
-        let warnings = server.check(manifest, details, &request.ownership)?;
+        server.check_version(manifest, details)?;
         if Target::exists(&request.target_database, &mut connection).await? {
             return Err(RestoreError::TargetExists {
                 database: request.target_database.clone(),
             });
         }
-        Ok((server, warnings))
+        Ok(server)
+    }
+
+    /// Checks that the server has what is needed by what is restored. Returns the roles to make, and
+    /// what is worth a warning.
+    fn check(
+        &self,
+        request: &RestoreRequest,
+        details: &DatabaseDetails,
+        planned: &Planned,
+        server: &Server,
+    ) -> Result<(Vec<String>, Vec<String>), RestoreError> {
+        let partial = request.selection.is_partial();
+        let restored = planned.plan.restored();
+        let entries = planned.archive.entries.iter();
+        let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+        let needed = NeededRoles::of(entries.clone());
+        let needs = Needs {
+            details,
+            needed: &needed,
+            partial,
+            ownership: &request.ownership,
+            create: self.config.create_roles,
+        };
+        let new_roles = needs.check(server)?;
+        let chosen: HashSet<String> = entries
+            .filter(|entry| entry.desc == "EXTENSION")
+            .map(|entry| text_of(entry.tag.as_bytes()))
+            .collect();
+        let extensions = details.extensions.iter();
+        let extensions = extensions.filter(|wanted| !partial || chosen.contains(&wanted.name));
+        let mut warnings = server.check_extensions(extensions)?;
+        warnings.extend(planned.choice.warnings.iter().cloned());
+        let left_out = planned.plan.left_out.iter();
+        warnings.extend(
+            left_out.map(|entry| format!("{entry} is left out: only a superuser may create it")),
+        );
+        Ok((new_roles, warnings))
     }
 
     fn plan(
@@ -116,12 +159,12 @@ impl PgRestorer {
         reader: &dyn PartReader,
     ) -> Result<Planned, RestoreError> {
         let choice = Choice::new(&request.selection, &archive.entries, reader)?;
-        let login_owns = request.ownership == Ownership::Login;
+        let keeps = Roles(&request.ownership).are_kept();
         let omit = Omit {
             all_but: choice.dump_ids.as_ref(),
             vacuum: !self.config.vacuum_analyze,
-            privileges: login_owns,
-            superuser_objects: login_owns && !server.is_superuser,
+            privileges: !keeps,
+            superuser_objects: !keeps && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
         Ok(Planned {
@@ -167,6 +210,7 @@ impl PgRestorer {
         }
         let allowances = Allowances {
             any_owner: request.ownership == Ownership::Login,
+            no_privileges: !Roles(&request.ownership).are_kept(),
             no_superuser: !server.is_superuser,
         };
         let archive = &planned.archive;
@@ -206,8 +250,11 @@ impl PgRestorer {
         let env = self.config.connection.tool_env(database, &settings)?;
         let mut pg_restore = PgRestore::new(tools.pg_restore.clone(), env, database)
             .with_names(Names::of(&archive.entries));
+        if !Roles(&request.ownership).are_kept() {
+            pg_restore = pg_restore.with_option("--no-acl");
+        }
         if request.ownership == Ownership::Login {
-            pg_restore = pg_restore.with_option("--no-owner").with_option("--no-acl");
+            pg_restore = pg_restore.with_option("--no-owner");
         }
         let tablespaces = archive
             .entries
@@ -232,6 +279,37 @@ fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
         what: "the backup does not say what its database was like".to_owned(),
         source: Some(error.into()),
     })
+}
+
+/// What is worth knowing before the load.
+fn notes(target: &Target) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !target.new_roles.is_empty() {
+        let roles = target.new_roles.join(", ");
+        notes.push(format!("roles created, which cannot log in: {roles}"));
+    }
+    notes
+}
+
+/// The archive with the roles of the target, also where it is kept for `pg_restore`.
+fn with_roles(
+    mut archive: ArchiveReport,
+    workspace: &Workspace,
+    ownership: &Ownership,
+) -> Result<ArchiveReport, RestoreError> {
+    let roles = Roles(ownership);
+    if !roles.are_changed() {
+        return Ok(archive);
+    }
+    if archive.entries.iter().any(|entry| entry.had_dumper) {
+        return Err(RestoreError::bad_backup(
+            "there is content among the definitions",
+        ));
+    }
+    let entries = archive.entries.iter_mut();
+    entries.for_each(|entry| roles.changed(entry));
+    workspace.replace_archive(&encode_contents(&archive.header, &archive.entries))?;
+    Ok(archive)
 }
 
 /// Keeps the definitions, which `pg_restore` reads several times, in the private directory.

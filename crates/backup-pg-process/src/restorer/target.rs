@@ -1,6 +1,7 @@
 //! The database that a restore makes: whether it can be made, making it, finishing it, removing it.
 
 mod locale;
+pub(crate) mod roles;
 mod server;
 mod setting;
 
@@ -9,6 +10,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::error::{RestoreError, Words};
+use super::roles::Roles;
 use crate::error::sqlstate;
 use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident, quote_literal};
 use locale::{is_locale_trouble, locales};
@@ -22,6 +24,8 @@ pub(crate) struct Target {
     /// Its name.
     pub(crate) name: String,
     marker: String,
+    /// Roles that the run makes.
+    pub(crate) new_roles: Vec<String>,
 }
 
 impl Target {
@@ -31,11 +35,17 @@ impl Target {
             connection,
             name: name.to_owned(),
             marker: format!("made by backup-manager: {run}"),
+            new_roles: Vec::new(),
         }
     }
 
-    /// Makes it, empty, with the locale of the source, or the nearest that the server has.
-    /// Returns what is worth a warning.
+    /// The same, with roles that are made before the database.
+    pub(crate) fn with_new_roles(mut self, roles: Vec<String>) -> Self {
+        self.new_roles = roles;
+        self
+    }
+
+    /// Makes the roles and the database; all of it or nothing. Returns what is worth a warning.
     pub(crate) async fn create(
         &self,
         server: &Server,
@@ -43,9 +53,29 @@ impl Target {
         ownership: &Ownership,
     ) -> Result<Vec<String>, RestoreError> {
         let mut connection = self.maintenance().await?;
+        roles::create(&mut connection, &self.new_roles, server).await?;
+        let made = self
+            .create_database(&mut connection, server, details, ownership)
+            .await;
+        if made.is_err() {
+            // The first error is the one that counts.
+            let _ = roles::remove(&mut connection, &self.new_roles).await;
+        }
+        made
+    }
+
+    /// Makes it, empty, with the locale of the source, or the nearest that the server has.
+    /// Returns what is worth a warning.
+    async fn create_database(
+        &self,
+        connection: &mut PgConnection,
+        server: &Server,
+        details: &DatabaseDetails,
+        ownership: &Ownership,
+    ) -> Result<Vec<String>, RestoreError> {
         let mut warnings = Vec::new();
         let mut options = String::new();
-        if *ownership == Ownership::Keep && !details.owner.is_empty() {
+        if *ownership != Ownership::Login && !details.owner.is_empty() {
             options = format!(" OWNER {}", quote_ident(&details.owner));
         }
         if let Some(tablespace) = &details.tablespace {
@@ -66,14 +96,14 @@ impl Target {
                 locale.clauses,
             );
             match sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut connection)
+                .execute(&mut *connection)
                 .await
             {
                 Ok(_) => {
                     if let Some(reason) = refusal {
                         warnings.push(format!("{}: {reason}", locale.warning));
                     }
-                    self.mark(&mut connection, details).await?;
+                    self.mark(connection, details).await?;
                     return Ok(warnings);
                 }
                 Err(error) if is_locale_trouble(&error) => {
@@ -165,7 +195,7 @@ impl Target {
     fn properties(&self, details: &DatabaseDetails, ownership: &Ownership) -> Vec<String> {
         let name = quote_ident(&self.name);
         let mut statements = Vec::new();
-        let keep = *ownership == Ownership::Keep;
+        let keep = Roles(ownership).are_kept();
         for setting in &details.settings {
             let scope = match &setting.role {
                 Some(role) if keep => format!("ROLE {} IN DATABASE {name}", quote_ident(role)),
@@ -226,7 +256,8 @@ impl Target {
         // Since 13: <https://www.postgresql.org/docs/current/sql-dropdatabase.html>
         let sql = format!("DROP DATABASE {} WITH (FORCE)", quote_ident(&self.name));
         let operation = format!("drop database {:?}", self.name);
-        Ok(execute(&mut connection, sql, &operation).await?)
+        execute(&mut connection, sql, &operation).await?;
+        Ok(roles::remove(&mut connection, &self.new_roles).await?)
     }
 
     /// Connects to it.

@@ -21,8 +21,8 @@ use backup_pg_archive::{Section, TocEntry};
 
 use super::schedule::{Locks, Pass, Step};
 use kind::{Kind, Lock, PER_ENTRY};
-pub(crate) use omit::Omit;
 use omit::Omitted;
+pub(crate) use omit::{Omit, is_for_superusers};
 use relations::Relations;
 pub(crate) use relations::name_of;
 pub(crate) use select::{Selected, select};

@@ -2,6 +2,7 @@ use super::*;
 
 const STRICT: Allowances = Allowances {
     any_owner: false,
+    no_privileges: false,
     no_superuser: false,
 };
 

@@ -51,6 +51,11 @@ impl Omit<'_> {
     }
 }
 
+/// Whether only a superuser may own or create it.
+pub(crate) fn is_for_superusers(entry: &TocEntry) -> bool {
+    entry.desc == "FOREIGN DATA WRAPPER" || needs_superuser(entry)
+}
+
 fn needs_superuser(entry: &TocEntry) -> bool {
     match entry.desc.as_bytes() {
         b"EVENT TRIGGER"
