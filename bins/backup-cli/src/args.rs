@@ -246,9 +246,12 @@ struct SelectionArgs {
     /// Only this table, with its partitions and what it needs; may be repeated
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Vec<String>,
-    /// Definitions without rows, so there is nothing to compare
-    #[arg(long)]
+    /// Definitions without rows
+    #[arg(long, conflicts_with = "data_only")]
     schema_only: bool,
+    /// Rows only, into a database that --schema-only has made of the same backup and that is empty
+    #[arg(long, conflicts_with = "create_roles")]
+    data_only: bool,
 }
 
 /// Who owns what is restored.
@@ -285,7 +288,7 @@ pub(crate) struct RestoreArgs {
     /// The source, where latest and oldest need one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
-    /// The database to make; it must not exist
+    /// The database to make; it must not exist, but for --data-only
     #[arg(long, value_name = "NAME")]
     pub(crate) target_db: String,
     /// The configured server to restore to [default: the source's own]
@@ -316,6 +319,7 @@ impl RestoreArgs {
             schemas: self.selection.schema.clone(),
             tables: self.selection.table.clone(),
             definitions_only: self.selection.schema_only,
+            content_only: self.selection.data_only,
         }
     }
 

@@ -212,6 +212,10 @@ impl ListView {
 
 /// `restore --json`
 #[derive(Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are the fields that scripts know"
+)]
 pub(crate) struct RestoreView {
     pub(crate) run_id: Option<String>,
     pub(crate) backup: String,
@@ -221,6 +225,7 @@ pub(crate) struct RestoreView {
     pub(crate) bytes_read: u64,
     pub(crate) partial: bool,
     pub(crate) definitions_only: bool,
+    pub(crate) data_only: bool,
     pub(crate) compare: Option<CompareView>,
     pub(crate) swapped: bool,
     pub(crate) notes: Vec<String>,
@@ -243,6 +248,7 @@ impl RestoreView {
             bytes_read: outcome.bytes_read,
             partial: outcome.partial,
             definitions_only: target.selection.definitions_only,
+            data_only: target.selection.content_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
             swapped: false,
             notes: outcome.notes.clone(),

@@ -15,6 +15,7 @@ mod load;
 mod pg_restore;
 mod prepare;
 mod read_back;
+mod refill;
 mod roles;
 mod schedule;
 mod sql_text;
@@ -38,6 +39,7 @@ pub use error::{RestoreError, Words};
 use crate::{ConnectionConfig, DatabaseDetails, ToolLocator};
 use definitions::TargetDump;
 use load::Loader;
+use refill::Refill;
 use target::Target;
 use toc_list::LoadPlan;
 
@@ -110,7 +112,27 @@ struct Pending {
     warnings: Vec<String>,
 }
 
-/// One database that this run made.
+/// What a load into definitions takes beside the loader.
+#[derive(Debug)]
+struct Filling {
+    refill: Refill,
+    /// Kept for the definitions that it has.
+    loader: Arc<Loader>,
+    /// Dump ids of what is made again after the rows.
+    aside: Vec<u32>,
+}
+
+impl Filling {
+    /// Leaves the database as it was found.
+    async fn undo(&self) -> Result<(), RestoreError> {
+        self.refill.set_aside().await?;
+        self.refill.empty().await?;
+        let never = CancellationToken::new();
+        self.loader.entries(&self.aside, &never).await.map(drop)
+    }
+}
+
+/// One database that this run made or fills.
 #[derive(Debug)]
 struct Session {
     request: RestoreRequest,
@@ -121,6 +143,8 @@ struct Session {
     version_num: u32,
     scope: Scope,
     notes: Vec<String>,
+    /// Where only content is restored.
+    refill: Option<Filling>,
     /// Compares the definitions.
     definitions: Option<TargetDump>,
     /// Until it is loaded.
@@ -144,6 +168,9 @@ impl Session {
             plan,
             mut warnings,
         } = pending;
+        if let Some(filling) = &self.refill {
+            filling.refill.set_aside().await?;
+        }
         let jobs = self.request.jobs.max(1);
         let vacuumed = plan.vacuumed();
         let loaded = loader.load(plan, jobs, cancel).await;
@@ -156,11 +183,11 @@ impl Session {
             warnings.extend(analyze::analyze(&self.target, &vacuumed, jobs, cancel).await?);
             tracing::debug!(elapsed = ?started.elapsed(), "analysed");
         }
-        warnings.extend(
-            self.target
-                .finish(&self.details, &self.request.ownership)
-                .await?,
-        );
+        // What was there has its properties, and keeps its mark, which a failed run needs.
+        if self.refill.is_none() {
+            let ownership = &self.request.ownership;
+            warnings.extend(self.target.finish(&self.details, ownership).await?);
+        }
         Ok(LoadReport { warnings })
     }
 }
@@ -193,6 +220,9 @@ impl RestoreSession for Session {
     }
 
     async fn discard(&self) -> Result<(), PortError> {
-        Ok(self.target.discard().await?)
+        match &self.refill {
+            Some(filling) => Ok(filling.undo().await?),
+            None => Ok(self.target.discard().await?),
+        }
     }
 }

@@ -72,6 +72,8 @@ fn done(
     } else {
         let what = if target.selection.is_partial() {
             "a part of "
+        } else if target.selection.content_only {
+            "the rows of "
         } else {
             ""
         };

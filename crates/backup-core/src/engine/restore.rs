@@ -65,7 +65,12 @@ impl Engine {
         let target = &options.target;
         let reader = unless(cancel, self.open(backup)).await??;
         let parts: Arc<dyn PartReader> = Arc::<BackupReader>::clone(&reader);
-        self.step(format!("create database {}", target.target_database));
+        let verb = if target.selection.content_only {
+            "load into"
+        } else {
+            "create"
+        };
+        self.step(format!("{verb} database {}", target.target_database));
         let session = restorer
             .create(target, parts, cancel)
             .await

@@ -26,6 +26,14 @@ pub enum RestoreError {
         /// Its name.
         database: String,
     },
+    /// Content alone goes only into what was made for it.
+    #[error("database {database:?} cannot be filled: {reason}")]
+    NotFillable {
+        /// Its name.
+        database: String,
+        /// Why not.
+        reason: String,
+    },
     /// The server is older than the one that was dumped.
     #[error("backup of PostgreSQL {backup} cannot be restored into PostgreSQL {target}")]
     OlderServer {
@@ -174,7 +182,7 @@ impl RestoreError {
             }
             Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
-            Self::NotOurs { .. } => ErrorKind::Refused,
+            Self::NotOurs { .. } | Self::NotFillable { .. } => ErrorKind::Refused,
             Self::OlderServer { .. }
             | Self::MissingRoles { .. }
             | Self::MissingNamedRoles { .. }
@@ -198,6 +206,10 @@ impl RestoreError {
             )));
         }
         let hint = match self {
+            Self::NotFillable { .. } => Some(
+                "--data-only loads into a database that --schema-only has made of the same backup \
+                 and that nobody has filled",
+            ),
             Self::TargetExists { .. } => Some("choose another name for the restored database"),
             Self::MissingRoles { .. } => Some(
                 "have them made with --create-roles, restore the part `globals` first, name others \

@@ -76,7 +76,8 @@ impl Loader {
         result.map(|()| warnings)
     }
 
-    async fn entries(
+    /// Restores entries of the schema part.
+    pub(crate) async fn entries(
         &self,
         dump_ids: &[u32],
         cancel: &CancellationToken,

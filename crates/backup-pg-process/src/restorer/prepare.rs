@@ -10,16 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::choice::Choice;
 use super::complaints::Names;
-use super::definitions::{Allowances, Expected, TargetDump};
+use super::definitions::{Allowances, Expected, Owners, TargetDump};
 use super::error::RestoreError;
 use super::load::Loader;
 use super::pg_restore::PgRestore;
+use super::refill::Refill;
 use super::roles::{NeededRoles, Roles};
 use super::target::roles::{Needs, check_renamed};
-use super::target::{Server, Target};
+use super::target::{MARK, Server, Target};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
-use super::{Pending, PgRestorer, Session};
+use super::{Filling, Pending, PgRestorer, Session};
 use crate::inspector::text_of;
 use crate::{DatabaseDetails, Error, Tools};
 
@@ -28,6 +29,8 @@ struct Planned {
     archive: ArchiveReport,
     choice: Choice,
     plan: LoadPlan,
+    /// Dump ids of the definitions that are compared.
+    compared: HashSet<u32>,
 }
 
 impl PgRestorer {
@@ -41,7 +44,7 @@ impl PgRestorer {
         let mut details = details(reader.as_ref())?;
         check_renamed(&request.ownership, &details)?;
         Roles(&request.ownership).details(&mut details);
-        let run = run_of(reader.manifest());
+        let run = run_of(reader.manifest(), request.selection.definitions_only);
         let connection = self.config.connection.clone();
         let target = Target::new(connection, &request.target_database, &run);
         let server = self.look(request, &details, reader.manifest()).await?;
@@ -55,38 +58,47 @@ impl PgRestorer {
         let tools = self.tools(&planned.archive, &server, cancel).await?;
         let archive = (&planned.archive, &server);
         let pg_restore = self.pg_restore(&tools, archive, request, &mut warnings)?;
-        let definitions = self.definitions(&tools, &server, request, &planned)?;
-        if definitions.is_none() {
-            warnings.push(format!(
-                "definitions are not compared: pg_dump {} cannot read PostgreSQL {}",
-                tools.version,
-                server.major()
-            ));
-        }
+        let definitions = self.definitions((&tools, &server), request, &planned, &mut warnings)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
-        warnings.extend(target.create(&server, &details, &request.ownership).await?);
-        let Planned { choice, plan, .. } = planned;
+        let refill = if request.selection.content_only {
+            Some(refill(&target, reader.as_ref(), &planned).await?)
+        } else {
+            warnings.extend(target.create(&server, &details, &request.ownership).await?);
+            None
+        };
+        let Planned {
+            archive,
+            choice,
+            plan,
+            ..
+        } = planned;
+        let loader = Arc::new(Loader {
+            reader: Arc::clone(&reader),
+            target: target.clone(),
+            workspace,
+            pg_restore,
+            parts: choice.parts,
+            scope: choice.scope.clone(),
+            ownership: request.ownership.clone(),
+        });
         Ok(Session {
             request: request.clone(),
             details,
-            target: target.clone(),
+            notes: notes(&target),
+            target,
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
-            scope: choice.scope.clone(),
-            notes: notes(&target),
+            scope: choice.scope,
             definitions,
+            refill: refill.map(|refill| Filling {
+                refill,
+                loader: Arc::clone(&loader),
+                aside: plan.made_again(&archive.entries),
+            }),
             pending: Mutex::new(Some(Pending {
-                loader: Arc::new(Loader {
-                    reader: Arc::clone(&reader),
-                    target,
-                    workspace,
-                    pg_restore,
-                    parts: choice.parts,
-                    scope: choice.scope,
-                    ownership: request.ownership.clone(),
-                }),
+                loader,
                 plan,
                 warnings,
             })),
@@ -106,7 +118,8 @@ impl PgRestorer {
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
         server.check_version(manifest, details)?;
-        if Target::exists(&request.target_database, &mut connection).await? {
+        let makes = !request.selection.content_only;
+        if makes && Target::exists(&request.target_database, &mut connection).await? {
             return Err(RestoreError::TargetExists {
                 database: request.target_database.clone(),
             });
@@ -123,7 +136,7 @@ impl PgRestorer {
         planned: &Planned,
         server: &Server,
     ) -> Result<(Vec<String>, Vec<String>), RestoreError> {
-        let partial = request.selection.is_partial();
+        let partial = request.selection.is_partial() || request.selection.content_only;
         let restored = planned.plan.restored();
         let entries = planned.archive.entries.iter();
         let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
@@ -162,15 +175,25 @@ impl PgRestorer {
         let keeps = Roles(&request.ownership).are_kept();
         let omit = Omit {
             all_but: choice.dump_ids.as_ref(),
+            there: choice.definitions.as_ref(),
             vacuum: !self.config.vacuum_analyze,
             privileges: !keeps,
             superuser_objects: !keeps && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
+        // What is compared is there in the end, whoever restored it.
+        let ends_with = Omit {
+            all_but: choice.definitions.as_ref().or(omit.all_but),
+            ..omit
+        };
+        let entries = archive.entries.iter();
+        let compared = entries.filter(|entry| ends_with.reason(entry).is_none());
+        let compared = compared.map(|entry| entry.dump_id).collect();
         Ok(Planned {
             archive,
             choice,
             plan,
+            compared,
         })
     }
 
@@ -200,22 +223,32 @@ impl PgRestorer {
     /// How to compare the definitions, if these tools can.
     fn definitions(
         &self,
-        tools: &Tools,
-        server: &Server,
+        (tools, server): (&Tools, &Server),
         request: &RestoreRequest,
         planned: &Planned,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<TargetDump>, RestoreError> {
         if tools.version.major < server.major() {
+            warnings.push(format!(
+                "definitions are not compared: pg_dump {} cannot read PostgreSQL {}",
+                tools.version,
+                server.major()
+            ));
             return Ok(None);
         }
+        let owners = match &request.ownership {
+            _ if request.selection.content_only => Owners::DecidedBefore,
+            Ownership::Login => Owners::Login,
+            Ownership::Role(_) => Owners::WithoutGrants,
+            _ => Owners::AsDumped,
+        };
         let allowances = Allowances {
-            any_owner: request.ownership == Ownership::Login,
-            no_privileges: !Roles(&request.ownership).are_kept(),
+            owners,
             no_superuser: !server.is_superuser,
         };
         let archive = &planned.archive;
-        let restored = planned.plan.restored();
-        let expected = Expected::new(&archive.header, &archive.entries, &restored, allowances);
+        let compared = &planned.compared;
+        let expected = Expected::new(&archive.header, &archive.entries, compared, allowances);
         let connection = &self.config.connection;
         let settings = [("statement_timeout", "0"), ("jit", "off")];
         Ok(Some(TargetDump {
@@ -279,6 +312,20 @@ fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, RestoreError> {
         what: "the backup does not say what its database was like".to_owned(),
         source: Some(error.into()),
     })
+}
+
+/// The right to fill a database that is there.
+async fn refill(
+    target: &Target,
+    reader: &dyn PartReader,
+    planned: &Planned,
+) -> Result<Refill, RestoreError> {
+    let made_by = format!("{MARK}{}", definitions_of(reader.manifest()));
+    let facts = reader.facts().within(&planned.choice.scope);
+    let restored = planned.plan.restored();
+    let entries = planned.archive.entries.iter();
+    let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+    Refill::new(target, &made_by, &facts, entries).await
 }
 
 /// What is worth knowing before the load.
@@ -349,9 +396,18 @@ fn oldest_reader(archive: &ArchiveReport) -> u32 {
 }
 
 /// Tells this run from every other one, also of the same backup.
-fn run_of(manifest: &Manifest) -> String {
+fn run_of(manifest: &Manifest, definitions_only: bool) -> String {
+    if definitions_only {
+        return format!("{}{}", definitions_of(manifest), nonce());
+    }
     let Manifest { source, id, .. } = manifest;
     format!("restore of {source} {id}, {}", nonce())
+}
+
+/// How runs begin that restore only the definitions of a backup.
+fn definitions_of(manifest: &Manifest) -> String {
+    let Manifest { source, id, .. } = manifest;
+    format!("restore of {source} {id}, definitions only, ")
 }
 
 fn nonce() -> String {

@@ -17,6 +17,9 @@ use locale::{is_locale_trouble, locales};
 pub(crate) use server::Server;
 use setting::{quote_setting, setting_value};
 
+/// What every mark begins with.
+pub(crate) const MARK: &str = "made by backup-manager: ";
+
 /// A database that a run made, known by a comment on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -34,7 +37,7 @@ impl Target {
         Self {
             connection,
             name: name.to_owned(),
-            marker: format!("made by backup-manager: {run}"),
+            marker: format!("{MARK}{run}"),
             new_roles: Vec::new(),
         }
     }
@@ -237,18 +240,11 @@ impl Target {
 
     /// Removes it, with whoever is connected, if it still carries the mark of this run.
     pub(crate) async fn discard(&self) -> Result<(), RestoreError> {
-        let mut connection = self.maintenance().await?;
-        let comment: Option<Option<String>> = sqlx::query_scalar(
-            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
-        )
-        .bind(&self.name)
-        .fetch_optional(&mut connection)
-        .await
-        .map_err(Error::query("look for the target database"))?;
-        let Some(comment) = comment else {
+        let Some(mark) = self.read_mark().await? else {
             return Ok(());
         };
-        if comment.unwrap_or_default().lines().next() != Some(self.marker.as_str()) {
+        let mut connection = self.maintenance().await?;
+        if mark != self.marker {
             return Err(RestoreError::NotOurs {
                 database: self.name.clone(),
             });
@@ -258,6 +254,22 @@ impl Target {
         let operation = format!("drop database {:?}", self.name);
         execute(&mut connection, sql, &operation).await?;
         Ok(roles::remove(&mut connection, &self.new_roles).await?)
+    }
+
+    /// What its comment says about who made it; absent if there is no such database.
+    pub(crate) async fn read_mark(&self) -> Result<Option<String>, Error> {
+        let mut connection = self.maintenance().await?;
+        let comment: Option<Option<String>> = sqlx::query_scalar(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
+        )
+        .bind(&self.name)
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(Error::query("look for the target database"))?;
+        Ok(comment.map(|comment| {
+            let comment = comment.unwrap_or_default();
+            comment.lines().next().unwrap_or_default().to_owned()
+        }))
     }
 
     /// Connects to it.
