@@ -195,6 +195,7 @@ impl BackupArgs {
             no_encryption: self.no_encryption,
             identities: Vec::new(),
             create_roles: false,
+            no_space_check: false,
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
                 exclude_schemas: self.exclude_schema.clone(),
@@ -305,6 +306,9 @@ pub(crate) struct RestoreArgs {
     selection: SelectionArgs,
     #[command(flatten)]
     ownership: OwnershipArgs,
+    /// Do not ask whether the server has room for the database
+    #[arg(long)]
+    no_space_check: bool,
     /// Do not read the database back to compare it with the dump
     #[arg(long)]
     pub(crate) no_compare: bool,
@@ -341,6 +345,7 @@ impl RestoreArgs {
             server: self.server.overrides(),
             jobs: self.jobs,
             create_roles: self.ownership.create_roles,
+            no_space_check: self.no_space_check,
             ..self.from.overrides()
         }
     }

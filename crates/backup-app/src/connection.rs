@@ -63,10 +63,8 @@ impl ServerOverrides {
                 .map_err(|_| AppError::usage(format!("{text:?} is not a port")))?;
         }
         // What is configured for one server is not shown to another.
-        let elsewhere = (self.host.is_some() && self.host != file.host)
-            || (self.port.is_some() && self.port != Some(file.port.unwrap_or(DEFAULT_PORT)));
         let mut credentials = file.clone();
-        if elsewhere && credentials.password.take().is_some() {
+        if self.is_elsewhere(&file) && credentials.password.take().is_some() {
             connection.password = environment
                 .first(names::PG_PASSWORD)
                 .map(SecretString::from);
@@ -87,6 +85,33 @@ impl ServerOverrides {
             connection.maintenance_database = database;
         }
         Ok(connection)
+    }
+
+    /// The same connection as the server's `admin`. A password that is configured for one server is
+    /// not shown to another.
+    pub(crate) fn admin(
+        &self,
+        connection: &ConnectionConfig,
+        server: Option<&ServerConfig>,
+        environment: &Environment,
+    ) -> Result<Option<ConnectionConfig>, AppError> {
+        let configured = server.and_then(|server| Some((server, server.admin.as_ref()?)));
+        let Some((server, admin)) = configured.filter(|(server, _)| !self.is_elsewhere(server))
+        else {
+            return Ok(None);
+        };
+        let mut connection = connection.clone();
+        connection.user.clone_from(&admin.user);
+        connection.passfile.clone_from(&server.passfile);
+        let password = admin.password.as_ref();
+        connection.password = password.map(|p| p.resolve(environment)).transpose()?;
+        Ok(Some(connection))
+    }
+
+    /// Whether the flags lead to another server than the configured one.
+    fn is_elsewhere(&self, file: &ServerConfig) -> bool {
+        (self.host.is_some() && self.host != file.host)
+            || (self.port.is_some() && self.port != Some(file.port.unwrap_or(DEFAULT_PORT)))
     }
 }
 

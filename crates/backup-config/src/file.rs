@@ -23,6 +23,26 @@ pub struct Config {
     pub source: BTreeMap<String, SourceConfig>,
     /// Where backups go.
     pub destination: BTreeMap<String, DestinationConfig>,
+    /// What restores may do.
+    pub restore: RestoreConfig,
+}
+
+/// `[restore]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestoreConfig {
+    /// Extensions that a server's `admin` creates where the restoring role must not.
+    pub extensions: Vec<String>,
+}
+
+/// A superuser that creates extensions and does nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<SecretRef>,
 }
 
 /// `[defaults]`.
@@ -108,6 +128,8 @@ pub struct ServerConfig {
     pub maintenance_database: Option<String>,
     /// Where its client programs are.
     pub bin_dir: Option<PathBuf>,
+    /// Who creates the extensions of `[restore]` here.
+    pub admin: Option<AdminConfig>,
 }
 
 /// `[source.NAME]`.

@@ -11,6 +11,7 @@ mod complaints;
 mod definitions;
 mod error;
 mod excerpt;
+mod extensions;
 mod load;
 mod pg_restore;
 mod prepare;
@@ -23,7 +24,7 @@ mod target;
 mod toc_list;
 mod workspace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -58,6 +59,13 @@ pub struct PgRestorerConfig {
     pub vacuum_analyze: bool,
     /// Whether roles that are missing are made, without the right to log in.
     pub create_roles: bool,
+    /// Creates extensions that the login must not create, and does nothing else.
+    pub admin: Option<ConnectionConfig>,
+    /// Which extensions `admin` may create.
+    pub admin_extensions: Vec<String>,
+    /// How many bytes can be written to a directory of this machine, for a server that runs here;
+    /// no space is asked for if absent.
+    pub free_bytes: Option<fn(&Path) -> Option<u64>>,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
 }
@@ -72,6 +80,9 @@ impl PgRestorerConfig {
             maintenance_work_mem_bytes: None,
             vacuum_analyze: true,
             create_roles: false,
+            admin: None,
+            admin_extensions: Vec::new(),
+            free_bytes: Some(target::space::free_bytes),
             work_dir: None,
         }
     }

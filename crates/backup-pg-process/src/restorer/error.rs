@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 
 use backup_core::error::{BoxError, ErrorKind, PortError};
 use backup_core::manifest::PartName;
@@ -81,6 +82,27 @@ pub enum RestoreError {
     MissingExtensions {
         /// Their names.
         extensions: Vec<String>,
+    },
+    /// The login must not create extensions that the backup needs.
+    #[error("role {login} may not create the extensions {}", extensions.join(", "))]
+    SuperuserExtensions {
+        /// The login.
+        login: String,
+        /// Their names.
+        extensions: Vec<String>,
+    },
+    /// The database would not fit.
+    #[error(
+        "about {} MiB are needed and {} MiB are free in {}",
+        needed >> 20, free >> 20, directory.display()
+    )]
+    NoSpace {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        directory: PathBuf,
     },
     /// The backup lacks what a restore needs, or says what cannot be.
     #[error("{what}")]
@@ -188,6 +210,8 @@ impl RestoreError {
             | Self::MissingNamedRoles { .. }
             | Self::CannotCreateRoles { .. }
             | Self::NotMember { .. }
+            | Self::SuperuserExtensions { .. }
+            | Self::NoSpace { .. }
             | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
             Self::Part { source, .. } | Self::Definitions(source) => source.kind(),
@@ -218,6 +242,11 @@ impl RestoreError {
             Self::MissingNamedRoles { .. } => {
                 Some("have them made with --create-roles, or restore the part `globals` first")
             }
+            Self::SuperuserExtensions { .. } => Some(
+                "list them under [restore] extensions and give the server an admin who creates \
+                 them",
+            ),
+            Self::NoSpace { .. } => Some("make room, or go on with --no-space-check"),
             Self::CannotCreateRoles { .. } => Some("ALTER ROLE … CREATEROLE, or create them first"),
             Self::NotMember { .. } => Some(
                 "GRANT these roles to the login, or choose the owner with --owner or --no-owner",

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::analyze::vacuum;
 use super::error::RestoreError;
 use super::excerpt;
+use super::extensions::{Early, Extensions};
 use super::pg_restore::PgRestore;
 use super::roles::Roles;
 use super::schedule::Schedule;
@@ -38,6 +39,8 @@ pub(crate) struct Loader {
     pub(crate) scope: Scope,
     /// Who owns it.
     pub(crate) ownership: Ownership,
+    /// What somebody else has to create.
+    pub(crate) extensions: Extensions,
 }
 
 type Outcome = (Vec<usize>, Result<Vec<String>, RestoreError>);
@@ -58,7 +61,22 @@ impl Loader {
             ..
         } = plan;
         let started = Instant::now();
-        let mut warnings = self.entries(&pre_data, cancel).await?;
+        let mut warnings = Vec::new();
+        for step in &self.extensions.early {
+            match (step, &self.extensions.admin) {
+                (Early::Entries(ids), _) => warnings.extend(self.entries(ids, cancel).await?),
+                (Early::ByAdmin(extension, schema), Some(admin)) => {
+                    admin.create(extension, schema).await?;
+                }
+                (Early::ByAdmin(..), None) => {}
+            }
+        }
+        let early = self.extensions.restored();
+        let pre_data: Vec<u32> = pre_data
+            .into_iter()
+            .filter(|id| !early.contains(id))
+            .collect();
+        warnings.extend(self.entries(&pre_data, cancel).await?);
         tracing::debug!(elapsed = ?started.elapsed(), entries = pre_data.len(), "pre-data restored");
 
         let schedule = Schedule::new(steps, jobs).map_err(|cycle| RestoreError::Internal {

@@ -1,6 +1,7 @@
 //! Before a restore: what is needed, whether the server has it, and the empty database.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
@@ -12,12 +13,13 @@ use super::choice::Choice;
 use super::complaints::Names;
 use super::definitions::{Allowances, Expected, Owners, TargetDump};
 use super::error::RestoreError;
+use super::extensions::Extensions;
 use super::load::Loader;
 use super::pg_restore::PgRestore;
 use super::refill::Refill;
 use super::roles::{NeededRoles, Roles};
 use super::target::roles::{Needs, check_renamed};
-use super::target::{MARK, Server, Target};
+use super::target::{MARK, Server, Target, space};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
 use super::{Filling, Pending, PgRestorer, Session};
@@ -41,24 +43,23 @@ impl PgRestorer {
         reader: Arc<dyn PartReader>,
         cancel: &CancellationToken,
     ) -> Result<Session, RestoreError> {
-        let mut details = details(reader.as_ref())?;
-        check_renamed(&request.ownership, &details)?;
-        Roles(&request.ownership).details(&mut details);
+        let details = details_for(request, reader.as_ref())?;
         let run = run_of(reader.manifest(), request.selection.definitions_only);
         let connection = self.config.connection.clone();
         let target = Target::new(connection, &request.target_database, &run);
-        let server = self.look(request, &details, reader.manifest()).await?;
+        let (server, directory) = self.look(request, &details, reader.manifest()).await?;
         let workspace = Workspace::create(self.config.work_dir.as_deref())?;
-        let part = schema_part(reader.as_ref())?;
-        let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
+        let archive = fetch(reader.as_ref(), &workspace, cancel).await?;
         let archive = with_roles(archive, &workspace, &request.ownership)?;
         let planned = self.plan(request, archive, &server, reader.as_ref())?;
+        self.check_space(directory, reader.as_ref(), &planned.choice)?;
         let (new_roles, mut warnings) = self.check(request, &details, &planned, &server)?;
         let target = target.with_new_roles(new_roles);
+        let extensions = self.extensions(request, &details, &planned, &server)?;
         let tools = self.tools(&planned.archive, &server, cancel).await?;
-        let archive = (&planned.archive, &server);
-        let pg_restore = self.pg_restore(&tools, archive, request, &mut warnings)?;
-        let definitions = self.definitions((&tools, &server), request, &planned, &mut warnings)?;
+        let (archive, tools) = (&planned.archive, (&tools, &server));
+        let pg_restore = self.pg_restore(tools, archive, request, &mut warnings)?;
+        let definitions = self.definitions(tools, request, &planned, &mut warnings)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
@@ -82,11 +83,12 @@ impl PgRestorer {
             parts: choice.parts,
             scope: choice.scope.clone(),
             ownership: request.ownership.clone(),
+            extensions,
         });
         Ok(Session {
             request: request.clone(),
             details,
-            notes: notes(&target),
+            notes: notes(&target, &server),
             target,
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
@@ -112,9 +114,9 @@ impl PgRestorer {
         request: &RestoreRequest,
         details: &DatabaseDetails,
         manifest: &Manifest,
-    ) -> Result<Server, RestoreError> {
-        let connection = &self.config.connection;
-        let mut connection = connection.connect(&connection.maintenance_database).await?;
+    ) -> Result<(Server, Option<PathBuf>), RestoreError> {
+        let config = &self.config.connection;
+        let mut connection = config.connect(&config.maintenance_database).await?;
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
         server.check_version(manifest, details)?;
@@ -124,7 +126,47 @@ impl PgRestorer {
                 database: request.target_database.clone(),
             });
         }
-        Ok(server)
+        let directory = match self.config.free_bytes {
+            Some(_) => space::directory(&mut connection, config, details).await?,
+            None => None,
+        };
+        Ok((server, directory))
+    }
+
+    /// Refuses what does not fit, where that can be seen.
+    fn check_space(
+        &self,
+        directory: Option<PathBuf>,
+        reader: &dyn PartReader,
+        choice: &Choice,
+    ) -> Result<(), RestoreError> {
+        let free = |directory: &PathBuf| self.config.free_bytes.and_then(|free| free(directory));
+        match directory.as_ref().and_then(free).zip(directory) {
+            Some((free, directory)) => {
+                let needed = space::needed(&reader.facts().within(&choice.scope));
+                space::check(directory, needed, free)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Who creates the extensions.
+    fn extensions(
+        &self,
+        request: &RestoreRequest,
+        details: &DatabaseDetails,
+        planned: &Planned,
+        server: &Server,
+    ) -> Result<Extensions, RestoreError> {
+        let restored = planned.plan.restored();
+        let entries = planned.archive.entries.iter();
+        let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+        let admin = (
+            self.config.admin.as_ref(),
+            self.config.admin_extensions.as_slice(),
+        );
+        let database = &request.target_database;
+        Extensions::new(entries, details, server, database, admin)
     }
 
     /// Checks that the server has what is needed by what is restored. Returns the roles to make, and
@@ -260,8 +302,8 @@ impl PgRestorer {
 
     fn pg_restore(
         &self,
-        tools: &Tools,
-        (archive, server): (&ArchiveReport, &Server),
+        (tools, server): (&Tools, &Server),
+        archive: &ArchiveReport,
         request: &RestoreRequest,
         warnings: &mut Vec<String>,
     ) -> Result<PgRestore, RestoreError> {
@@ -329,8 +371,16 @@ async fn refill(
 }
 
 /// What is worth knowing before the load.
-fn notes(target: &Target) -> Vec<String> {
+fn notes(target: &Target, server: &Server) -> Vec<String> {
     let mut notes = Vec::new();
+    if server.is_superuser {
+        notes.push(format!(
+            "role {} is a superuser, so functions inside the backup run with all rights on the \
+             server while it is restored: for a backup of somebody else's database use a role that \
+             is none (CREATE ROLE … LOGIN CREATEDB)",
+            server.login
+        ));
+    }
     if !target.new_roles.is_empty() {
         let roles = target.new_roles.join(", ");
         notes.push(format!("roles created, which cannot log in: {roles}"));
@@ -359,21 +409,32 @@ fn with_roles(
     Ok(archive)
 }
 
+/// What the dump says about the database, under the target's roles.
+fn details_for(
+    request: &RestoreRequest,
+    reader: &dyn PartReader,
+) -> Result<DatabaseDetails, RestoreError> {
+    let mut details = details(reader)?;
+    check_renamed(&request.ownership, &details)?;
+    Roles(&request.ownership).details(&mut details);
+    Ok(details)
+}
+
 /// Keeps the definitions, which `pg_restore` reads several times, in the private directory.
 async fn fetch(
     reader: &dyn PartReader,
-    part: &PartName,
     workspace: &Workspace,
     cancel: &CancellationToken,
 ) -> Result<ArchiveReport, RestoreError> {
+    let part = schema_part(reader)?;
     let body = reader
-        .open(part)
+        .open(&part)
         .await
         .map_err(|source| RestoreError::Part {
             part: part.clone(),
             source,
         })?;
-    workspace.keep_archive(part, body, cancel).await
+    workspace.keep_archive(&part, body, cancel).await
 }
 
 fn schema_part(reader: &dyn PartReader) -> Result<PartName, RestoreError> {

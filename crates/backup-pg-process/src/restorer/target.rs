@@ -4,6 +4,7 @@ mod locale;
 pub(crate) mod roles;
 mod server;
 mod setting;
+pub(crate) mod space;
 
 use backup_core::restorer::Ownership;
 use sqlx::AssertSqlSafe;

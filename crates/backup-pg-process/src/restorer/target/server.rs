@@ -9,6 +9,12 @@ use sqlx::postgres::PgConnection;
 use crate::restorer::error::RestoreError;
 use crate::{DatabaseDetails, Error, ExtensionDetails, ToolVersion};
 
+/// Of the versions that are created.
+const TRUSTED: &str = "
+SELECT v.name::text FROM pg_available_extension_versions v
+JOIN pg_available_extensions e ON e.name = v.name AND e.default_version = v.version
+WHERE v.trusted OR NOT v.superuser";
+
 /// What the target's server is and has.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -24,6 +30,8 @@ pub(crate) struct Server {
     pub(super) member_of: BTreeSet<String>,
     pub(super) tablespaces: BTreeSet<String>,
     pub(super) extensions: Vec<(String, Option<String>)>,
+    /// Extensions that whoever owns a database may create in it.
+    pub(super) trusted: BTreeSet<String>,
     pub(super) max_name_bytes: usize,
 }
 
@@ -63,6 +71,7 @@ impl Server {
             roles: names(connection, "SELECT rolname::text FROM pg_roles").await?,
             tablespaces: names(connection, "SELECT spcname::text FROM pg_tablespace").await?,
             extensions,
+            trusted: names(connection, TRUSTED).await?,
             max_name_bytes: usize::try_from(name_bytes).unwrap_or(63),
         })
     }
@@ -70,6 +79,11 @@ impl Server {
     /// Major version.
     pub(crate) fn major(&self) -> u32 {
         self.version_num / 10_000
+    }
+
+    /// Whether the login may create the extension in a database of its own.
+    pub(crate) fn may_create(&self, extension: &str) -> bool {
+        self.is_superuser || self.trusted.contains(extension)
     }
 
     /// Whether a tablespace exists.

@@ -14,6 +14,7 @@ fn server(version_num: u32) -> Server {
         roles: ["app".to_owned()].into(),
         tablespaces: BTreeSet::new(),
         extensions: vec![("plpgsql".to_owned(), Some("1.0".to_owned()))],
+        trusted: BTreeSet::new(),
         max_name_bytes: 63,
     }
 }
