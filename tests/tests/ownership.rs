@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use backup_e2e::pg::{Cluster, ClusterOptions};
+use backup_e2e::sample;
 use backup_e2e::vault::{Vault, id_of};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -59,7 +60,10 @@ impl Shop {
         assert_eq!(compare["tables"], compare["equal"], "{restore}");
         let definitions = &compare["definitions"];
         assert_eq!(definitions["expected"], definitions["equal"], "{restore}");
-        assert_eq!(restore["warnings"], json!([]));
+        let warnings = restore["warnings"].as_array().context("warnings")?;
+        // The sample has a type that no server can sort.
+        let about = |text: &Value| text.to_string().contains("no statistics for");
+        assert!(warnings.iter().all(about), "{warnings:?}");
         Ok(restore)
     }
 
@@ -217,11 +221,9 @@ fn missing_roles_are_made_when_wanted(#[values(14, 16, 18)] major: u16) -> Resul
     assert_eq!(shop.roles()?.len(), before.len() + 1);
 
     let restore = shop.restore("all", &["--create-roles"])?;
-    let note = restore["notes"][0].as_str().context("a note")?;
-    assert_eq!(
-        note,
-        "roles created, which cannot log in: Shop owner, other, reader, writer"
-    );
+    let notes = restore["notes"].as_array().context("notes")?;
+    let note = "roles created, which cannot log in: Shop owner, other, reader, writer";
+    assert!(notes.contains(&json!(note)), "{notes:?}");
     let flags = "SELECT count(*) FROM pg_authid WHERE rolname IN ('Shop owner', 'other', 'reader',
         'writer') AND NOT rolcanlogin AND NOT rolsuper AND rolpassword IS NULL";
     assert_eq!(shop.query("postgres", flags)?, "4");
@@ -284,5 +286,45 @@ fn some_tables_need_some_roles_only() -> Result<()> {
     );
     let restore = shop.restore("some", &["--table", "aside.t"])?;
     assert_eq!(restore["compare"]["tables"], 1);
+    Ok(())
+}
+
+/// Nearly every kind of object, some of which only superusers may own.
+#[rstest]
+#[ignore = "needs servers: run ./scripts/test"]
+fn everything_changes_hands(#[values(14, 15, 16, 17, 18)] major: u16) -> Result<()> {
+    let cluster = Cluster::start(major, &ClusterOptions::default())?;
+    let vault = Vault::local(&cluster)?;
+    cluster.create_db("everything")?;
+    cluster.psql("everything", &sample::everything_sql(major))?;
+    // A materialized view of rows that its owner may not see cannot be filled.
+    cluster.psql(
+        "everything",
+        "ALTER TABLE app.customer NO FORCE ROW LEVEL SECURITY",
+    )?;
+    cluster.psql("postgres", "CREATE ROLE heir; CREATE ROLE \"Other heir\"")?;
+    let id = id_of(&vault.back_up("everything", &[])?)?.to_owned();
+    let shop = Shop { cluster, vault, id };
+    shop.restore("one", &["--owner", "heir"])?;
+    let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner), ', ') FROM pg_class
+        WHERE relnamespace = 'app'::regnamespace";
+    assert_eq!(shop.query("one", owners)?, "heir");
+    let renamed = [
+        "--map-role",
+        "sample_owner=heir",
+        "--map-role",
+        "sample_writer=Other heir",
+    ];
+    shop.restore("renamed", &renamed)?;
+    let roles = shop.query("renamed", ROLES)?;
+    assert!(
+        roles.contains("heir") && roles.contains("Other heir"),
+        "{roles}"
+    );
+    assert!(
+        !roles.contains("sample_owner") && !roles.contains("sample_writer"),
+        "{roles}"
+    );
+    assert!(roles.contains("sample_reader"), "{roles}");
     Ok(())
 }

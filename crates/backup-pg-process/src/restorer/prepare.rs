@@ -187,6 +187,8 @@ impl PgRestorer {
             details,
             needed: &needed,
             partial,
+            owner: Some(&details.owner)
+                .filter(|owner| !owner.is_empty() && !request.selection.content_only),
             ownership: &request.ownership,
             create: self.config.create_roles,
         };

@@ -19,6 +19,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) needed: &'a NeededRoles,
     /// Whether not everything is restored, so that only what that needs counts.
     pub(crate) partial: bool,
+    /// Who owns the database, if this run makes it.
+    pub(crate) owner: Option<&'a String>,
     /// Who owns.
     pub(crate) ownership: &'a Ownership,
     /// Whether to make what is missing.
@@ -69,7 +71,7 @@ impl Needs<'_> {
             !self.partial
                 || !role.is_ascii()
                 || self.needed.all.contains(*role)
-                || **role == self.details.owner
+                || self.owner == Some(*role)
         };
         roles.iter().filter(counts).collect()
     }
@@ -79,8 +81,7 @@ impl Needs<'_> {
         if server.is_superuser || *self.ownership == Ownership::Login {
             return Ok(());
         }
-        let owner = Some(&self.details.owner).filter(|owner| !owner.is_empty());
-        let owners: BTreeSet<&String> = self.needed.owners.iter().chain(owner).collect();
+        let owners: BTreeSet<&String> = self.needed.owners.iter().chain(self.owner).collect();
         let foreign = owners.into_iter().filter(|role| {
             server.roles.contains(*role) && !server.member_of.contains(*role) && !new.contains(role)
         });
