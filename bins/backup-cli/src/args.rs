@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
-use backup_core::restorer::Selection;
+use backup_core::restorer::{Ownership, Selection};
 use backup_core::run_record::RunId;
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -215,6 +215,8 @@ impl BackupArgs {
             recipients: self.recipient.clone(),
             no_encryption: self.no_encryption,
             identities: Vec::new(),
+            create_roles: false,
+            no_space_check: false,
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
                 exclude_schemas: self.exclude_schema.clone(),
@@ -261,9 +263,38 @@ struct SelectionArgs {
     /// Only this table, with its partitions and what it needs; may be repeated
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Vec<String>,
-    /// Definitions without rows, so there is nothing to compare
-    #[arg(long)]
+    /// Definitions without rows
+    #[arg(long, conflicts_with = "data_only")]
     schema_only: bool,
+    /// Rows only, into a database that --schema-only has made of the same backup and that is empty
+    #[arg(long, conflicts_with = "create_roles")]
+    data_only: bool,
+}
+
+/// Who owns what is restored.
+#[derive(Debug, Clone, Default, Args)]
+struct OwnershipArgs {
+    /// The restoring role owns everything; no grants
+    #[arg(long, conflicts_with_all = ["owner", "map_role"])]
+    no_owner: bool,
+    /// This role owns everything; no grants. The restoring role must be a member of it
+    #[arg(long, value_name = "ROLE", conflicts_with = "map_role")]
+    owner: Option<String>,
+    /// Owners and grants of OLD go to NEW; may be repeated
+    #[arg(long, value_name = "OLD=NEW", value_parser = renamed_role)]
+    map_role: Vec<(String, String)>,
+    /// Make roles that are missing, without the right to log in and without a password
+    #[arg(long)]
+    create_roles: bool,
+}
+
+fn renamed_role(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => Err("not of the form OLD=NEW".to_owned()),
+    }
 }
 
 /// `restore`
@@ -274,7 +305,7 @@ pub(crate) struct RestoreArgs {
     /// The source, where such a word needs one
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
-    /// The database to make; it must not exist, unless it is to be replaced
+    /// The database to make; it must not exist, unless it is to be replaced or filled
     #[arg(long, value_name = "NAME")]
     pub(crate) target_db: String,
     /// The configured server to restore to [default: the source's own]
@@ -289,9 +320,11 @@ pub(crate) struct RestoreArgs {
     jobs: Option<usize>,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// The restoring role owns everything; no grants
+    #[command(flatten)]
+    ownership: OwnershipArgs,
+    /// Do not ask whether the server has room for the database
     #[arg(long)]
-    pub(crate) no_owner: bool,
+    no_space_check: bool,
     /// Do not read the database back to compare it with the dump
     #[arg(long)]
     pub(crate) no_compare: bool,
@@ -307,11 +340,11 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct ReplaceArgs {
     /// Once it is proved equal, put it into the place of the database that has the name now, which
     /// is kept under another name; `undo` swaps back
-    #[arg(long, conflicts_with_all = ["no_compare", "no_owner", "schema", "table", "schema_only"])]
+    #[arg(long, conflicts_with_all = ["no_compare", "no_owner", "owner", "schema", "table", "schema_only", "data_only"])]
     pub(crate) swap: bool,
     /// The same for a database that an earlier restore made, and no other; what was written to it
     /// since goes with it when the next but one takes its place
-    #[arg(long, conflicts_with_all = ["swap", "no_compare", "no_owner", "schema", "table", "schema_only"])]
+    #[arg(long, conflicts_with_all = ["swap", "no_compare", "no_owner", "owner", "schema", "table", "schema_only", "data_only"])]
     pub(crate) replace_archive: bool,
     /// Swap without asking
     #[arg(long)]
@@ -350,6 +383,20 @@ impl RestoreArgs {
             schemas: self.selection.schema.clone(),
             tables: self.selection.table.clone(),
             definitions_only: self.selection.schema_only,
+            content_only: self.selection.data_only,
+        }
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        let arguments = &self.ownership;
+        if let Some(role) = &arguments.owner {
+            Ownership::Role(role.clone())
+        } else if arguments.no_owner {
+            Ownership::Login
+        } else if arguments.map_role.is_empty() {
+            Ownership::Keep
+        } else {
+            Ownership::Renamed(arguments.map_role.iter().cloned().collect())
         }
     }
 
@@ -357,6 +404,8 @@ impl RestoreArgs {
         Overrides {
             server: self.server.overrides(),
             jobs: self.jobs,
+            create_roles: self.ownership.create_roles,
+            no_space_check: self.no_space_check,
             ..self.from.overrides()
         }
     }

@@ -91,6 +91,14 @@ impl Progress {
         }
     }
 
+    fn note(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.suspend(|| tracing::info!(target: "backup", "{text}"));
+        } else {
+            tracing::info!(target: "backup", "{text}");
+        }
+    }
+
     fn say(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.suspend(|| tracing::warn!(target: "backup", "{text}"));
@@ -126,6 +134,7 @@ impl Observer for Progress {
                 self.say(&format!("part {part} is tried again: {reason}"));
             }
             Event::Warning(text) => self.say(text),
+            Event::Note(text) => self.note(text),
             _ => {}
         }
     }

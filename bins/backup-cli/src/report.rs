@@ -226,6 +226,10 @@ impl ListView {
 
 /// `restore --json`
 #[derive(Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are the fields that scripts know"
+)]
 pub(crate) struct RestoreView {
     pub(crate) run_id: Option<String>,
     pub(crate) backup: String,
@@ -235,9 +239,11 @@ pub(crate) struct RestoreView {
     pub(crate) bytes_read: u64,
     pub(crate) partial: bool,
     pub(crate) definitions_only: bool,
+    pub(crate) data_only: bool,
     pub(crate) compare: Option<CompareView>,
     pub(crate) swapped: bool,
     pub(crate) kept_as: Option<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -260,9 +266,11 @@ impl RestoreView {
             bytes_read: outcome.bytes_read,
             partial: outcome.partial,
             definitions_only: arguments.selection().definitions_only,
+            data_only: arguments.selection().content_only,
             compare: outcome.compare.as_ref().map(CompareView::from),
             swapped: replaced.is_some(),
             kept_as: replaced.and_then(|replacement| replacement.kept_as.clone()),
+            notes: outcome.notes.clone(),
             warnings: outcome.warnings.clone(),
         }
     }

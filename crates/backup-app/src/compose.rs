@@ -42,6 +42,10 @@ pub struct Overrides {
     pub identities: Vec<PathBuf>,
     /// What to leave out.
     pub filter: DumpFilterOverrides,
+    /// Make roles that a restore needs.
+    pub create_roles: bool,
+    /// Restore whatever free space there is.
+    pub no_space_check: bool,
 }
 
 /// `-n -N -t -T`.
@@ -395,9 +399,21 @@ impl App {
             .server
             .connection(configured, &self.environment)?;
         let locator = tools(configured, &self.environment);
+        let server = &self.overrides.server;
+        let admin = server.admin(&connection, configured, &self.environment)?;
+        let replacer = PgReplacer::new(connection.clone());
+        let mut config = PgRestorerConfig::new(connection, locator);
+        config.create_roles = self.overrides.create_roles;
+        if self.overrides.no_space_check {
+            config.free_bytes = None;
+        }
+        config.admin = admin;
+        config
+            .admin_extensions
+            .clone_from(&self.config.restore.extensions);
         Ok(RestoreTarget {
-            replacer: PgReplacer::new(connection.clone()),
-            restorer: PgRestorer::new(PgRestorerConfig::new(connection, locator)),
+            replacer,
+            restorer: PgRestorer::new(config),
             jobs: self.jobs(None)?,
         })
     }

@@ -81,6 +81,26 @@ impl ServerOverrides {
         Ok(connection)
     }
 
+    /// The same connection as the server's `admin`. A password that is configured for one server is
+    /// not shown to another.
+    pub(crate) fn admin(
+        &self,
+        connection: &ConnectionConfig,
+        server: Option<&ServerConfig>,
+        environment: &Environment,
+    ) -> Result<Option<ConnectionConfig>, AppError> {
+        let configured = server.and_then(|server| Some((server, server.admin.as_ref()?)));
+        let Some((server, admin)) = configured.filter(|(server, _)| self.is_at(server)) else {
+            return Ok(None);
+        };
+        let mut connection = connection.clone();
+        connection.user.clone_from(&admin.user);
+        connection.passfile.clone_from(&server.passfile);
+        let password = admin.password.as_ref();
+        connection.password = password.map(|p| p.resolve(environment)).transpose()?;
+        Ok(Some(connection))
+    }
+
     /// The password for where we go. What is configured for one server is not shown to another:
     /// who says where to go says the password too, as for a server that is not configured.
     fn password(

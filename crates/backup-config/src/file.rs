@@ -26,6 +26,26 @@ pub struct Config {
     pub destination: BTreeMap<String, DestinationConfig>,
     /// Rehearsals of restores.
     pub drill: DrillConfig,
+    /// What restores may do.
+    pub restore: RestoreConfig,
+}
+
+/// `[restore]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestoreConfig {
+    /// Extensions that a server's `admin` creates where the restoring role must not.
+    pub extensions: Vec<String>,
+}
+
+/// A superuser that creates extensions and does nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<SecretRef>,
 }
 
 /// `[defaults]`.
@@ -113,6 +133,8 @@ pub struct ServerConfig {
     pub bin_dir: Option<PathBuf>,
     /// Whether somebody depends on it: no drill runs there.
     pub production: bool,
+    /// Who creates the extensions of `[restore]` here.
+    pub admin: Option<AdminConfig>,
 }
 
 /// `[source.NAME]`.

@@ -34,7 +34,7 @@ pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
 pub use error::Error;
 pub use file::{
-    Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode, ServerConfig,
-    SourceConfig,
+    AdminConfig, Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode,
+    RestoreConfig, ServerConfig, SourceConfig,
 };
 pub use secret::SecretRef;

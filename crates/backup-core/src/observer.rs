@@ -41,6 +41,8 @@ pub enum Event {
     StoredBytes(u64),
     /// A step of a longer operation began (`create database`, `compare`, …).
     Step(String),
+    /// Something worth knowing that is as it should be.
+    Note(String),
     /// Something is not as it should be, and the operation goes on.
     Warning(String),
 }

@@ -21,6 +21,10 @@ pub enum Ownership {
     Keep,
     /// The login that restores; grants are left out too.
     Login,
+    /// This role, which the login must be a member of; grants are left out too.
+    Role(String),
+    /// As in the source, where some roles are called otherwise: new names by old ones.
+    Renamed(BTreeMap<String, String>),
 }
 
 /// What of a backup to restore; by default everything.
@@ -33,6 +37,8 @@ pub struct Selection {
     pub tables: Vec<String>,
     /// Definitions only: no rows, no sequence values, no large objects.
     pub definitions_only: bool,
+    /// The other half, into what a restore of the definitions only has made of the same backup.
+    pub content_only: bool,
 }
 
 impl Selection {
@@ -45,7 +51,7 @@ impl Selection {
     /// Whether a restore of it is less than the whole backup.
     #[must_use]
     pub fn leaves_out(&self) -> bool {
-        self.is_partial() || self.definitions_only
+        self.is_partial() || self.definitions_only || self.content_only
     }
 }
 
@@ -69,7 +75,7 @@ pub enum Purpose {
 /// Where and how to restore.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// The database to make. It must not exist.
+    /// The database to make. It must not exist, unless only content is restored.
     pub target_database: String,
     /// What it is for; whoever finds it can tell by that.
     pub purpose: Purpose,
@@ -152,10 +158,12 @@ impl Definitions {
 /// Restores backups of one kind into one server.
 #[async_trait]
 pub trait Restorer: fmt::Debug + Send + Sync {
-    /// Checks that the backup can go there and makes the empty target.
+    /// Checks that the backup can go there and makes the empty target; or, where only content is
+    /// wanted, finds one that an earlier restore made and nobody has filled.
     ///
     /// # Errors
-    /// `AlreadyExists` when the target exists, `ToolMissing` or `Unsuitable` when versions do
+    /// `AlreadyExists` when the target exists, `Refused` when it is no such empty one,
+    /// `ToolMissing` or `Unsuitable` when versions do
     /// not fit or roles are missing, `NotFound` when the backup does not have what was selected,
     /// whose name alone is then the message; nothing was made after an error.
     async fn create(
@@ -174,6 +182,11 @@ pub trait RestoreSession: fmt::Debug + Send + Sync {
     /// must fail or say so in a warning.
     fn scope(&self) -> Scope;
 
+    /// What somebody should know before the load, without anything being wrong.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Loads what was selected.
     ///
     /// # Errors
@@ -187,9 +200,9 @@ pub trait RestoreSession: fmt::Debug + Send + Sync {
     /// When the target cannot be read; a single table that cannot is in the result.
     async fn read_back(&self, cancel: &CancellationToken) -> Result<ReadBack, PortError>;
 
-    /// Removes the target.
+    /// Removes the target, or of one that was there before what this run loaded.
     ///
     /// # Errors
-    /// When it cannot be removed; it then still exists under its name.
+    /// When it cannot be removed; it then still exists under its name, with what was loaded.
     async fn discard(&self) -> Result<(), PortError>;
 }

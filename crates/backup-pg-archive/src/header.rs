@@ -74,6 +74,18 @@ impl From<u8> for Compression {
     }
 }
 
+impl From<Compression> for u8 {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => 0,
+            Compression::Gzip => 1,
+            Compression::Lz4 => 2,
+            Compression::Zstd => 3,
+            Compression::Unknown(number) => number,
+        }
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -39,6 +39,7 @@
 //! ```
 
 mod contents_decoder;
+mod contents_encoder;
 mod copy;
 mod csv;
 mod decode;
@@ -55,6 +56,7 @@ mod toc;
 mod walker;
 mod writer;
 
+pub use contents_encoder::encode_contents;
 pub use csv::{CsvConverter, copy_text_to_csv};
 pub use error::ArchiveError;
 pub use fingerprint::{Fingerprint, LineHasher, format_hash, parse_hash};

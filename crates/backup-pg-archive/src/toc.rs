@@ -109,6 +109,15 @@ impl Section {
             _ => None,
         }
     }
+
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::None => 1,
+            Self::PreData => 2,
+            Self::Data => 3,
+            Self::PostData => 4,
+        }
+    }
 }
 
 /// What the entry says about the position of its data.

@@ -267,13 +267,13 @@ fn write_text(text: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// A length and so many bytes: a string or a chunk.
-fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     // Chunks are cut to size, and no name or version comes near the limit of 2 GiB.
     write_int(i32::try_from(bytes.len()).unwrap_or(i32::MAX), out);
     out.extend_from_slice(bytes);
 }
 
-fn write_int(number: i32, out: &mut Vec<u8>) {
+pub(crate) fn write_int(number: i32, out: &mut Vec<u8>) {
     out.push(number.is_negative().into());
     out.extend_from_slice(&number.unsigned_abs().to_le_bytes());
 }

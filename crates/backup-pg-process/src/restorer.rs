@@ -11,17 +11,21 @@ mod complaints;
 mod definitions;
 mod error;
 mod excerpt;
+mod extensions;
 mod load;
 mod pg_restore;
 mod prepare;
 mod read_back;
+mod refill;
 mod rehearsal;
+mod roles;
 mod schedule;
+mod sql_text;
 mod target;
 mod toc_list;
 mod workspace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -39,6 +43,7 @@ pub use rehearsal::Rehearsal;
 use crate::{ConnectionConfig, DatabaseDetails, ToolLocator};
 use definitions::TargetDump;
 use load::Loader;
+use refill::Refill;
 use target::Target;
 use toc_list::LoadPlan;
 
@@ -55,6 +60,15 @@ pub struct PgRestorerConfig {
     pub maintenance_work_mem_bytes: Option<u64>,
     /// Whether to run VACUUM on large tables and ANALYZE on all.
     pub vacuum_analyze: bool,
+    /// Whether roles that are missing are made, without the right to log in.
+    pub create_roles: bool,
+    /// Creates extensions that the login must not create, and does nothing else.
+    pub admin: Option<ConnectionConfig>,
+    /// Which extensions `admin` may create.
+    pub admin_extensions: Vec<String>,
+    /// How many bytes can be written to a directory of this machine, for a server that runs here;
+    /// no space is asked for if absent.
+    pub free_bytes: Option<fn(&Path) -> Option<u64>>,
     /// Where the private directory for the definitions is made, if not among temporary files.
     pub work_dir: Option<PathBuf>,
     /// Set where the server was made for this restore and the login is no superuser.
@@ -70,6 +84,10 @@ impl PgRestorerConfig {
             tools,
             maintenance_work_mem_bytes: None,
             vacuum_analyze: true,
+            create_roles: false,
+            admin: None,
+            admin_extensions: Vec::new(),
+            free_bytes: Some(target::space::free_bytes),
             work_dir: None,
             rehearsal: None,
         }
@@ -116,7 +134,27 @@ struct Pending {
     warnings: Vec<String>,
 }
 
-/// One database that this run made.
+/// What a load into definitions takes beside the loader.
+#[derive(Debug)]
+struct Filling {
+    refill: Refill,
+    /// Kept for the definitions that it has.
+    loader: Arc<Loader>,
+    /// Dump ids of what is made again after the rows.
+    aside: Vec<u32>,
+}
+
+impl Filling {
+    /// Leaves the database as it was found.
+    async fn undo(&self) -> Result<(), RestoreError> {
+        self.refill.set_aside().await?;
+        self.refill.empty().await?;
+        let never = CancellationToken::new();
+        self.loader.entries(&self.aside, &never).await.map(drop)
+    }
+}
+
+/// One database that this run made or fills.
 #[derive(Debug)]
 struct Session {
     request: RestoreRequest,
@@ -126,6 +164,9 @@ struct Session {
     vacuum_analyze: bool,
     version_num: u32,
     scope: Scope,
+    notes: Vec<String>,
+    /// Where only content is restored.
+    refill: Option<Filling>,
     /// Compares the definitions.
     definitions: Option<TargetDump>,
     /// Until it is loaded.
@@ -149,6 +190,9 @@ impl Session {
             plan,
             mut warnings,
         } = pending;
+        if let Some(filling) = &self.refill {
+            filling.refill.set_aside().await?;
+        }
         let jobs = self.request.jobs.max(1);
         let vacuumed = plan.vacuumed();
         let loaded = loader.load(plan, jobs, cancel).await;
@@ -161,11 +205,11 @@ impl Session {
             warnings.extend(analyze::analyze(&self.target, &vacuumed, jobs, cancel).await?);
             tracing::debug!(elapsed = ?started.elapsed(), "analysed");
         }
-        warnings.extend(
-            self.target
-                .finish(&self.details, &self.request.ownership)
-                .await?,
-        );
+        // What was there has its properties, and keeps its mark, which a failed run needs.
+        if self.refill.is_none() {
+            let ownership = &self.request.ownership;
+            warnings.extend(self.target.finish(&self.details, ownership).await?);
+        }
         Ok(LoadReport { warnings })
     }
 }
@@ -174,6 +218,10 @@ impl Session {
 impl RestoreSession for Session {
     fn scope(&self) -> Scope {
         self.scope.clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     async fn load(&self, cancel: &CancellationToken) -> Result<LoadReport, PortError> {
@@ -194,6 +242,9 @@ impl RestoreSession for Session {
     }
 
     async fn discard(&self) -> Result<(), PortError> {
-        Ok(self.target.discard().await?)
+        match &self.refill {
+            Some(filling) => Ok(filling.undo().await?),
+            None => Ok(self.target.discard().await?),
+        }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use backup_e2e::pg::Cluster;
+use backup_e2e::vault::{Vault, id_of};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
@@ -162,4 +163,35 @@ fn every_change_of_rows_is_found() -> Result<()> {
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     run.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What the server refuses to read leaves the connection in order, and every other table is read.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_table_that_cannot_be_read_hides_no_other() -> Result<()> {
+    let cluster = Cluster::shared(18)?;
+    let vault = Vault::local(cluster)?;
+    let database = cluster.fresh_db("unreadable")?;
+    let login = format!("{database}_login");
+    cluster.psql(
+        &database,
+        &format!(
+            "CREATE ROLE {login} LOGIN CREATEDB;
+             CREATE TABLE t1 AS SELECT 1 AS a; CREATE TABLE t3 AS SELECT 3 AS a;
+             CREATE TABLE t2 AS SELECT repeat('x', 1000) AS a FROM generate_series(1, 100);
+             ALTER TABLE t2 ENABLE ROW LEVEL SECURITY; ALTER TABLE t2 FORCE ROW LEVEL SECURITY;"
+        ),
+    )?;
+    let backup = vault.back_up(&database, &[])?;
+    let target = format!("--target-db={database}_restored");
+    let restore = ["restore", id_of(&backup)?, &target, "--no-owner", "--json"];
+    let run = vault.read(&[&restore[..], &["--jobs", "1", "-U", &login]].concat())?;
+    let compare = run.exits(6)?.json()?["compare"].take();
+    assert_eq!(compare["equal"], 2, "{compare}");
+    let unread = compare["not_comparable"].as_array().context("a list")?;
+    assert!(
+        matches!(unread.as_slice(), [one] if one.to_string().contains("row-level security")),
+        "{compare}"
+    );
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod content;
 mod definitions;
+mod space;
 
 use std::sync::Arc;
 
@@ -102,21 +103,29 @@ async fn load(
     target: &str,
     reader: Arc<BackupReader>,
 ) -> Result<Box<dyn RestoreSession>> {
-    let mut connection = ConnectionConfig::new(cluster.host(), SUPERUSER);
-    connection.port = cluster.port();
-    let tools = ToolLocator::only_in([cluster.bin_dir().to_owned()]);
-    let restorer = PgRestorer::new(PgRestorerConfig::new(connection, tools));
-    let request = RestoreRequest {
-        target_database: target.to_owned(),
-        purpose: Purpose::Plain,
-        jobs: 2,
-        ownership: Ownership::Keep,
-        selection: Selection::default(),
-    };
+    let restorer = PgRestorer::new(config(cluster));
+    let request = request(target);
     let cancel = CancellationToken::new();
     let session = restorer
         .create(&request, reader as Arc<dyn PartReader>, &cancel)
         .await?;
     session.load(&cancel).await?;
     Ok(session)
+}
+
+fn config(cluster: &Cluster) -> PgRestorerConfig {
+    let mut connection = ConnectionConfig::new(cluster.host(), SUPERUSER);
+    connection.port = cluster.port();
+    let tools = ToolLocator::only_in([cluster.bin_dir().to_owned()]);
+    PgRestorerConfig::new(connection, tools)
+}
+
+fn request(target: &str) -> RestoreRequest {
+    RestoreRequest {
+        target_database: target.to_owned(),
+        purpose: Purpose::Plain,
+        jobs: 2,
+        ownership: Ownership::Keep,
+        selection: Selection::default(),
+    }
 }

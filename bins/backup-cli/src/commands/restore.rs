@@ -7,7 +7,7 @@ use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::replacer::Replacement;
-use backup_core::restorer::{Ownership, Purpose, RestoreRequest};
+use backup_core::restorer::{Purpose, RestoreRequest};
 use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
@@ -79,11 +79,7 @@ async fn restore(
                 Place::Plain | Place::Claimed(_) => Purpose::Plain,
             },
             jobs: target.jobs,
-            ownership: if arguments.no_owner {
-                Ownership::Login
-            } else {
-                Ownership::Keep
-            },
+            ownership: arguments.ownership(),
             selection: arguments.selection(),
         },
         compare: !arguments.no_compare,
@@ -128,6 +124,8 @@ fn done(
         let selection = arguments.selection();
         let what = if selection.is_partial() {
             "a part of "
+        } else if selection.content_only {
+            "the rows of "
         } else {
             ""
         };

@@ -47,6 +47,8 @@ pub struct RestoreOutcome {
     pub compare: Option<CompareReport>,
     /// What it took the place of.
     pub replaced: Option<Replacement>,
+    /// What is worth knowing without being wrong.
+    pub notes: Vec<String>,
     /// What went wrong without making the result incomplete.
     pub warnings: Vec<String>,
 }
@@ -89,11 +91,20 @@ impl Engine {
         let target = &target;
         let reader = unless(cancel, self.open(backup)).await??;
         let parts: Arc<dyn PartReader> = Arc::<BackupReader>::clone(&reader);
-        self.step(format!("create database {}", target.target_database));
+        let verb = if target.selection.content_only {
+            "load into"
+        } else {
+            "create"
+        };
+        self.step(format!("{verb} database {}", target.target_database));
         let session = restorer
             .create(target, parts, cancel)
             .await
             .map_err(|e| not_created(&reader, target, e))?;
+        let notes = session.notes();
+        for note in &notes {
+            self.observer.event(&Event::Note(note.clone()));
+        }
         let result = match self.check_place(options).await {
             Ok(()) => self.fill(session.as_ref(), &reader, options, cancel).await,
             Err(error) => Err(error),
@@ -106,6 +117,7 @@ impl Engine {
                 bytes_read: reader.bytes_read(),
                 partial: target.selection.leaves_out(),
                 compare: filled.compare,
+                notes,
                 warnings: warnings(reader.manifest(), filled.load, filled.replaced.as_ref()),
                 replaced: filled.replaced,
             }),
@@ -275,14 +287,22 @@ fn not_created(reader: &BackupReader, target: &RestoreRequest, error: PortError)
     reader.blame(format!("create {}", target.target_database), error)
 }
 
+/// Whether grants come along, too.
+fn keeps_owners(ownership: &Ownership) -> bool {
+    match ownership {
+        Ownership::Keep | Ownership::Renamed(_) => true,
+        Ownership::Login | Ownership::Role(_) => false,
+    }
+}
+
 /// Only a whole backup that is proved equal may take the place of anything.
 fn check_replaces(backup: &Manifest, options: &RestoreOptions) -> Result<(), Error> {
     let selection = &options.target.selection;
     let reason = if !options.compare {
         "without the comparison"
-    } else if options.target.ownership == Ownership::Login {
+    } else if !keeps_owners(&options.target.ownership) {
         "without its owners and grants: its clients could not read it"
-    } else if selection.is_partial() || selection.definitions_only {
+    } else if selection.is_partial() || selection.definitions_only || selection.content_only {
         "by a part of a backup"
     } else if backup.filtered {
         "by a filtered backup, which is not the whole database"

@@ -2,7 +2,9 @@
 //!
 //! `tests/fixtures/make-fixtures` made them; no server is needed to run this.
 
-use backup_pg_archive::{ArchiveReport, Compression, DataState, DumpText, format_hash};
+use backup_pg_archive::{
+    ArchiveReport, Compression, DataState, DumpText, Inspector, encode_contents, format_hash,
+};
 use rstest::rstest;
 
 use crate::{fixture, inspect, inspect_in};
@@ -119,4 +121,19 @@ fn names_need_not_be_utf8() {
     assert_eq!(table.name.as_str(), None);
     assert_eq!(table.name.as_bytes(), b"gr\xf6\xdfe");
     assert_eq!(table.columns[0].as_bytes(), b"l\xe4nge");
+}
+
+#[rstest]
+fn contents_are_written_as_they_were_read(
+    #[values("pg14", "pg15", "pg16", "pg17", "pg18", "pg18-latin1")] name: &str,
+) {
+    let archive = fixture(&format!("{name}.dump"));
+    let mut inspector = Inspector::new();
+    inspector.push(&archive).unwrap();
+    let contents = inspector.contents().unwrap();
+    let written = encode_contents(&contents.header, &contents.entries);
+    assert!(contents.entries.len() > 5);
+    assert!(archive.starts_with(&written), "{name}");
+    // And the contents are all of it: the first block of data comes next.
+    assert!(matches!(archive[written.len()], 1 | 3), "{name}");
 }

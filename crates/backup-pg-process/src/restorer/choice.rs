@@ -8,6 +8,7 @@ use backup_core::restorer::{PartReader, Selection};
 use backup_pg_archive::TocEntry;
 
 use super::error::RestoreError;
+use super::refill::SetAside;
 use super::toc_list::{DataPart, Selected, select};
 
 /// A selection, worked out on one backup.
@@ -15,6 +16,8 @@ use super::toc_list::{DataPart, Selected, select};
 pub(crate) struct Choice {
     /// Dump ids of the entries to restore; all if absent.
     pub(crate) dump_ids: Option<HashSet<u32>>,
+    /// Where only content is restored: dump ids of the definitions that it goes into.
+    pub(crate) definitions: Option<HashSet<u32>>,
     /// The data parts to load.
     pub(crate) parts: Vec<DataPart>,
     /// The content that comes with it.
@@ -32,6 +35,7 @@ impl Choice {
     ) -> Result<Self, RestoreError> {
         let mut choice = Self {
             dump_ids: None,
+            definitions: None,
             parts: Vec::new(),
             scope: Scope::Everything,
             warnings: Vec::new(),
@@ -55,6 +59,17 @@ impl Choice {
                 dump_ids.remove(&entry.dump_id);
             }
         }
+        if selection.content_only {
+            let everything = || entries.iter().map(|entry| entry.dump_id).collect();
+            let chosen = choice.dump_ids.take().unwrap_or_else(everything);
+            let aside = set_aside(entries);
+            let loaded = entries
+                .iter()
+                .filter(|entry| is_about_content(entry) || aside.contains(&entry.dump_id));
+            let loaded: HashSet<u32> = loaded.map(|entry| entry.dump_id).collect();
+            choice.dump_ids = Some(chosen.intersection(&loaded).copied().collect());
+            choice.definitions = Some(chosen);
+        }
         choice.parts = match &relations {
             None => all_parts(reader)?,
             Some(relations) => parts_with(relations, reader)?,
@@ -68,6 +83,24 @@ impl Choice {
         }
         Ok(choice)
     }
+}
+
+/// What acts on rows while they are loaded, and is made after them otherwise: it is taken away for
+/// that time. With what is said about it, which goes with it.
+fn set_aside(entries: &[TocEntry]) -> HashSet<u32> {
+    let acts = |entry: &&TocEntry| SetAside::of(entry).is_some();
+    let mut aside: HashSet<u32> = entries
+        .iter()
+        .filter(acts)
+        .map(|entry| entry.dump_id)
+        .collect();
+    let about = entries.iter().filter(|entry| {
+        matches!(entry.desc.as_bytes(), b"COMMENT" | b"SECURITY LABEL")
+            && entry.dependencies.iter().any(|id| aside.contains(id))
+    });
+    let about: Vec<u32> = about.map(|entry| entry.dump_id).collect();
+    aside.extend(about);
+    aside
 }
 
 /// Content and what is about content. Until 16, `pg_dump` has large objects among the definitions,

@@ -45,7 +45,7 @@ const LASTING: [&[u8]; 23] = [
 ];
 
 /// Kinds that belong to whoever owns the object that they are a part of.
-const OWNED_WITH: [&[u8]; 16] = [
+pub(super) const OWNED_WITH: [&[u8]; 16] = [
     b"ACL",
     b"CHECK CONSTRAINT",
     b"COMMENT",
@@ -64,14 +64,33 @@ const OWNED_WITH: [&[u8]; 16] = [
     b"TRIGGER",
 ];
 
+/// Which owners and grants are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// All of them.
+    AsDumped,
+    /// Owners; there are no grants.
+    WithoutGrants,
+    /// None: everything is the login's.
+    Login,
+    /// None: the definitions were there, and perhaps more than is looked for.
+    DecidedBefore,
+}
+
 /// What the target's login cannot restore or dump as it was.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowances {
-    /// Everything belongs to the login.
-    pub(crate) any_owner: bool,
+    /// Which owners count.
+    pub(crate) owners: Owners,
     /// The login is no superuser: it cannot own `public`, describe extensions that it did not make,
     /// or see subscriptions and the passwords of user mappings.
     pub(crate) no_superuser: bool,
+}
+
+impl Allowances {
+    fn any_owner(self) -> bool {
+        matches!(self.owners, Owners::Login | Owners::DecidedBefore)
+    }
 }
 
 /// One entry, as far as it is compared.
@@ -206,7 +225,7 @@ impl Expected {
             }
             pair(wanted, found, likeness, &mut report);
         }
-        if likeness != Likeness::Major {
+        if likeness != Likeness::Major && self.allowances.owners != Owners::DecidedBefore {
             let extra = found.into_values().flatten();
             report.extra.extend(extra.map(|found| found.name));
         }
@@ -247,7 +266,10 @@ fn pair(
                 "validated"
             };
             report.different.push(format!("{} ({how})", wanted.name));
-        } else if found.owner != wanted.owner && likeness != Likeness::Major {
+        } else if !wanted.owner.is_empty()
+            && found.owner != wanted.owner
+            && likeness != Likeness::Major
+        {
             report.different.push(format!("{} (owner)", wanted.name));
         } else if found.text == wanted.text || likeness == Likeness::Major {
             report.equal += 1;
@@ -289,7 +311,7 @@ fn keyed<'a>(entries: impl Iterator<Item = &'a TocEntry>, allowances: Allowances
         );
         let secret = allowances.no_superuser && entry.desc == "USER MAPPING";
         let with = OWNED_WITH.contains(&entry.desc.as_bytes());
-        let owner = if allowances.any_owner || with {
+        let owner = if allowances.any_owner() || with {
             None
         } else {
             entry.owner.as_ref()
@@ -311,7 +333,8 @@ fn keyed<'a>(entries: impl Iterator<Item = &'a TocEntry>, allowances: Allowances
 /// What a restore that lacks nothing may lack, or have besides.
 fn is_nobodys(entry: &TocEntry, allowances: Allowances) -> bool {
     let (kind, tag) = (entry.desc.as_bytes(), entry.tag.as_bytes());
-    let public = allowances.no_superuser || allowances.any_owner;
+    let no_grants = allowances.owners != Owners::AsDumped;
+    let public = allowances.no_superuser || no_grants;
     match kind {
         // A new database has it, and whether it is dumped depends on when it was made.
         b"EXTENSION" => tag == b"plpgsql",
@@ -322,6 +345,7 @@ fn is_nobodys(entry: &TocEntry, allowances: Allowances) -> bool {
         b"COMMENT" | b"SECURITY LABEL" if tag.starts_with(b"SUBSCRIPTION ") => {
             allowances.no_superuser
         }
+        b"ACL" | b"DEFAULT ACL" => no_grants,
         _ if kind.starts_with(b"SUBSCRIPTION") => allowances.no_superuser,
         _ => false,
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 
 use backup_core::error::{BoxError, ErrorKind, PortError};
 use backup_core::manifest::PartName;
@@ -26,6 +27,14 @@ pub enum RestoreError {
         /// Its name.
         database: String,
     },
+    /// Content alone goes only into what was made for it.
+    #[error("database {database:?} cannot be filled: {reason}")]
+    NotFillable {
+        /// Its name.
+        database: String,
+        /// Why not.
+        reason: String,
+    },
     /// The server is older than the one that was dumped.
     #[error("backup of PostgreSQL {backup} cannot be restored into PostgreSQL {target}")]
     OlderServer {
@@ -46,11 +55,54 @@ pub enum RestoreError {
         /// Their names.
         roles: Vec<String>,
     },
+    /// A role that is to be renamed is not in the backup.
+    #[error("role {role} is to be renamed, but nothing in the backup is about it")]
+    UnknownRole {
+        /// Its name.
+        role: String,
+    },
+    /// The login must not create the roles that are missing.
+    #[error("role {login} may not create the roles that are missing: {}", roles.join(", "))]
+    CannotCreateRoles {
+        /// The login.
+        login: String,
+        /// Their names.
+        roles: Vec<String>,
+    },
+    /// The login cannot give objects to their owners.
+    #[error("role {login} cannot act as the owners {}", roles.join(", "))]
+    NotMember {
+        /// The login.
+        login: String,
+        /// The owners.
+        roles: Vec<String>,
+    },
     /// Extensions are not installed.
     #[error("extensions that the backup needs are not installed: {}", extensions.join(", "))]
     MissingExtensions {
         /// Their names.
         extensions: Vec<String>,
+    },
+    /// The login must not create extensions that the backup needs.
+    #[error("role {login} may not create the extensions {}", extensions.join(", "))]
+    SuperuserExtensions {
+        /// The login.
+        login: String,
+        /// Their names.
+        extensions: Vec<String>,
+    },
+    /// The database would not fit.
+    #[error(
+        "about {} MiB are needed and {} MiB are free in {}",
+        needed >> 20, free >> 20, directory.display()
+    )]
+    NoSpace {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        directory: PathBuf,
     },
     /// The backup lacks what a restore needs, or says what cannot be.
     #[error("{what}")]
@@ -147,13 +199,19 @@ impl RestoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadName { .. } | Self::Ambiguous { .. } => ErrorKind::InvalidInput,
+            Self::BadName { .. } | Self::Ambiguous { .. } | Self::UnknownRole { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
-            Self::NotOurs { .. } => ErrorKind::Refused,
+            Self::NotOurs { .. } | Self::NotFillable { .. } => ErrorKind::Refused,
             Self::OlderServer { .. }
             | Self::MissingRoles { .. }
             | Self::MissingNamedRoles { .. }
+            | Self::CannotCreateRoles { .. }
+            | Self::NotMember { .. }
+            | Self::SuperuserExtensions { .. }
+            | Self::NoSpace { .. }
             | Self::MissingExtensions { .. } => ErrorKind::Unsuitable,
             Self::BadBackup { .. } => ErrorKind::Corrupt,
             Self::Part { source, .. } | Self::Definitions(source) => source.kind(),
@@ -172,14 +230,27 @@ impl RestoreError {
             )));
         }
         let hint = match self {
+            Self::NotFillable { .. } => Some(
+                "--data-only loads into a database that --schema-only has made of the same backup \
+                 and that nobody has filled",
+            ),
             Self::TargetExists { .. } => Some("choose another name for the restored database"),
             Self::MissingRoles { .. } => Some(
-                "create the roles, restore the part `globals` first, or let the login own \
-                 everything with --no-owner",
+                "have them made with --create-roles, restore the part `globals` first, name others \
+                 with --map-role, or let the login own everything with --no-owner",
             ),
             Self::MissingNamedRoles { .. } => {
-                Some("create the roles, or restore the part `globals` first")
+                Some("have them made with --create-roles, or restore the part `globals` first")
             }
+            Self::SuperuserExtensions { .. } => Some(
+                "list them under [restore] extensions and give the server an admin who creates \
+                 them",
+            ),
+            Self::NoSpace { .. } => Some("make room, or go on with --no-space-check"),
+            Self::CannotCreateRoles { .. } => Some("ALTER ROLE … CREATEROLE, or create them first"),
+            Self::NotMember { .. } => Some(
+                "GRANT these roles to the login, or choose the owner with --owner or --no-owner",
+            ),
             Self::MissingExtensions { .. } => {
                 Some("install the packages with these extensions on the server")
             }

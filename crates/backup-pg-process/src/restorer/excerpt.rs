@@ -10,6 +10,7 @@ use backup_core::body::BodyStream;
 use backup_core::facts::{Scope, TableName};
 use backup_core::manifest::PartName;
 use backup_pg_archive::{Contents, Limits, Visitor, Walker};
+use bytes::{Buf as _, Bytes};
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,29 @@ pub(crate) async fn contents(
             .map_err(|error| RestoreError::no_archive(part, error))?;
         read.push(chunk);
     }
+}
+
+/// The body with `beginning` instead of its first `length` bytes.
+pub(crate) fn with_other_beginning(
+    body: BodyStream,
+    length: usize,
+    beginning: Vec<u8>,
+) -> BodyStream {
+    let mut to_skip = length;
+    let rest = body.filter_map(move |chunk| {
+        let kept = match chunk {
+            Ok(mut chunk) => {
+                let skipped = to_skip.min(chunk.len());
+                to_skip -= skipped;
+                chunk.advance(skipped);
+                (!chunk.is_empty()).then_some(Ok(chunk))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(kept)
+    });
+    let beginning = stream::iter([Ok(Bytes::from(beginning))]);
+    beginning.chain(rest).fuse().boxed()
 }
 
 /// Dump ids of the entries with rows and values within `scope`, in the archive's order: from a pipe

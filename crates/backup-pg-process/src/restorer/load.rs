@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use backup_core::body::BodyStream;
 use backup_core::facts::Scope;
-use backup_core::restorer::PartReader;
+use backup_core::manifest::PartName;
+use backup_core::restorer::{Ownership, PartReader};
+use backup_pg_archive::encode_contents;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::analyze::vacuum;
 use super::error::RestoreError;
 use super::excerpt;
+use super::extensions::{Early, Extensions};
 use super::pg_restore::PgRestore;
 use super::rehearsal::Backstage;
+use super::roles::Roles;
 use super::schedule::Schedule;
 use super::target::Target;
 use super::toc_list::{DataPart, LoadPlan, Work};
@@ -33,6 +38,10 @@ pub(crate) struct Loader {
     pub(crate) parts: Vec<DataPart>,
     /// What of them is wanted.
     pub(crate) scope: Scope,
+    /// Who owns it.
+    pub(crate) ownership: Ownership,
+    /// What somebody else has to create.
+    pub(crate) extensions: Extensions,
     /// What a superuser does once the schemas are there, in a rehearsal.
     pub(crate) backstage: Option<Backstage>,
 }
@@ -78,17 +87,32 @@ impl Loader {
         dump_ids: Vec<u32>,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
-        let Some(backstage) = &self.backstage else {
-            return self.entries(&dump_ids, cancel).await;
-        };
-        let (schemas, others) = backstage.split(dump_ids);
-        let mut warnings = self.entries(&schemas, cancel).await?;
-        backstage.prepare(&self.target.name).await?;
+        let mut warnings = Vec::new();
+        if let Some(backstage) = &self.backstage {
+            let (schemas, others) = backstage.split(dump_ids);
+            warnings.extend(self.entries(&schemas, cancel).await?);
+            backstage.prepare(&self.target.name).await?;
+            warnings.extend(self.entries(&others, cancel).await?);
+            return Ok(warnings);
+        }
+        for step in &self.extensions.early {
+            match (step, &self.extensions.admin) {
+                (Early::Entries(ids), _) => warnings.extend(self.entries(ids, cancel).await?),
+                (Early::ByAdmin(extension, schema), Some(admin)) => {
+                    admin.create(extension, schema).await?;
+                }
+                (Early::ByAdmin(..), None) => {}
+            }
+        }
+        let early = self.extensions.restored();
+        let others = dump_ids.into_iter().filter(|id| !early.contains(id));
+        let others: Vec<u32> = others.collect();
         warnings.extend(self.entries(&others, cancel).await?);
         Ok(warnings)
     }
 
-    async fn entries(
+    /// Restores entries of the schema part.
+    pub(crate) async fn entries(
         &self,
         dump_ids: &[u32],
         cancel: &CancellationToken,
@@ -112,6 +136,7 @@ impl Loader {
             source,
         };
         let body = self.reader.open(name).await.map_err(failed)?;
+        let body = self.with_roles(name, body, cancel).await?;
         if !part.has_others {
             return self.pg_restore.part(name, body, None, cancel).await;
         }
@@ -119,6 +144,33 @@ impl Loader {
         let wanted = excerpt::wanted(part, &contents, &self.scope)?;
         let list = self.workspace.list(&wanted)?;
         self.pg_restore.part(name, body, Some(&list), cancel).await
+    }
+
+    /// The body with the roles of the target: since 17, large objects come with their owners and
+    /// grants. Nothing else in a data part has any that counts.
+    async fn with_roles(
+        &self,
+        name: &PartName,
+        body: BodyStream,
+        cancel: &CancellationToken,
+    ) -> Result<BodyStream, RestoreError> {
+        let roles = Roles(&self.ownership);
+        let facts = self.reader.facts().parts.get(name);
+        if !roles.are_changed() || facts.is_none_or(|part| part.large_objects.is_none()) {
+            return Ok(body);
+        }
+        let (mut contents, body) = excerpt::contents(name, body, cancel).await?;
+        if (contents.header.int_size, contents.header.off_size) != (4, 8) {
+            return Err(RestoreError::bad_backup(format!(
+                "part {name} has numbers of unusual sizes, so its roles cannot be changed"
+            )));
+        }
+        let length = encode_contents(&contents.header, &contents.entries).len();
+        for entry in &mut contents.entries {
+            roles.changed(entry);
+        }
+        let changed = encode_contents(&contents.header, &contents.entries);
+        Ok(excerpt::with_other_beginning(body, length, changed))
     }
 
     /// Runs what the schedule gave at once: one data part, one table, or some entries.

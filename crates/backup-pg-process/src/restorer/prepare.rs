@@ -1,23 +1,30 @@
 //! Before a restore: what is needed, whether the server has it, and the empty database.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
 use backup_core::restorer::{Ownership, PartReader, Purpose, RestoreRequest};
-use backup_pg_archive::{ArchiveReport, DumpText};
+use backup_pg_archive::{ArchiveReport, DumpText, encode_contents};
 use tokio_util::sync::CancellationToken;
 
 use super::choice::Choice;
 use super::complaints::Names;
-use super::definitions::{Allowances, Expected, TargetDump};
+use super::definitions::{Allowances, Expected, Owners, TargetDump};
 use super::error::RestoreError;
+use super::extensions::Extensions;
 use super::load::Loader;
 use super::pg_restore::PgRestore;
+use super::refill::Refill;
 use super::rehearsal::Backstage;
-use super::target::{Server, Target};
+use super::roles::{NeededRoles, Roles};
+use super::target::roles::{Needs, check_renamed};
+use super::target::{Server, Target, space};
 use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
-use super::{Pending, PgRestorer, Session};
+use super::{Filling, Pending, PgRestorer, Session};
+use crate::inspector::text_of;
 use crate::mark::{Mark, Way};
 use crate::{DatabaseDetails, Error, Tools};
 
@@ -26,6 +33,8 @@ struct Planned {
     archive: ArchiveReport,
     choice: Choice,
     plan: LoadPlan,
+    /// Dump ids of the definitions that are compared.
+    compared: HashSet<u32>,
 }
 
 impl PgRestorer {
@@ -36,52 +45,66 @@ impl PgRestorer {
         reader: Arc<dyn PartReader>,
         cancel: &CancellationToken,
     ) -> Result<Session, RestoreError> {
-        let details = details(reader.as_ref())?;
+        let details = details_for(request, reader.as_ref())?;
         let mark = mark(reader.manifest(), request);
         let connection = self.config.connection.clone();
         let target = Target::new(connection, &request.target_database, mark);
-        let (server, mut warnings) = self.look(request, &details, reader.manifest()).await?;
+        let (server, directory) = self.look(request, &details, reader.manifest()).await?;
         let workspace = Workspace::create(self.config.work_dir.as_deref())?;
-        let part = schema_part(reader.as_ref())?;
-        let archive = fetch(reader.as_ref(), &part, &workspace, cancel).await?;
+        let archive = fetch(reader.as_ref(), &workspace, cancel).await?;
+        let archive = with_roles(archive, &workspace, &request.ownership)?;
         let planned = self.plan(request, archive, &server, reader.as_ref())?;
-        warnings.extend(planned.choice.warnings.iter().cloned());
+        self.check_space(directory, reader.as_ref(), &planned.choice)?;
+        let (new_roles, mut warnings) = self.check(request, &details, &planned, &server)?;
+        let target = target.with_new_roles(new_roles);
+        let extensions = self.extensions(request, &details, &planned, &server)?;
         let tools = self.tools(&planned.archive, &server, cancel).await?;
-        let archive = (&planned.archive, &server);
-        let pg_restore = self.pg_restore(&tools, archive, request, &mut warnings)?;
-        warnings.extend(self.left_out(&planned.plan));
         let backstage = self.backstage(&details, &planned.archive, &server);
-        let definitions = self.definitions(&tools, &server, request, &planned)?;
-        if definitions.is_none() {
-            warnings.push(format!(
-                "definitions are not compared: pg_dump {} cannot read PostgreSQL {}",
-                tools.version,
-                server.major()
-            ));
-        }
+        let (archive, tools) = (&planned.archive, (&tools, &server));
+        let pg_restore = self.pg_restore(tools, archive, request, &mut warnings)?;
+        let definitions = self.definitions(tools, request, &planned, &mut warnings)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
-        warnings.extend(target.create(&server, &details, &request.ownership).await?);
-        let Planned { choice, plan, .. } = planned;
+        let refill = if request.selection.content_only {
+            Some(refill(&target, reader.as_ref(), &planned).await?)
+        } else {
+            warnings.extend(target.create(&server, &details, &request.ownership).await?);
+            None
+        };
+        let Planned {
+            archive,
+            choice,
+            plan,
+            ..
+        } = planned;
+        let loader = Arc::new(Loader {
+            reader: Arc::clone(&reader),
+            target: target.clone(),
+            workspace,
+            pg_restore,
+            parts: choice.parts,
+            scope: choice.scope.clone(),
+            ownership: request.ownership.clone(),
+            extensions,
+            backstage,
+        });
         Ok(Session {
             request: request.clone(),
             details,
-            target: target.clone(),
+            notes: notes(&target, &server),
+            target,
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
-            scope: choice.scope.clone(),
+            scope: choice.scope,
             definitions,
+            refill: refill.map(|refill| Filling {
+                refill,
+                loader: Arc::clone(&loader),
+                aside: plan.made_again(&archive.entries),
+            }),
             pending: Mutex::new(Some(Pending {
-                loader: Arc::new(Loader {
-                    reader: Arc::clone(&reader),
-                    target,
-                    workspace,
-                    pg_restore,
-                    parts: choice.parts,
-                    scope: choice.scope,
-                    backstage,
-                }),
+                loader,
                 plan,
                 warnings,
             })),
@@ -89,24 +112,105 @@ impl PgRestorer {
         })
     }
 
-    /// Looks at the server, and refuses what it cannot take. Returns what is worth a warning.
+    /// Looks at the server, and refuses what cannot work whatever is restored.
     async fn look(
         &self,
         request: &RestoreRequest,
         details: &DatabaseDetails,
         manifest: &Manifest,
-    ) -> Result<(Server, Vec<String>), RestoreError> {
-        let connection = &self.config.connection;
-        let mut connection = connection.connect(&connection.maintenance_database).await?;
+    ) -> Result<(Server, Option<PathBuf>), RestoreError> {
+        let config = &self.config.connection;
+        let mut connection = config.connect(&config.maintenance_database).await?;
         let server = Server::read(&mut connection).await?;
         server.check_name(&request.target_database)?;
-        let warnings = server.check(manifest, details, &request.ownership)?;
-        if Target::exists(&request.target_database, &mut connection).await? {
+        server.check_version(manifest, details)?;
+        let makes = !request.selection.content_only;
+        if makes && Target::exists(&request.target_database, &mut connection).await? {
             return Err(RestoreError::TargetExists {
                 database: request.target_database.clone(),
             });
         }
-        Ok((server, warnings))
+        let directory = match self.config.free_bytes {
+            Some(_) => space::directory(&mut connection, config, details).await?,
+            None => None,
+        };
+        Ok((server, directory))
+    }
+
+    /// Refuses what does not fit, where that can be seen.
+    fn check_space(
+        &self,
+        directory: Option<PathBuf>,
+        reader: &dyn PartReader,
+        choice: &Choice,
+    ) -> Result<(), RestoreError> {
+        let free = |directory: &PathBuf| self.config.free_bytes.and_then(|free| free(directory));
+        match directory.as_ref().and_then(free).zip(directory) {
+            Some((free, directory)) => {
+                let needed = space::needed(&reader.facts().within(&choice.scope));
+                space::check(directory, needed, free)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Who creates the extensions.
+    fn extensions(
+        &self,
+        request: &RestoreRequest,
+        details: &DatabaseDetails,
+        planned: &Planned,
+        server: &Server,
+    ) -> Result<Extensions, RestoreError> {
+        if self.config.rehearsal.is_some() {
+            // There a superuser makes them, and what is needed besides.
+            return Ok(Extensions::default());
+        }
+        let restored = planned.plan.restored();
+        let entries = planned.archive.entries.iter();
+        let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+        let admin = (
+            self.config.admin.as_ref(),
+            self.config.admin_extensions.as_slice(),
+        );
+        let database = &request.target_database;
+        Extensions::new(entries, details, server, database, admin)
+    }
+
+    /// Checks that the server has what is needed by what is restored. Returns the roles to make, and
+    /// what is worth a warning.
+    fn check(
+        &self,
+        request: &RestoreRequest,
+        details: &DatabaseDetails,
+        planned: &Planned,
+        server: &Server,
+    ) -> Result<(Vec<String>, Vec<String>), RestoreError> {
+        let partial = request.selection.is_partial() || request.selection.content_only;
+        let restored = planned.plan.restored();
+        let entries = planned.archive.entries.iter();
+        let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+        let needed = NeededRoles::of(entries.clone());
+        let needs = Needs {
+            details,
+            needed: &needed,
+            partial,
+            owner: Some(&details.owner)
+                .filter(|owner| !owner.is_empty() && !request.selection.content_only),
+            ownership: &request.ownership,
+            create: self.config.create_roles,
+        };
+        let new_roles = needs.check(server)?;
+        let chosen: HashSet<String> = entries
+            .filter(|entry| entry.desc == "EXTENSION")
+            .map(|entry| text_of(entry.tag.as_bytes()))
+            .collect();
+        let extensions = details.extensions.iter();
+        let extensions = extensions.filter(|wanted| !partial || chosen.contains(&wanted.name));
+        let mut warnings = server.check_extensions(extensions)?;
+        warnings.extend(planned.choice.warnings.iter().cloned());
+        warnings.extend(self.left_out(&planned.plan));
+        Ok((new_roles, warnings))
     }
 
     fn plan(
@@ -117,19 +221,28 @@ impl PgRestorer {
         reader: &dyn PartReader,
     ) -> Result<Planned, RestoreError> {
         let choice = Choice::new(&request.selection, &archive.entries, reader)?;
-        let login_owns = request.ownership == Ownership::Login;
+        let keeps = Roles(&request.ownership).are_kept();
         let omit = Omit {
             all_but: choice.dump_ids.as_ref(),
+            there: choice.definitions.as_ref(),
             vacuum: !self.config.vacuum_analyze,
-            privileges: login_owns,
-            superuser_objects: (login_owns || self.config.rehearsal.is_some())
-                && !server.is_superuser,
+            privileges: !keeps,
+            superuser_objects: (!keeps || self.config.rehearsal.is_some()) && !server.is_superuser,
         };
         let plan = LoadPlan::new(&archive.entries, &choice.parts, omit);
+        // What is compared is there in the end, whoever restored it.
+        let ends_with = Omit {
+            all_but: choice.definitions.as_ref().or(omit.all_but),
+            ..omit
+        };
+        let entries = archive.entries.iter();
+        let compared = entries.filter(|entry| ends_with.reason(entry).is_none());
+        let compared = compared.map(|entry| entry.dump_id).collect();
         Ok(Planned {
             archive,
             choice,
             plan,
+            compared,
         })
     }
 
@@ -183,21 +296,32 @@ impl PgRestorer {
     /// How to compare the definitions, if these tools can.
     fn definitions(
         &self,
-        tools: &Tools,
-        server: &Server,
+        (tools, server): (&Tools, &Server),
         request: &RestoreRequest,
         planned: &Planned,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<TargetDump>, RestoreError> {
         if tools.version.major < server.major() {
+            warnings.push(format!(
+                "definitions are not compared: pg_dump {} cannot read PostgreSQL {}",
+                tools.version,
+                server.major()
+            ));
             return Ok(None);
         }
+        let owners = match &request.ownership {
+            _ if request.selection.content_only => Owners::DecidedBefore,
+            Ownership::Login => Owners::Login,
+            Ownership::Role(_) => Owners::WithoutGrants,
+            _ => Owners::AsDumped,
+        };
         let allowances = Allowances {
-            any_owner: request.ownership == Ownership::Login,
+            owners,
             no_superuser: !server.is_superuser,
         };
         let archive = &planned.archive;
-        let restored = planned.plan.restored();
-        let expected = Expected::new(&archive.header, &archive.entries, &restored, allowances);
+        let compared = &planned.compared;
+        let expected = Expected::new(&archive.header, &archive.entries, compared, allowances);
         let connection = &self.config.connection;
         let settings = [("statement_timeout", "0"), ("jit", "off")];
         Ok(Some(TargetDump {
@@ -209,8 +333,8 @@ impl PgRestorer {
 
     fn pg_restore(
         &self,
-        tools: &Tools,
-        (archive, server): (&ArchiveReport, &Server),
+        (tools, server): (&Tools, &Server),
+        archive: &ArchiveReport,
         request: &RestoreRequest,
         warnings: &mut Vec<String>,
     ) -> Result<PgRestore, RestoreError> {
@@ -232,8 +356,11 @@ impl PgRestorer {
         let env = self.config.connection.tool_env(database, &settings)?;
         let mut pg_restore = PgRestore::new(tools.pg_restore.clone(), env, database)
             .with_names(Names::of(&archive.entries));
+        if !Roles(&request.ownership).are_kept() {
+            pg_restore = pg_restore.with_option("--no-acl");
+        }
         if request.ownership == Ownership::Login {
-            pg_restore = pg_restore.with_option("--no-owner").with_option("--no-acl");
+            pg_restore = pg_restore.with_option("--no-owner");
         }
         let tablespaces = archive
             .entries
@@ -260,21 +387,85 @@ pub(crate) fn details(reader: &dyn PartReader) -> Result<DatabaseDetails, Restor
     })
 }
 
+/// The right to fill a database that is there.
+async fn refill(
+    target: &Target,
+    reader: &dyn PartReader,
+    planned: &Planned,
+) -> Result<Refill, RestoreError> {
+    let made_by = definitions_of(reader.manifest());
+    let facts = reader.facts().within(&planned.choice.scope);
+    let restored = planned.plan.restored();
+    let entries = planned.archive.entries.iter();
+    let entries = entries.filter(|entry| restored.contains(&entry.dump_id));
+    Refill::new(target, &made_by, &facts, entries).await
+}
+
+/// What is worth knowing before the load.
+fn notes(target: &Target, server: &Server) -> Vec<String> {
+    let mut notes = Vec::new();
+    if server.is_superuser {
+        notes.push(format!(
+            "role {} is a superuser, so functions inside the backup run with all rights on the \
+             server while it is restored: for a backup of somebody else's database use a role that \
+             is none (CREATE ROLE … LOGIN CREATEDB)",
+            server.login
+        ));
+    }
+    if !target.new_roles.is_empty() {
+        let roles = target.new_roles.join(", ");
+        notes.push(format!("roles created, which cannot log in: {roles}"));
+    }
+    notes
+}
+
+/// The archive with the roles of the target, also where it is kept for `pg_restore`.
+fn with_roles(
+    mut archive: ArchiveReport,
+    workspace: &Workspace,
+    ownership: &Ownership,
+) -> Result<ArchiveReport, RestoreError> {
+    let roles = Roles(ownership);
+    if !roles.are_changed() {
+        return Ok(archive);
+    }
+    if archive.entries.iter().any(|entry| entry.had_dumper) {
+        return Err(RestoreError::bad_backup(
+            "there is content among the definitions",
+        ));
+    }
+    let entries = archive.entries.iter_mut();
+    entries.for_each(|entry| roles.changed(entry));
+    workspace.replace_archive(&encode_contents(&archive.header, &archive.entries))?;
+    Ok(archive)
+}
+
+/// What the dump says about the database, under the target's roles.
+fn details_for(
+    request: &RestoreRequest,
+    reader: &dyn PartReader,
+) -> Result<DatabaseDetails, RestoreError> {
+    let mut details = details(reader)?;
+    check_renamed(&request.ownership, &details)?;
+    Roles(&request.ownership).details(&mut details);
+    Ok(details)
+}
+
 /// Keeps the definitions, which `pg_restore` reads several times, in the private directory.
 async fn fetch(
     reader: &dyn PartReader,
-    part: &PartName,
     workspace: &Workspace,
     cancel: &CancellationToken,
 ) -> Result<ArchiveReport, RestoreError> {
+    let part = schema_part(reader)?;
     let body = reader
-        .open(part)
+        .open(&part)
         .await
         .map_err(|source| RestoreError::Part {
             part: part.clone(),
             source,
         })?;
-    workspace.keep_archive(part, body, cancel).await
+    workspace.keep_archive(&part, body, cancel).await
 }
 
 fn schema_part(reader: &dyn PartReader) -> Result<PartName, RestoreError> {
@@ -298,6 +489,9 @@ fn oldest_reader(archive: &ArchiveReport) -> u32 {
 
 /// Tells this run from every other one, also of the same backup.
 fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
+    if request.selection.definitions_only {
+        return Mark::Made(format!("{}{}", definitions_of(manifest), nonce()));
+    }
     let Manifest { source, id, .. } = manifest;
     let made = format!("restore of {source} {id}, {}", nonce());
     match &request.purpose {
@@ -311,6 +505,12 @@ fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
             made,
         },
     }
+}
+
+/// How runs begin that restore only the definitions of a backup.
+fn definitions_of(manifest: &Manifest) -> String {
+    let Manifest { source, id, .. } = manifest;
+    format!("restore of {source} {id}, definitions only, ")
 }
 
 fn nonce() -> String {

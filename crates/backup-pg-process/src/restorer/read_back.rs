@@ -246,6 +246,10 @@ impl Session {
                 }
                 Some(Task::Rows(unit)) => {
                     let read = unit.read(&mut connection, &self.encoding).await?;
+                    if read.is_err() {
+                        // The driver does not read the end of a COPY that was refused.
+                        connection = self.connect().await?;
+                    }
                     Answer::Rows(unit.table, read)
                 }
             });

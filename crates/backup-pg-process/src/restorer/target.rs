@@ -1,13 +1,16 @@
 //! The database that a restore makes: whether it can be made, making it, finishing it, removing it.
 
 mod locale;
+pub(crate) mod roles;
 mod server;
+pub(crate) mod space;
 
 use backup_core::restorer::Ownership;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::error::{RestoreError, Words};
+use super::roles::Roles;
 use crate::error::sqlstate;
 use crate::mark::{Comment, Mark};
 use crate::properties::{connection_limit_statement, grant_statement, setting_statement};
@@ -23,6 +26,8 @@ pub(crate) struct Target {
     /// Its name.
     pub(crate) name: String,
     mark: Mark,
+    /// Roles that the run makes.
+    pub(crate) new_roles: Vec<String>,
 }
 
 impl Target {
@@ -32,11 +37,17 @@ impl Target {
             connection,
             name: name.to_owned(),
             mark,
+            new_roles: Vec::new(),
         }
     }
 
-    /// Makes it, empty, with the locale of the source, or the nearest that the server has.
-    /// Returns what is worth a warning.
+    /// The same, with roles that are made before the database.
+    pub(crate) fn with_new_roles(mut self, roles: Vec<String>) -> Self {
+        self.new_roles = roles;
+        self
+    }
+
+    /// Makes the roles and the database; all of it or nothing. Returns what is worth a warning.
     pub(crate) async fn create(
         &self,
         server: &Server,
@@ -44,9 +55,29 @@ impl Target {
         ownership: &Ownership,
     ) -> Result<Vec<String>, RestoreError> {
         let mut connection = self.maintenance().await?;
+        roles::create(&mut connection, &self.new_roles, server).await?;
+        let made = self
+            .create_database(&mut connection, server, details, ownership)
+            .await;
+        if made.is_err() {
+            // The first error is the one that counts.
+            let _ = roles::remove(&mut connection, &self.new_roles).await;
+        }
+        made
+    }
+
+    /// Makes it, empty, with the locale of the source, or the nearest that the server has.
+    /// Returns what is worth a warning.
+    async fn create_database(
+        &self,
+        connection: &mut PgConnection,
+        server: &Server,
+        details: &DatabaseDetails,
+        ownership: &Ownership,
+    ) -> Result<Vec<String>, RestoreError> {
         let mut warnings = Vec::new();
         let mut options = String::new();
-        if *ownership == Ownership::Keep && !details.owner.is_empty() {
+        if *ownership != Ownership::Login && !details.owner.is_empty() {
             options = format!(" OWNER {}", quote_ident(&details.owner));
         }
         if let Some(tablespace) = &details.tablespace {
@@ -67,14 +98,14 @@ impl Target {
                 locale.clauses,
             );
             match sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut connection)
+                .execute(&mut *connection)
                 .await
             {
                 Ok(_) => {
                     if let Some(reason) = refusal {
                         warnings.push(format!("{}: {reason}", locale.warning));
                     }
-                    self.mark(&mut connection, details).await?;
+                    self.mark(connection, details).await?;
                     return Ok(warnings);
                 }
                 Err(error) if is_locale_trouble(&error) => {
@@ -163,7 +194,7 @@ impl Target {
     }
 
     fn properties(&self, details: &DatabaseDetails, ownership: &Ownership) -> Vec<String> {
-        let keep = *ownership == Ownership::Keep;
+        let keep = Roles(ownership).are_kept();
         let settings = details.settings.iter();
         let mut statements: Vec<_> = settings
             .filter(|setting| keep || setting.role.is_none())
@@ -188,6 +219,24 @@ impl Target {
 
     /// Removes it, with whoever is connected, if it still carries the mark of this run.
     pub(crate) async fn discard(&self) -> Result<(), RestoreError> {
+        let Some(mark) = self.read_mark().await? else {
+            return Ok(());
+        };
+        let mut connection = self.maintenance().await?;
+        if mark.as_ref() != Some(&self.mark) {
+            return Err(RestoreError::NotOurs {
+                database: self.name.clone(),
+            });
+        }
+        // Since 13: <https://www.postgresql.org/docs/current/sql-dropdatabase.html>
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", quote_ident(&self.name));
+        let operation = format!("drop database {:?}", self.name);
+        execute(&mut connection, sql, &operation).await?;
+        Ok(roles::remove(&mut connection, &self.new_roles).await?)
+    }
+
+    /// What its comment says about who made it; absent if there is no such database.
+    pub(crate) async fn read_mark(&self) -> Result<Option<Option<Mark>>, Error> {
         let mut connection = self.maintenance().await?;
         let comment: Option<Option<String>> = sqlx::query_scalar(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
@@ -196,18 +245,7 @@ impl Target {
         .fetch_optional(&mut connection)
         .await
         .map_err(Error::query("look for the target database"))?;
-        let Some(comment) = comment else {
-            return Ok(());
-        };
-        if Comment::parse(comment.as_deref()).mark.as_ref() != Some(&self.mark) {
-            return Err(RestoreError::NotOurs {
-                database: self.name.clone(),
-            });
-        }
-        // Since 13: <https://www.postgresql.org/docs/current/sql-dropdatabase.html>
-        let sql = format!("DROP DATABASE {} WITH (FORCE)", quote_ident(&self.name));
-        let operation = format!("drop database {:?}", self.name);
-        Ok(execute(&mut connection, sql, &operation).await?)
+        Ok(comment.map(|comment| Comment::parse(comment.as_deref()).mark))
     }
 
     /// Connects to it.

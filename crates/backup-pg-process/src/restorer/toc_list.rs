@@ -21,8 +21,8 @@ use backup_pg_archive::{Section, TocEntry};
 
 use super::schedule::{Locks, Pass, Step};
 use kind::{Kind, Lock, PER_ENTRY};
-pub(crate) use omit::Omit;
 use omit::Omitted;
+pub(crate) use omit::{Omit, is_for_superusers};
 use relations::Relations;
 pub(crate) use relations::name_of;
 pub(crate) use select::{Selected, select};
@@ -47,7 +47,7 @@ pub(crate) struct DataPart {
 }
 
 /// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// Loads the data part of this position.
     Load(usize),
@@ -90,8 +90,8 @@ impl LoadPlan {
                 batchable: false,
             });
         }
-        let restored: Vec<&TocEntry> = entries.iter().filter(|entry| omit.wants(entry)).collect();
-        let relations = Relations::new(&restored, parts);
+        let known: Vec<&TocEntry> = entries.iter().filter(|entry| omit.knows(entry)).collect();
+        let relations = Relations::new(&known, parts);
         let mut planner = Planner {
             relations: &relations,
             parts: parts.len(),
@@ -133,6 +133,16 @@ impl LoadPlan {
             Work::Load(_) | Work::Vacuum(_) => None,
         });
         self.pre_data.iter().copied().chain(later).collect()
+    }
+
+    /// Dump ids of the entries that come after the data and are no content themselves, in the
+    /// archive's order.
+    pub(crate) fn made_again(&self, entries: &[TocEntry]) -> Vec<u32> {
+        let later: HashSet<&Work> = self.work.iter().collect();
+        let made = entries.iter().filter(|entry| {
+            entry.desc != "MATERIALIZED VIEW DATA" && later.contains(&Work::Restore(entry.dump_id))
+        });
+        made.map(|entry| entry.dump_id).collect()
     }
 
     /// The tables that are vacuumed and analysed on the way, as SQL.
@@ -276,6 +286,10 @@ impl Planner<'_> {
                 .iter()
                 .map(|id| self.relations.bytes(*id))
                 .sum::<u64>();
+        }
+        if entry.desc == "CHECK CONSTRAINT" && relations.is_empty() {
+            // A domain's, which rows of any table may violate if it was never validated.
+            after.extend(0..self.parts);
         }
         let relations: Vec<u32> = relations.into_iter().collect();
         self.locks_of.insert(entry.dump_id, relations.clone());

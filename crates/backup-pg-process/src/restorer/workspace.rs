@@ -70,6 +70,14 @@ impl Workspace {
         inspector.finish().map_err(bad)
     }
 
+    /// Puts another archive in its place.
+    pub(crate) fn replace_archive(&self, archive: &[u8]) -> Result<(), RestoreError> {
+        let path = self.archive();
+        std::fs::remove_file(&path)
+            .and_then(|()| private_file(&path)?.write_all(archive))
+            .map_err(|source| RestoreError::PrivateFile { source })
+    }
+
     /// A file for `pg_restore --use-list`.
     pub(crate) fn list(&self, dump_ids: &[u32]) -> Result<PathBuf, RestoreError> {
         let number = self.lists.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 use super::*;
 
 const STRICT: Allowances = Allowances {
-    any_owner: false,
+    owners: Owners::AsDumped,
     no_superuser: false,
 };
 
@@ -108,7 +108,7 @@ fn owners_count_where_they_are_kept() {
     let report = compared(SAME, &dumped, &found, STRICT);
     assert_eq!(report.different, ["TABLE app.t (owner)"]);
     let login = Allowances {
-        any_owner: true,
+        owners: Owners::Login,
         ..STRICT
     };
     assert!(compared(SAME, &dumped, &found, login).is_equal());

@@ -8,6 +8,9 @@
 
 use backup_pg_archive::{DumpText, TocEntry};
 
+use crate::restorer::roles::named;
+use crate::restorer::sql_text;
+
 /// Types whose names are several words, by the words that may follow.
 const LONGER_TYPES: [(&[u8], &[&[u8]]); 4] = [
     (b"character", &[b"varying"]),
@@ -35,6 +38,9 @@ pub(super) fn canonical(entry: &TocEntry) -> Vec<u8> {
         b"ACL" | b"DEFAULT ACL" => true,
         _ => false,
     };
+    if entry.desc == "POLICY" {
+        return join(with_sorted_roles(entry, text));
+    }
     if !by_lines {
         return join(tokens(text));
     }
@@ -44,6 +50,26 @@ pub(super) fn canonical(entry: &TocEntry) -> Vec<u8> {
         .collect();
     lines.sort();
     lines.join(&b'\n')
+}
+
+/// The words of a policy; its roles come in the order of the server's own table of roles.
+fn with_sorted_roles<'a>(entry: &TocEntry, text: &'a [u8]) -> Vec<&'a [u8]> {
+    let named = named(entry);
+    let mut roles: Vec<&[u8]> = named
+        .iter()
+        .map(|range| plain(&text[range.clone()]))
+        .collect();
+    roles.sort_unstable();
+    let mut roles = roles.into_iter();
+    let ranges = sql_text::tokens(text).into_iter();
+    let words = ranges.map(|range| {
+        if named.contains(&range) {
+            roles.next().unwrap_or_default()
+        } else {
+            plain(&text[range])
+        }
+    });
+    words.collect()
 }
 
 /// Whether it is a constraint that its rows were not checked against.
@@ -103,60 +129,20 @@ fn skip_modifier(rest: &mut Tokens<'_>) {
     }
 }
 
-/// Cuts a text into words, quoted strings and signs.
 fn tokens(text: &[u8]) -> Vec<&[u8]> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_ascii_start();
-    while !rest.is_empty() {
-        let (token, after) = rest.split_at(token_length(rest));
-        tokens.push(token);
-        rest = after.trim_ascii_start();
-    }
-    tokens
+    let ranges = sql_text::tokens(text).into_iter();
+    ranges.map(|range| plain(&text[range])).collect()
 }
 
-fn token_length(text: &[u8]) -> usize {
-    let first = text[0];
-    match first {
-        b'\'' | b'"' => quoted_length(text, first, false),
-        b'E' if text.get(1) == Some(&b'\'') => 1 + quoted_length(&text[1..], b'\'', true),
-        b'$' => dollar_quoted_length(text).unwrap_or(1),
-        b':' if text.starts_with(b"::") => 2,
-        _ if is_word(first) => text.iter().take_while(|byte| is_word(**byte)).count(),
-        _ => 1,
-    }
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
-}
-
-/// The length of a string or quoted name; a doubled quote is one of its characters.
-fn quoted_length(text: &[u8], quote: u8, escapes: bool) -> usize {
-    let mut at = 1;
-    while let Some(&byte) = text.get(at) {
-        at += 1;
-        if escapes && byte == b'\\' {
-            at += 1;
-        } else if byte == quote {
-            if text.get(at) != Some(&quote) {
-                return at;
-            }
-            at += 1;
-        }
-    }
-    text.len()
-}
-
-/// The length of `$tag$ … $tag$`, if that is what the text begins with.
-fn dollar_quoted_length(text: &[u8]) -> Option<usize> {
-    let tag = 1 + text[1..].iter().take_while(|byte| is_word(**byte)).count();
-    if text.get(tag) != Some(&b'$') {
-        return None;
-    }
-    let (tag, body) = text.split_at(tag + 1);
-    let end = body.windows(tag.len()).position(|window| window == tag)?;
-    Some(tag.len() + end + tag.len())
+/// A quoted name without its quotes where it needs none: we quote always, `pg_dump` only then.
+fn plain(word: &[u8]) -> &[u8] {
+    let inner = word
+        .strip_prefix(b"\"")
+        .and_then(|word| word.strip_suffix(b"\""));
+    let simple = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+    inner
+        .filter(|name| !name.is_empty() && name.iter().all(simple))
+        .unwrap_or(word)
 }
 
 #[cfg(test)]
@@ -217,6 +203,13 @@ mod tests {
         let others = "GRANT SELECT ON TABLE t TO b;\nGRANT SELECT ON TABLE t TO a;\n";
         assert!(same("ACL", grants, others));
         assert!(!same("ACL", grants, "GRANT SELECT ON TABLE t TO a;\n"));
+    }
+
+    #[test]
+    fn the_roles_of_a_policy_have_no_order() {
+        let policy = |roles: &str| format!("CREATE POLICY p ON t TO {roles} USING ((b = 'a, b'));");
+        assert!(same("POLICY", &policy("\"B\", a"), &policy("a, \"B\"")));
+        assert!(!same("POLICY", &policy("a, b"), &policy("a, c")));
     }
 
     #[test]

@@ -3,23 +3,35 @@
 use std::collections::BTreeSet;
 
 use backup_core::manifest::Manifest;
-use backup_core::restorer::Ownership;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use crate::restorer::error::RestoreError;
-use crate::{DatabaseDetails, Error, ToolVersion};
+use crate::{DatabaseDetails, Error, ExtensionDetails, ToolVersion};
+
+/// Of the versions that are created.
+const TRUSTED: &str = "
+SELECT v.name::text FROM pg_available_extension_versions v
+JOIN pg_available_extensions e ON e.name = v.name AND e.default_version = v.version
+WHERE v.trusted OR NOT v.superuser";
 
 /// What the target's server is and has.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     /// `server_version_num`.
     pub(crate) version_num: u32,
+    /// The login.
+    pub(crate) login: String,
     /// Whether the login is a superuser.
     pub(crate) is_superuser: bool,
+    pub(super) creates_roles: bool,
     pub(super) roles: BTreeSet<String>,
+    /// Roles that the login can act as.
+    pub(super) member_of: BTreeSet<String>,
     pub(super) tablespaces: BTreeSet<String>,
     pub(super) extensions: Vec<(String, Option<String>)>,
+    /// Extensions that whoever owns a database may create in it.
+    pub(super) trusted: BTreeSet<String>,
     pub(super) max_name_bytes: usize,
 }
 
@@ -30,7 +42,9 @@ impl Server {
         let row = sqlx::query(
             "SELECT current_setting('server_version_num')::int4,
                     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
-                    current_setting('max_identifier_length')::int4",
+                    current_setting('max_identifier_length')::int4,
+                    current_user::text,
+                    (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user)",
         )
         .fetch_one(&mut *connection)
         .await
@@ -42,12 +56,22 @@ impl Server {
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(failed())?;
+        // Since 16, membership alone is not enough to own in a role's name.
+        let member_of = if version < 160_000 {
+            "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')"
+        } else {
+            "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'SET')"
+        };
         Ok(Self {
             version_num: u32::try_from(version).unwrap_or_default(),
+            login: row.try_get(3).map_err(failed())?,
             is_superuser: row.try_get(1).map_err(failed())?,
+            creates_roles: row.try_get(4).map_err(failed())?,
+            member_of: names(connection, member_of).await?,
             roles: names(connection, "SELECT rolname::text FROM pg_roles").await?,
             tablespaces: names(connection, "SELECT spcname::text FROM pg_tablespace").await?,
             extensions,
+            trusted: names(connection, TRUSTED).await?,
             max_name_bytes: usize::try_from(name_bytes).unwrap_or(63),
         })
     }
@@ -57,50 +81,43 @@ impl Server {
         self.version_num / 10_000
     }
 
+    /// Whether the login may create the extension in a database of its own.
+    pub(crate) fn may_create(&self, extension: &str) -> bool {
+        self.is_superuser || self.trusted.contains(extension)
+    }
+
     /// Whether a tablespace exists.
     pub(crate) fn has_tablespace(&self, name: &str) -> bool {
         self.tablespaces.contains(name)
     }
 
-    /// Refuses what cannot end well, before anything is made. Returns what is worth a warning.
-    pub(crate) fn check(
+    /// Refuses a backup of a newer server.
+    pub(crate) fn check_version(
         &self,
         manifest: &Manifest,
         details: &DatabaseDetails,
-        ownership: &Ownership,
-    ) -> Result<Vec<String>, RestoreError> {
+    ) -> Result<(), RestoreError> {
         let backup = if details.server_version_num == 0 {
             leading_number(&manifest.server_version)
         } else {
             details.server_version_num / 10_000
         };
-        if backup > self.major() {
-            return Err(RestoreError::OlderServer {
-                backup: manifest.server_version.clone(),
-                target: ToolVersion::from_num(self.version_num).to_string(),
-            });
+        if backup <= self.major() {
+            return Ok(());
         }
-        let missing = |wanted: &[String]| -> Vec<String> {
-            let missing = wanted.iter().filter(|role| !self.roles.contains(*role));
-            missing.cloned().collect()
-        };
-        let roles = missing(&details.roles);
-        if *ownership == Ownership::Keep && !roles.is_empty() {
-            return Err(RestoreError::MissingRoles { roles });
-        }
-        let roles = missing(&details.named_roles);
-        if !roles.is_empty() {
-            return Err(RestoreError::MissingNamedRoles { roles });
-        }
-        self.check_extensions(details)
+        Err(RestoreError::OlderServer {
+            backup: manifest.server_version.clone(),
+            target: ToolVersion::from_num(self.version_num).to_string(),
+        })
     }
 
-    pub(super) fn check_extensions(
+    /// Refuses what needs extensions that are not installed. Returns what is worth a warning.
+    pub(crate) fn check_extensions<'a>(
         &self,
-        details: &DatabaseDetails,
+        wanted: impl Iterator<Item = &'a ExtensionDetails>,
     ) -> Result<Vec<String>, RestoreError> {
         let (mut missing, mut warnings) = (Vec::new(), Vec::new());
-        for wanted in &details.extensions {
+        for wanted in wanted {
             let offered = self
                 .extensions
                 .iter()

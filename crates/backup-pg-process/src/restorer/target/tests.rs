@@ -7,10 +7,14 @@ use rstest::rstest;
 fn server(version_num: u32) -> Server {
     Server {
         version_num,
+        login: "me".to_owned(),
         is_superuser: true,
+        creates_roles: true,
+        member_of: BTreeSet::new(),
         roles: ["app".to_owned()].into(),
         tablespaces: BTreeSet::new(),
         extensions: vec![("plpgsql".to_owned(), Some("1.0".to_owned()))],
+        trusted: BTreeSet::new(),
         max_name_bytes: 63,
     }
 }
@@ -75,13 +79,17 @@ fn missing_extensions_are_named() {
         extensions: vec![extension("plpgsql", "0.9")],
         ..DatabaseDetails::default()
     };
-    let warnings = server(150_000).check_extensions(&details).unwrap();
+    let warnings = server(150_000)
+        .check_extensions(details.extensions.iter())
+        .unwrap();
     assert_eq!(
         warnings,
         ["extension plpgsql is version 1.0 on the target, 0.9 in the backup"]
     );
     details.extensions.push(extension("postgis", "3"));
-    let error = server(150_000).check_extensions(&details).unwrap_err();
+    let error = server(150_000)
+        .check_extensions(details.extensions.iter())
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "extensions that the backup needs are not installed: postgis"

@@ -11,6 +11,8 @@ use super::kind::{mentions, starts};
 pub(crate) struct Omit<'a> {
     /// Everything but these entries, if given.
     pub(crate) all_but: Option<&'a HashSet<u32>>,
+    /// Entries that are in the target already, if any.
+    pub(crate) there: Option<&'a HashSet<u32>>,
     /// VACUUM and ANALYZE of large tables.
     pub(crate) vacuum: bool,
     /// GRANT and REVOKE: owners are not kept.
@@ -32,6 +34,11 @@ impl Omit<'_> {
         self.all_but.is_none_or(|ids| ids.contains(&entry.dump_id))
     }
 
+    /// Whether the target has it, before or after.
+    pub(super) fn knows(self, entry: &TocEntry) -> bool {
+        self.wants(entry) || self.there.is_some_and(|ids| ids.contains(&entry.dump_id))
+    }
+
     pub(crate) fn reason(self, entry: &TocEntry) -> Option<Omitted> {
         if !self.wants(entry) {
             return Some(Omitted::Silently);
@@ -49,6 +56,11 @@ impl Omit<'_> {
             _ => None,
         }
     }
+}
+
+/// Whether only a superuser may own or create it.
+pub(crate) fn is_for_superusers(entry: &TocEntry) -> bool {
+    entry.desc == "FOREIGN DATA WRAPPER" || needs_superuser(entry)
 }
 
 fn needs_superuser(entry: &TocEntry) -> bool {

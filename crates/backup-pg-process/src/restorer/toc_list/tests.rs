@@ -338,6 +338,24 @@ fn what_was_not_selected_delays_nothing() {
 }
 
 #[test]
+fn a_check_of_a_domain_waits_for_all_rows() {
+    let mut entries = [
+        entry(1, "TABLE", "a", &[]),
+        entry(2, "DOMAIN", "d", &[]),
+        entry(3, "CHECK CONSTRAINT", "d small", &[2]),
+        entry(4, "CHECK CONSTRAINT", "a few", &[1]),
+    ];
+    entries[1].section = Section::PreData;
+    let parts = [
+        part("data-0001", &[("a", MIB)]),
+        part("data-rest", &[("b", MIB)]),
+    ];
+    let plan = plan(&entries, &parts);
+    assert_eq!(step_of(&plan, 3).1.after, [0, 1]);
+    assert_eq!(step_of(&plan, 4).1.after, [0]);
+}
+
+#[test]
 fn list_files_name_ids_only() {
     assert_eq!(list_file(&[7, 12]), "7;\n12;\n");
 }
