@@ -277,6 +277,12 @@ fn pair(
             report.equal += 1;
             report.unclear.push(wanted.name.clone());
         } else {
+            tracing::debug!(
+                definition = wanted.name,
+                dumped = %String::from_utf8_lossy(&wanted.text),
+                restored = %String::from_utf8_lossy(&found.text),
+                "not as dumped"
+            );
             report.different.push(wanted.name.clone());
         }
     }
@@ -322,7 +328,7 @@ fn keyed<'a>(entries: impl Iterator<Item = &'a TocEntry>, allowances: Allowances
             text: if secret {
                 Vec::new()
             } else {
-                text::canonical(entry)
+                text::canonical(entry, allowances.no_superuser)
             },
             not_valid: text::is_not_valid(entry),
         });
