@@ -72,19 +72,13 @@ impl PgRestorer {
             warnings.extend(target.create(&server, &details, &request.ownership).await?);
             None
         };
-        let Planned {
-            archive,
-            choice,
-            plan,
-            ..
-        } = planned;
         let loader = Arc::new(Loader {
             reader: Arc::clone(&reader),
             target: target.clone(),
             workspace,
             pg_restore,
-            parts: choice.parts,
-            scope: choice.scope.clone(),
+            parts: planned.choice.parts,
+            scope: planned.choice.scope.clone(),
             ownership: request.ownership.clone(),
             extensions,
             backstage,
@@ -96,16 +90,16 @@ impl PgRestorer {
             target,
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
-            scope: choice.scope,
+            scope: planned.choice.scope,
             definitions,
             refill: refill.map(|refill| Filling {
                 refill,
                 loader: Arc::clone(&loader),
-                aside: plan.made_again(&archive.entries),
+                aside: planned.plan.made_again(&planned.archive.entries),
             }),
             pending: Mutex::new(Some(Pending {
                 loader,
-                plan,
+                plan: planned.plan,
                 warnings,
             })),
             reader,
