@@ -225,8 +225,12 @@ impl Picker<'_> {
         if self.relations.contains(&entry.dump_id) || self.schemas.contains(namespace(entry)) {
             return true;
         }
-        if entry.desc == "SCHEMA" {
-            return self.schemas.contains(entry.tag.as_bytes());
+        match entry.desc.as_bytes() {
+            b"SCHEMA" => return self.schemas.contains(entry.tag.as_bytes()),
+            b"EXTENSION" => return self.lives_in_a_selected_schema(entry),
+            b"CAST" | b"TRANSFORM" => return self.is_between_what_is_taken(entry),
+            b"USER MAPPING" => return self.is_for_a_taken_server(entry),
+            _ => {}
         }
         // What is said about a table is as much a part of its definition as its columns are, so it
         // comes with a definition that only came along; an index does not.
@@ -244,6 +248,48 @@ impl Picker<'_> {
             let relation = self.graph.entry(owner).is_some_and(is_relation);
             self.relations.contains(&owner) || (about || !relation) && self.taken.contains(&owner)
         })
+    }
+
+    fn lives_in_a_selected_schema(&self, extension: &TocEntry) -> bool {
+        let needs = self.graph.needs(extension.dump_id).iter();
+        let mut schemas = needs.filter_map(|id| self.graph.entry(*id));
+        schemas.any(|on| on.desc == "SCHEMA" && self.schemas.contains(on.tag.as_bytes()))
+    }
+
+    /// Casts and transforms are in no schema: they belong to the types and functions that they join.
+    fn is_between_what_is_taken(&self, entry: &TocEntry) -> bool {
+        let needs = self.graph.needs(entry.dump_id);
+        !needs.is_empty() && needs.iter().all(|id| self.taken.contains(id))
+    }
+
+    /// `USER MAPPING somebody SERVER there` names its server in its tag alone.
+    fn is_for_a_taken_server(&self, mapping: &TocEntry) -> bool {
+        let entries = self.graph.entries.iter();
+        let mut servers = entries.filter(|entry| entry.desc == "SERVER");
+        servers.any(|server| {
+            let tag = mapping.tag.as_bytes().strip_suffix(server.tag.as_bytes());
+            self.taken.contains(&server.dump_id) && tag.is_some_and(|t| t.ends_with(b" SERVER "))
+        })
+    }
+
+    /// What would act on something that is taken, and is only restored with a whole database.
+    fn left_to_whole_databases(&self) -> Vec<String> {
+        let entries = self.graph.entries.iter();
+        let never = entries.filter(|entry| is_never_wanted(entry));
+        let acting = never.filter(|entry| {
+            let mut needs = self.graph.needs(entry.dump_id).iter();
+            needs.any(|id| {
+                let is_schema = self.graph.entry(*id).is_some_and(|on| on.desc == "SCHEMA");
+                self.relations.contains(id) || !is_schema && self.taken.contains(id)
+            })
+        });
+        let say = |entry| {
+            format!(
+                "{} is left out: it is for the whole database",
+                describe(entry)
+            )
+        };
+        acting.map(say).collect()
     }
 
     /// Takes an entry with all that it needs.
@@ -265,6 +311,8 @@ impl Picker<'_> {
 
     fn selected(mut self) -> Selected {
         let mut content = BTreeSet::new();
+        let left = self.left_to_whole_databases();
+        self.warnings.extend(left);
         for entry in self.graph.entries {
             let id = entry.dump_id;
             if let Some(needed) = self.blocked.get(&id)

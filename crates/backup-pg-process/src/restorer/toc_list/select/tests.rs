@@ -86,8 +86,48 @@ fn a_table_comes_with_what_belongs_to_it_and_what_it_needs() {
     ];
     assert_eq!(ids, expected);
     assert_eq!(content, ["app.a"]);
-    assert_eq!(warnings, NONE);
+    let whole = "is left out: it is for the whole database";
+    assert_eq!(
+        warnings,
+        [
+            format!("PUBLICATION TABLE app.all a {whole}"),
+            format!("EVENT TRIGGER watch {whole}"),
+        ]
+    );
     assert_eq!(selected(&entries, &tables(&["a"])).0, expected, "bare name");
+}
+
+#[test]
+fn what_is_in_no_schema_comes_with_what_it_joins() {
+    let entries = [
+        within("", 1, "SCHEMA", "app", &[]),
+        within("", 2, "SCHEMA", "lib", &[]),
+        within("", 3, "EXTENSION", "pg_trgm", &[1]),
+        within("", 4, "EXTENSION", "citext", &[2]),
+        entry(10, "TYPE", "eur", &[1]),
+        entry(11, "FUNCTION", "cents(eur)", &[1, 10]),
+        within("lib", 12, "TYPE", "usd", &[2]),
+        within("", 13, "CAST", "CAST (app.eur AS integer)", &[10, 11]),
+        within("", 14, "CAST", "CAST (app.eur AS lib.usd)", &[10, 12]),
+        within("", 15, "SERVER", "there", &[]),
+        within("", 16, "SERVER", "elsewhere", &[]),
+        within("", 17, "USER MAPPING", "USER MAPPING a SERVER there", &[]),
+        within(
+            "",
+            18,
+            "USER MAPPING",
+            "USER MAPPING a SERVER elsewhere",
+            &[],
+        ),
+        entry(20, "FOREIGN TABLE", "far", &[1, 15]),
+    ];
+    let selection = Selection {
+        schemas: vec!["app".to_owned()],
+        ..Selection::default()
+    };
+    let (ids, _, warnings) = selected(&entries, &selection);
+    assert_eq!(ids, [1, 3, 10, 11, 13, 15, 17, 20]);
+    assert_eq!(warnings, NONE);
 }
 
 #[test]
