@@ -169,13 +169,23 @@ fn check_tool_failures(store: Store) -> Result<()> {
     scene.good_backup().map(drop)
 }
 
-/// The run left a record, which says the same.
+/// What the programs above say themselves.
+const SAID: [&str; 4] = [
+    "lost my way at the end",
+    "the last words",
+    "no definitions today",
+    "no roles today",
+];
+
+/// The run left a record, which says the same, but for what a program said: it may quote rows.
 fn assert_recorded(scene: &Scene<'_>, words: &[&str]) -> Result<()> {
     let record = scene.newest_record()?;
     ensure!(record["result"] == "failed", "{record}");
     let error = record["error"].as_str().context("an error")?;
-    let missing = words.iter().find(|word| !error.contains(**word));
-    ensure!(missing.is_none(), "no {missing:?} in {record}");
+    for word in words {
+        let expected = !SAID.contains(word);
+        ensure!(error.contains(word) == expected, "{word}: {record}");
+    }
     Ok(())
 }
 

@@ -470,7 +470,6 @@ fn quotes_rows(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::ToolFailed
-            | ErrorKind::Corrupt
             | ErrorKind::PermissionDenied
             | ErrorKind::InvalidInput
             | ErrorKind::Internal
