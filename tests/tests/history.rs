@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::drills;
 use backup_e2e::fake_tools::{Calls, FakeTools, pause_after};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::Kind;
@@ -208,7 +209,8 @@ fn damage_that_was_found_is_a_failure_and_no_proof() -> Result<()> {
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_restore_that_finds_damage_takes_a_proof_back() -> Result<()> {
-    let (scene, cluster) = scene(Store::Local)?;
+    let scene = drills::scene(17, &sample::bulk_sql("app", "bulk", 5))?;
+    let cluster = Cluster::shared(17)?;
     let (older, target) = (scene.older().to_owned(), scene.target());
     scene.run(&["verify", &older])?.expect(0, &["ok"])?;
     let latest = ["show", "latest-verified", "--source", SOURCE, "--json"];
@@ -226,6 +228,16 @@ fn a_restore_that_finds_damage_takes_a_proof_back() -> Result<()> {
     ensure!(!cluster.has_db(&target)?, "a database is left");
     assert_eq!(listed(&scene)?["verified_at"], Value::Null);
     scene.run(&latest)?.expect(4, &["verified backup"])?;
+
+    // A drill says so, too.
+    bytes[middle] ^= 1;
+    scene.place.put(key, &bytes)?;
+    scene.run(&["verify", &older])?.expect(0, &["ok"])?;
+    scene.run(&latest)?.expect(0, &[&older])?;
+    bytes[middle] ^= 1;
+    scene.place.put(key, &bytes)?;
+    scene.run(&["drill", "--backup", &older])?.expect(6, &[])?;
+    scene.run(&latest)?.expect(4, &["verified backup"])?;
     Ok(())
 }
 
@@ -233,25 +245,34 @@ fn a_restore_that_finds_damage_takes_a_proof_back() -> Result<()> {
 #[ignore = "needs servers: run ./scripts/test"]
 fn no_row_is_in_a_record() -> Result<()> {
     let cluster = Cluster::shared(17)?;
-    let database = cluster.fresh_db(&unique("history"))?;
     // It complains of what it finds only where the backup is restored.
-    cluster.psql(
-        &database,
+    let scene = drills::scene(
+        17,
         "CREATE FUNCTION public.strict(card text) RETURNS boolean LANGUAGE plpgsql AS $$
          BEGIN
-           IF current_database() LIKE '%restored' THEN RAISE 'unknown card %', card; END IF;
-           RETURN true;
+           IF EXISTS (SELECT FROM pg_class WHERE relname = 'only_at_the_source') THEN RETURN true;
+           END IF;
+           RAISE 'unknown card %', card;
          END $$;
+         CREATE TABLE only_at_the_source ();
          CREATE TABLE cards (number text CHECK (public.strict(number)));
-         INSERT INTO cards VALUES ('4111-1111');",
+         INSERT INTO cards VALUES ('4111-1111');
+         DROP TABLE only_at_the_source;",
     )?;
-    let scene = Scene::new(cluster, &database, Store::Local)?;
     let (older, target) = (scene.older().to_owned(), scene.target());
-    let done = scene.run(&["restore", &older, "--target-db", &target])?;
-    done.expect(1, &["unknown card 4111-1111"])?;
-    let record = scene.newest_record()?;
-    ensure!(record["result"] == "failed", "{record}");
-    ensure!(!record.to_string().contains("4111"), "{record}");
+    for (arguments, operation) in [
+        (&["restore", &older, "--target-db", &target][..], "restore"),
+        (&["drill", "--backup", &older], "drill"),
+    ] {
+        scene
+            .run(arguments)?
+            .expect(1, &["unknown card 4111-1111"])?;
+        let record = scene.newest_record()?;
+        ensure!(record["operation"] == operation, "{record}");
+        ensure!(record["result"] == "failed", "{record}");
+        ensure!(!record.to_string().contains("4111"), "{record}");
+    }
+    ensure!(!cluster.has_db(&target)?, "a database is left");
     Ok(())
 }
 

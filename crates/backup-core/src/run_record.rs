@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
 use crate::engine::{
-    BackupOutcome, CompareReport, DrillLevel, DrillOutcome, RestoreOutcome, VerifyLevel,
-    VerifyReport,
+    BackupOutcome, CompareReport, DrillLevel, DrillOutcome, LevelState, RestoreOutcome,
+    VerifyLevel, VerifyReport,
 };
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::replacer::Replacement;
@@ -381,8 +381,13 @@ impl RunRecord {
         self.drill = Some(DrillFacts::from(outcome));
         match &outcome.error {
             None => self.succeeded(outcome.warnings.len()),
-            Some(error) => self.ended_with(error, error.kind()),
+            Some(error) => self.failed(error),
         }
+        let of_bytes = [DrillLevel::Stored, DrillLevel::Hashed, DrillLevel::Decoded];
+        self.damaged |= outcome
+            .levels
+            .iter()
+            .any(|found| found.state == LevelState::Failed && of_bytes.contains(&found.level));
     }
 
     /// The engine gave up.
@@ -390,8 +395,9 @@ impl RunRecord {
         if let Error::Differs(report) = error {
             self.compare = Some(CompareFacts::from(report.as_ref()));
         }
-        let differs = matches!(error, Error::Differs(_));
-        self.damaged = error.kind() == ErrorKind::Corrupt && !differs;
+        // These are about what became of it.
+        let restored = matches!(error, Error::Differs(_) | Error::Unsound { .. });
+        self.damaged = error.kind() == ErrorKind::Corrupt && !restored;
         self.ended(error.kind(), &told(error));
     }
 

@@ -238,7 +238,17 @@ impl RestoreSession for Session {
             jobs: self.request.jobs.max(1),
             definitions: self.definitions.as_ref(),
         };
-        Ok(job.run(cancel).await?)
+        // The limit is for those who use the database, and we want a few connections at once.
+        let limit = self.details.connection_limit;
+        let limited = self.refill.is_none() && limit >= 0;
+        if limited {
+            self.target.limit_connections(-1).await?;
+        }
+        let read = job.run(cancel).await;
+        if limited {
+            self.target.limit_connections(limit).await?;
+        }
+        Ok(read?)
     }
 
     async fn discard(&self) -> Result<(), PortError> {

@@ -21,7 +21,7 @@ use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
@@ -39,6 +39,8 @@ pub(crate) struct LocalStore {
     limits: Arc<Limits>,
     objects: OnceLock<Objects>,
     ready: OnceCell<()>,
+    /// Read by whoever makes folders and writes into them, written by whoever removes empty ones.
+    folders: RwLock<()>,
 }
 
 impl fmt::Debug for LocalStore {
@@ -65,6 +67,7 @@ impl LocalStore {
             limits: Arc::new(limits),
             objects: OnceLock::new(),
             ready: OnceCell::new(),
+            folders: RwLock::new(()),
         }
     }
 
@@ -136,8 +139,11 @@ impl LocalStore {
         self.root.join(key.as_str())
     }
 
-    /// Removes the folders of `key` that are empty.
+    /// Removes the folders of `key` that are empty, unless somebody is about to write into one.
     async fn remove_empty_folders(&self, key: &StoreKey) {
+        let Ok(_alone) = self.folders.try_write() else {
+            return;
+        };
         let (root, file) = (self.root.clone(), self.file(key));
         let removed = blocking(move || {
             let folders = file.ancestors().skip(1).take_while(|dir| *dir != root);
@@ -213,8 +219,11 @@ impl Store for LocalStore {
         cancel: &CancellationToken,
     ) -> Result<u64, StoreError> {
         let objects = self.prepare().await?;
-        self.make_folders(key).await?;
-        let written = objects.put(key, body, options, cancel).await;
+        let written = {
+            let _in_use = self.folders.read().await;
+            self.make_folders(key).await?;
+            objects.put(key, body, options, cancel).await
+        };
         match written {
             Ok(_) => self.close_to_others(key).await?,
             Err(_) => self.remove_empty_folders(key).await,
@@ -224,6 +233,7 @@ impl Store for LocalStore {
 
     async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
         let objects = self.prepare().await?;
+        let _in_use = self.folders.read().await;
         self.make_folders(key).await?;
         objects.create(key, content).await?;
         self.close_to_others(key).await

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::ask;
-use crate::session::execute;
+use crate::session::{self, execute};
 use crate::{
     ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, quote_ident,
 };
@@ -62,23 +62,33 @@ impl DrillServer for StandingServer {
         }
         let maintenance = &self.connection.maintenance_database;
         let mut held = self.connection.connect(maintenance).await?;
+        // Code of the backup can become every role that the login is a member of.
         let (is_superuser, version): (bool, i32) = sqlx::query_as(
-            "SELECT rolsuper, current_setting('server_version_num')::int4
-             FROM pg_roles WHERE rolname = current_user",
+            "SELECT EXISTS (SELECT FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER')
+                      AND (r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls
+                           OR r.rolname IN ('pg_execute_server_program', 'pg_write_server_files',
+                                            'pg_read_server_files'))),
+                    current_setting('server_version_num')::int4",
         )
         .fetch_one(&mut held)
         .await
         .map_err(Error::query("look at the drill's login"))?;
         if is_superuser {
-            let what = format!("the login of server {name:?} is a superuser");
+            let what = format!(
+                "the login of server {name:?} is a superuser or may do what only those may"
+            );
             return Err(refused(what).with_hint(
                 "a restore runs code of the backup with the rights of its login: give the drill \
                  one with CREATEDB and nothing else",
             ));
         }
+        session::prepare(&mut held, u32::try_from(version).unwrap_or_default()).await?;
         sweep(&mut held).await?;
         let database = format!("{PREFIX}{:016x}", rand::random::<u64>());
-        lock(&mut held, &database).await?;
+        if !lock(&mut held, &database).await? {
+            let what = format!("somebody else has the lock of database {database}");
+            return Err(PortError::new(ErrorKind::Conflict, what));
+        }
         if cancel.is_cancelled() {
             return Err(PortError::cancelled());
         }

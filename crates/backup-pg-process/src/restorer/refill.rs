@@ -142,17 +142,28 @@ impl Refill {
         }
         execute(
             &mut connection,
-            "SET idle_session_timeout = 0",
+            // A policy that hides rows would make a table look empty: without this right the
+            // server refuses instead.
+            "SET idle_session_timeout = 0; SET row_security = off",
             "keep the claim",
         )
         .await?;
+        if let Some(user) = other_user(&mut connection).await? {
+            return Err(refused(&format!("{user} is connected to it")));
+        }
+        let members = members(&mut connection).await?;
         if let Some(filled) = filled(&mut connection, facts).await? {
             return Err(refused(&format!("{filled} is not empty")));
         }
         Ok(Self {
             target: target.clone(),
             aside: entries.clone().filter_map(SetAside::of).collect(),
-            tables: facts.tables().into_keys().collect(),
+            // Rows of an extension's own are not ours to remove.
+            tables: facts
+                .tables()
+                .into_keys()
+                .filter(|table| !members.contains(&quoted(table)))
+                .collect(),
             large_objects: facts.large_objects().is_some(),
             views: entries
                 .filter(|entry| entry.desc == "MATERIALIZED VIEW DATA")
@@ -221,6 +232,35 @@ impl Refill {
         }
         Ok(())
     }
+}
+
+/// Somebody else in the database, who could write to it while it is filled.
+async fn other_user(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(usename::text, 'somebody') || ', pid ' || pid FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND coalesce(backend_type, usesysid::text, 'autovacuum worker') <> 'autovacuum worker'
+         LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(Error::query("see who is connected"))
+}
+
+/// Tables of extensions, as SQL.
+async fn members(connection: &mut PgConnection) -> Result<HashSet<String>, Error> {
+    let names: Vec<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+         WHERE d.deptype = 'e'",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(Error::query("list the tables of extensions"))?;
+    let names = names.into_iter();
+    let names = names.map(|(schema, name)| quoted(&TableName { schema, name }));
+    Ok(names.collect())
 }
 
 /// The first thing that is not empty.

@@ -217,6 +217,13 @@ impl Target {
         statements
     }
 
+    /// How many may connect to it at once; -1 is no limit.
+    pub(crate) async fn limit_connections(&self, limit: i32) -> Result<(), RestoreError> {
+        let mut connection = self.maintenance().await?;
+        let sql = connection_limit_statement(&self.name, limit);
+        Ok(execute(&mut connection, sql, "limit the connections").await?)
+    }
+
     /// Removes it, with whoever is connected, if it still carries the mark of this run.
     pub(crate) async fn discard(&self) -> Result<(), RestoreError> {
         let Some(mark) = self.read_mark().await? else {

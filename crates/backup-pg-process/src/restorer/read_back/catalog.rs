@@ -13,7 +13,9 @@ use crate::inspector::table_name;
 const SEQUENCES_AT_ONCE: usize = 200;
 
 /// Names come twice: as the dump has them, in the database's encoding, and as SQL for us. The last
-/// column is the topmost ancestor that is partitioned by hash.
+/// two columns are the topmost ancestor that is partitioned by hash, and which rows of an
+/// extension's table are dumped, because they are not the extension's own.
+/// <https://www.postgresql.org/docs/current/extend-extensions.html#EXTEND-EXTENSIONS-CONFIG-TABLES>
 const RELATIONS: &str = "
 SELECT convert_to(n.nspname, getdatabaseencoding()), convert_to(c.relname, getdatabaseencoding()),
        format('%I.%I', n.nspname, c.relname), c.relkind = 'S',
@@ -21,7 +23,9 @@ SELECT convert_to(n.nspname, getdatabaseencoding()), convert_to(c.relname, getda
        (SELECT t.partrelid::int8 FROM pg_partition_ancestors(c.oid)
                                       WITH ORDINALITY AS p(relid, level)
         JOIN pg_partitioned_table t ON t.partrelid = p.relid AND t.partstrat = 'h'
-        ORDER BY level DESC LIMIT 1)
+        ORDER BY level DESC LIMIT 1),
+       (SELECT e.extcondition[i] FROM pg_extension e, generate_subscripts(e.extconfig, 1) AS i
+        WHERE e.extconfig[i] = c.oid LIMIT 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
 WHERE c.relkind IN ('r', 'p', 'S', 'f', 'm') AND n.nspname !~ '^pg_(toast|temp)'";
 
@@ -34,6 +38,8 @@ pub(super) struct Relation {
     pub(super) is_heap: bool,
     /// Its blocks when it was last analysed.
     pub(super) pages: u64,
+    /// `WHERE` and a condition, where only some of its rows are dumped.
+    pub(super) condition: Option<String>,
     hash_root: Option<i64>,
 }
 
@@ -153,6 +159,9 @@ fn relation(row: &PgRow) -> Result<(TableName, bool, Relation), sqlx::Error> {
         is_heap: row.try_get(4)?,
         pages: u64::try_from(pages).unwrap_or(0),
         hash_root: row.try_get(6)?,
+        condition: row
+            .try_get::<Option<String>, _>(7)?
+            .filter(|condition| !condition.is_empty()),
     };
     Ok((table_name(&schema, &name), row.try_get(3)?, relation))
 }

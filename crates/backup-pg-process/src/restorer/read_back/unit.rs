@@ -23,6 +23,8 @@ pub(super) struct Unit {
     pub(super) table: TableName,
     sql_name: String,
     columns: String,
+    /// Which of its rows.
+    condition: Option<String>,
     blocks: Option<Blocks>,
     bytes: u64,
 }
@@ -72,11 +74,17 @@ fn cut(facts: &TableFacts, relation: &Relation, pieces: u64) -> Vec<Unit> {
         table: facts.table.clone(),
         sql_name: relation.sql_name.clone(),
         columns,
+        condition: relation.condition.clone(),
         blocks: None,
         bytes: facts.fingerprint.bytes,
     };
     let blocks = relation.pages / pieces.max(1);
-    if pieces < 2 || blocks == 0 || !relation.is_heap || whole.columns.is_empty() {
+    if pieces < 2
+        || whole.condition.is_some()
+        || blocks == 0
+        || !relation.is_heap
+        || whole.columns.is_empty()
+    {
         return vec![whole];
     }
     let piece = |number: u64| Unit {
@@ -98,6 +106,11 @@ impl Unit {
             sql_name, columns, ..
         } = self;
         let what = match self.blocks {
+            None if self.condition.is_some() => {
+                let columns = if columns.is_empty() { "*" } else { columns };
+                let condition = self.condition.as_deref().unwrap_or_default();
+                format!("(SELECT {columns} FROM ONLY {sql_name} {condition})")
+            }
             None if columns.is_empty() => sql_name.clone(),
             None => format!("{sql_name} ({columns})"),
             Some(Blocks { first, end }) => {
@@ -155,9 +168,22 @@ mod tests {
             },
             sql_name: "s.t".to_owned(),
             columns: columns.to_owned(),
+            condition: None,
             blocks,
             bytes: 0,
         }
+    }
+
+    #[test]
+    fn of_an_extensions_table_only_what_is_dumped_is_read() {
+        let some = Unit {
+            condition: Some("WHERE id > 100".to_owned()),
+            ..unit("\"id\", \"name\"", None)
+        };
+        assert_eq!(
+            some.statement(""),
+            "COPY (SELECT \"id\", \"name\" FROM ONLY s.t WHERE id > 100) TO STDOUT"
+        );
     }
 
     #[test]
