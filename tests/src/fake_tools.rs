@@ -4,11 +4,10 @@
 //! over to the real program unless told otherwise, so that a fault strikes one part of a backup
 //! while the others are made as ever.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use backup_testing::write_program;
 
 use crate::scratch::Scratch;
 
@@ -94,11 +93,8 @@ impl FakeTools {
             dir = self.scratch.path().display(),
             pattern = calls.pattern(),
         );
-        // Written beside and moved: a script that runs must not change under bash's feet.
-        let (path, new) = (self.flag(tool), self.flag(&format!("{tool}.new")));
-        fs::write(&new, script)?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
-        fs::rename(&new, &path).with_context(|| format!("replace {}", path.display()))
+        let path = self.flag(tool);
+        write_program(&path, &script).with_context(|| format!("replace {}", path.display()))
     }
 }
 
@@ -130,8 +126,7 @@ mod tests {
         let real = Scratch::new().unwrap();
         for tool in TOOLS {
             let path = real.path().join(tool);
-            fs::write(&path, "#!/bin/sh\necho real \"$@\"\n").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&path, "#!/bin/sh\necho real \"$@\"\n").unwrap();
         }
         let fakes = FakeTools::new(real.path()).unwrap();
         assert_eq!(

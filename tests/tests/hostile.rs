@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use backup_e2e::pg::{Cluster, ClusterOptions, Contents, quote_identifier, quote_literal};
 use backup_e2e::vault::{Vault, id_of};
+use backup_testing::write_program;
 use rstest::rstest;
 
 /// Where planted code writes when it runs: a directory that everybody may write to.
@@ -148,8 +149,7 @@ fn fakes(trap: &Trap, folder: &Path) -> Result<String> {
     for tool in ["psql", "sh", "bash", "touch"] {
         let path = directory.join(tool);
         let marker = trap.marker(&format!("ran-{tool}"));
-        fs::write(&path, format!("#!/bin/sh\n: > {marker}\n"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        write_program(&path, &format!("#!/bin/sh\n: > {marker}\n"))?;
     }
     Ok(directory.display().to_string())
 }

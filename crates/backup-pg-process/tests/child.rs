@@ -4,13 +4,13 @@
     reason = "clippy takes helpers of tests for no tests"
 )]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backup_core::error::{ErrorKind, PortError};
 use backup_pg_process::child::{StderrLog, ToolChild, ToolCommand, run_briefly, stdout_body};
 use backup_pg_process::{ToolEnv, ToolLocator};
+use backup_testing::write_program;
 use futures::StreamExt as _;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -31,14 +31,8 @@ impl Fake {
 
     fn write(&self, name: &str, script: &str) {
         let pids = self.pid_file();
-        let path = self.path(name);
         let text = format!("#!/bin/sh\necho $$ >> {}\n{script}\n", pids.display());
-        // Written under another name by another process: a file that is open for writing in any
-        // thread's fresh child cannot be executed.
-        let draft = self.path("draft");
-        std::fs::write(&draft, text).unwrap();
-        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::rename(&draft, path).unwrap();
+        write_program(&self.path(name), &text).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

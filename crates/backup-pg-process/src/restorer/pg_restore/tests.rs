@@ -1,6 +1,5 @@
 //! `pg_restore` played by shell scripts.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use backup_core::error::{ErrorKind, PortError};
@@ -23,8 +22,8 @@ impl Fake {
         let directory = TempDir::new().unwrap();
         let program = directory.path().join("pg_restore");
         let place = directory.path().display();
-        std::fs::write(&program, format!("#!/bin/sh\nDIR='{place}'\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\nDIR='{place}'\n{script}\n");
+        backup_testing::write_program(&program, &text).unwrap();
         let env = ToolEnv::default().set("PATH", "/usr/bin:/bin");
         let pg_restore = PgRestore::new(program, env, "it's \\ one");
         Self {
