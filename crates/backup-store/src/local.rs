@@ -21,7 +21,7 @@ use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
@@ -39,8 +39,6 @@ pub(crate) struct LocalStore {
     limits: Arc<Limits>,
     objects: OnceLock<Objects>,
     ready: OnceCell<()>,
-    /// Read by whoever makes folders and writes into them, written by whoever removes empty ones.
-    folders: RwLock<()>,
 }
 
 impl fmt::Debug for LocalStore {
@@ -67,7 +65,6 @@ impl LocalStore {
             limits: Arc::new(limits),
             objects: OnceLock::new(),
             ready: OnceCell::new(),
-            folders: RwLock::new(()),
         }
     }
 
@@ -111,6 +108,20 @@ impl LocalStore {
         self.objects()
     }
 
+    /// Keeps the folders, also from other processes, until it is dropped: shared by whoever makes
+    /// some and writes into them. Without it, somebody who removes an empty folder could come
+    /// between. A file system that knows no such lock, or not of directories, has none.
+    async fn keep_folders(&self) -> Result<fs::File, PortError> {
+        let root = self.root.clone();
+        let kept = blocking(move || {
+            let folder = fs::File::open(root)?;
+            let _ = folder.lock_shared();
+            Ok(folder)
+        });
+        kept.await
+            .map_err(|e| local_error("open directory", &self.root, e))
+    }
+
     /// Makes the folders of a key.
     async fn make_folders(&self, key: &StoreKey) -> Result<(), PortError> {
         let (root, file) = (self.root.clone(), self.file(key));
@@ -141,11 +152,10 @@ impl LocalStore {
 
     /// Removes the folders of `key` that are empty, unless somebody is about to write into one.
     async fn remove_empty_folders(&self, key: &StoreKey) {
-        let Ok(_alone) = self.folders.try_write() else {
-            return;
-        };
         let (root, file) = (self.root.clone(), self.file(key));
         let removed = blocking(move || {
+            let alone = fs::File::open(&root)?;
+            alone.try_lock()?;
             let folders = file.ancestors().skip(1).take_while(|dir| *dir != root);
             // The first that is not empty ends it.
             for folder in folders {
@@ -220,7 +230,7 @@ impl Store for LocalStore {
     ) -> Result<u64, StoreError> {
         let objects = self.prepare().await?;
         let written = {
-            let _in_use = self.folders.read().await;
+            let _kept = self.keep_folders().await?;
             self.make_folders(key).await?;
             objects.put(key, body, options, cancel).await
         };
@@ -233,7 +243,7 @@ impl Store for LocalStore {
 
     async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
         let objects = self.prepare().await?;
-        let _in_use = self.folders.read().await;
+        let _kept = self.keep_folders().await?;
         self.make_folders(key).await?;
         objects.create(key, content).await?;
         self.close_to_others(key).await

@@ -54,30 +54,24 @@ async fn nothing_is_left_in_the_directory_by_failed_puts() {
     assert_eq!(all_files(dir.path()), Vec::<String>::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_that_fails_takes_no_folder_from_one_that_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_at(dir.path());
-    let (sender, receiver) = futures::channel::mpsc::unbounded();
-    let (cancel, options) = (CancellationToken::new(), PutOptions::default());
-    let slow = key("backups/shop/rows");
-    let going = store.put(&slow, receiver.boxed(), &options, &cancel);
-    let failing = async {
-        // The folder is there, and nothing is in it.
-        while !dir.path().join("backups/shop").is_dir() {
-            tokio::task::yield_now().await;
-        }
-        let body = bodies::failing("some", ErrorKind::ToolFailed);
-        let other = key("backups/shop/definitions");
-        let failed = store.put(&other, body, &options, &cancel).await;
-        assert_eq!(failed.unwrap_err().kind(), ErrorKind::ToolFailed);
-        sender.unbounded_send(Ok("rows".into())).unwrap();
-        drop(sender);
-    };
-    let (written, ()) = tokio::join!(going, failing);
-    assert_eq!(written.unwrap(), 4);
-    let rows = dir.path().join("backups/shop/rows");
-    assert_eq!(all_files(dir.path()), [rows.display().to_string()]);
+    for round in 0..200 {
+        let name = format!("backups/{round}/rows");
+        let good = put(&*store, &name);
+        let failing = (0..4).map(|other| {
+            let key = key(&format!("backups/{round}/failing-{other}"));
+            let body = bodies::failing("some", ErrorKind::ToolFailed);
+            let store = store_at(dir.path());
+            async move { store.put(&key, body, &PutOptions::default(), &CancellationToken::new()).await }
+        });
+        let (written, failed) = tokio::join!(good, futures::future::join_all(failing));
+        written.unwrap();
+        assert!(failed.iter().all(Result::is_err));
+        assert!(dir.path().join(&name).is_file(), "{name}");
+    }
 }
 
 #[tokio::test]
