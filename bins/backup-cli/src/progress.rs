@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backup_core::observer::{Event, Observer};
-use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::render;
 
 /// How often a log line says how far we are.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -83,9 +84,9 @@ impl Progress {
             tracing::info!(
                 target: "backup",
                 what = self.what,
-                raw = %ByteSize(raw),
-                stored = %ByteSize(self.stored.load(Ordering::Relaxed)),
-                expected = %ByteSize(self.expected.load(Ordering::Relaxed)),
+                raw = %render::size(raw),
+                stored = %render::size(self.stored.load(Ordering::Relaxed)),
+                expected = %render::size(self.expected.load(Ordering::Relaxed)),
                 "in progress"
             );
         }

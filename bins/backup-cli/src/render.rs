@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backup_app::AppError;
-use bytesize::ByteSize;
+pub(crate) use backup_app::text::{count, counted, duration, shown as name, size};
 use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -105,71 +105,7 @@ pub(crate) fn print(table: &Table) {
     }
 }
 
-/// A size for people.
-pub(crate) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
-
 /// A time as everywhere: RFC 3339, UTC, seconds.
 pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-/// A duration for people.
-pub(crate) fn duration(seconds: f64) -> String {
-    if seconds < 60.0 {
-        format!("{seconds:.1} s")
-    } else {
-        let whole = std::time::Duration::from_secs_f64(seconds.round());
-        humantime::format_duration(whole).to_string()
-    }
-}
-
-/// A name from a database, harmless on a terminal: control characters are escaped.
-pub(crate) fn name(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
-}
-
-/// A number with thin groups of three.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// So many of something: `1 source`, `2 sources`.
-pub(crate) fn counted(number: u64, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        number => format!("{} {what}s", count(number)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_names_for_people() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(name("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
-        assert_eq!(duration(3.21), "3.2 s");
-        assert_eq!(duration(125.0), "2m 5s");
-    }
 }

@@ -1,11 +1,11 @@
 //! The JSON forms, fixed by contract; the domain's own types may change without them.
 
+use backup_app::report::DefinitionsView;
 use backup_app::{AppError, ErrorReport};
 use backup_core::engine::{CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
-use backup_core::restorer::Definitions;
 use backup_core::run_record::{CompareFacts, DrillFacts, RunId, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
 
@@ -315,32 +315,6 @@ pub(crate) struct CompareView {
     definitions: Option<DefinitionsView>,
     /// Filled again by their queries, so their content is not compared.
     materialized_views: Vec<MaterializedView>,
-}
-
-/// Definitions by kind, schema and name.
-#[derive(Debug, Serialize)]
-struct DefinitionsView {
-    expected: usize,
-    equal: usize,
-    texts_compared: bool,
-    missing: Vec<String>,
-    different: Vec<String>,
-    unclear: Vec<String>,
-    extra: Vec<String>,
-}
-
-impl From<&Definitions> for DefinitionsView {
-    fn from(found: &Definitions) -> Self {
-        Self {
-            expected: found.expected,
-            equal: found.equal,
-            texts_compared: found.texts_compared,
-            missing: found.missing.clone(),
-            different: found.different.clone(),
-            unclear: found.unclear.clone(),
-            extra: found.extra.clone(),
-        }
-    }
 }
 
 /// A materialized view as it is now.

@@ -14,6 +14,7 @@ mod logging;
 mod place;
 pub mod report;
 mod signals;
+pub mod text;
 mod who;
 
 pub use backup_compress::Compression;

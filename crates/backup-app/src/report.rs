@@ -2,11 +2,11 @@
 
 mod file;
 mod page;
-mod text;
 mod verdict;
 
 use backup_core::drill::{Answer, ChoiceReason, ServerFacts};
 use backup_core::engine::{DrillOutcome, LevelState, TableResult, TableState};
+use backup_core::restorer::Definitions;
 use backup_core::run_record::RunId;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
@@ -85,6 +85,47 @@ pub struct CompareView {
     pub summary: String,
     pub sequences_behind: Vec<String>,
     pub large_objects_equal: Option<bool>,
+    pub definitions: Option<DefinitionsView>,
+}
+
+/// Definitions by kind, schema and name.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct DefinitionsView {
+    pub expected: usize,
+    pub equal: usize,
+    pub texts_compared: bool,
+    pub missing: Vec<String>,
+    pub different: Vec<String>,
+    pub unclear: Vec<String>,
+    pub extra: Vec<String>,
+}
+
+impl DefinitionsView {
+    /// Each one that is not as it was dumped, with what is wrong.
+    pub fn differences(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let lists = [
+            ("missing", &self.missing),
+            ("different", &self.different),
+            ("extra", &self.extra),
+        ];
+        let all = lists.into_iter();
+        all.flat_map(|(what, names)| names.iter().map(move |name| (what, name.as_str())))
+    }
+}
+
+impl From<&Definitions> for DefinitionsView {
+    fn from(found: &Definitions) -> Self {
+        Self {
+            expected: found.expected,
+            equal: found.equal,
+            texts_compared: found.texts_compared,
+            missing: found.missing.clone(),
+            different: found.different.clone(),
+            unclear: found.unclear.clone(),
+            extra: found.extra.clone(),
+        }
+    }
 }
 
 /// One table.
@@ -241,6 +282,7 @@ fn compare(outcome: &DrillOutcome) -> Option<CompareView> {
         summary: report.summary(),
         sequences_behind: behind.map(|found| found.sequence.to_string()).collect(),
         large_objects_equal: report.large_objects_equal,
+        definitions: report.definitions.as_ref().map(DefinitionsView::from),
     })
 }
 

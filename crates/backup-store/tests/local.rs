@@ -65,7 +65,16 @@ async fn a_put_that_fails_takes_no_folder_from_one_that_goes_on() {
             let key = key(&format!("backups/{round}/failing-{other}"));
             let body = bodies::failing("some", ErrorKind::ToolFailed);
             let store = store_at(dir.path());
-            async move { store.put(&key, body, &PutOptions::default(), &CancellationToken::new()).await }
+            async move {
+                store
+                    .put(
+                        &key,
+                        body,
+                        &PutOptions::default(),
+                        &CancellationToken::new(),
+                    )
+                    .await
+            }
         });
         let (written, failed) = tokio::join!(good, futures::future::join_all(failing));
         written.unwrap();

@@ -5,7 +5,7 @@ mod choose;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_app::report::{DrillNames, DrillView, ReportPath};
+use backup_app::report::{DefinitionsView, DrillNames, DrillView, ReportPath};
 use backup_app::{AppError, Keys};
 use backup_core::engine::DrillOutcome;
 use backup_core::error::Error as CoreError;
@@ -23,16 +23,29 @@ pub(super) async fn run(context: &Context, arguments: &DrillArgs) -> Outcome {
     let chosen = context
         .stoppable(choose::choose(context, arguments))
         .await?;
-    if chosen.is_empty() {
+    let drills = &chosen.drills;
+    if drills.is_empty() {
         render::note("no source is due for a drill");
-        return Ok(exit_code::DONE);
     }
-    check_report(arguments, chosen.len())?;
+    check_report(arguments, drills.len())?;
     let mut codes = Vec::new();
-    for drill in &chosen {
-        codes.push(one(context, arguments, drill).await?);
+    for drill in drills {
+        codes.push(match one(context, arguments, drill).await {
+            Err(AppError::Engine(CoreError::Cancelled)) => {
+                return Err(CoreError::Cancelled.into());
+            }
+            // The others are drilled all the same.
+            Err(error) if drills.len() > 1 => {
+                render::error(&error, context.json);
+                exit_code::of(&error)
+            }
+            result => result?,
+        });
     }
-    Ok(overall(&codes))
+    Ok(match overall(&codes) {
+        exit_code::DONE if !chosen.complete => exit_code::WARNINGS,
+        code => code,
+    })
 }
 
 /// Says what cannot be written before hours are spent on it.
@@ -52,11 +65,10 @@ fn check_report(arguments: &DrillArgs, drills: usize) -> Result<(), AppError> {
 
 /// One code for several: what is not proved counts most.
 fn overall(codes: &[u8]) -> u8 {
-    match codes {
-        [code] => *code,
-        codes if codes.iter().all(|code| *code == exit_code::DONE) => exit_code::DONE,
-        codes if codes.contains(&exit_code::INTEGRITY) => exit_code::INTEGRITY,
-        _ => exit_code::WARNINGS,
+    if codes.contains(&exit_code::INTEGRITY) {
+        exit_code::INTEGRITY
+    } else {
+        exit_code::of_several(codes)
     }
 }
 
@@ -163,6 +175,27 @@ fn print(context: &Context, view: &DrillView) {
         time(view.load_seconds),
         view.level.unwrap_or("nothing proved"),
     ));
+    print_differences(view);
+    print_checks(view);
+    for text in &view.left_out {
+        render::line(&format!("left out     {}", render::name(text)));
+    }
+    for warning in &view.warnings {
+        render::warn(&render::name(warning));
+    }
+    if let Some(error) = &view.error {
+        let causes = error.causes.iter().map(|cause| format!(": {cause}"));
+        let text: String = std::iter::once(error.message.clone())
+            .chain(causes)
+            .collect();
+        render::complain(&render::name(&text));
+        if let Some(hint) = &error.hint {
+            render::note(&format!("hint: {hint}"));
+        }
+    }
+}
+
+fn print_differences(view: &DrillView) {
     for table in view
         .table_results
         .iter()
@@ -178,6 +211,13 @@ fn print(context: &Context, view: &DrillView) {
                 .map_or_else(|| "none".to_owned(), render::count),
         ));
     }
+    let definitions = view.compare.iter().filter_map(|c| c.definitions.as_ref());
+    for (what, name) in definitions.flat_map(DefinitionsView::differences) {
+        render::line(&format!("{what:<12} {}", render::name(name)));
+    }
+}
+
+fn print_checks(view: &DrillView) {
     if let Some(structure) = &view.structure {
         match &structure.unavailable {
             Some(why) => render::line(&format!("not checked  {}", render::name(why))),
@@ -199,22 +239,6 @@ fn print(context: &Context, view: &DrillView) {
             Some(why) => render::line(&format!("fails        {sql}: {}", render::name(why))),
         }
     }
-    for text in &view.left_out {
-        render::line(&format!("left out     {}", render::name(text)));
-    }
-    for warning in &view.warnings {
-        render::warn(&render::name(warning));
-    }
-    if let Some(error) = &view.error {
-        let causes = error.causes.iter().map(|cause| format!(": {cause}"));
-        let text: String = std::iter::once(error.message.clone())
-            .chain(causes)
-            .collect();
-        render::complain(&render::name(&text));
-        if let Some(hint) = &error.hint {
-            render::note(&format!("hint: {hint}"));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -229,6 +253,8 @@ mod tests {
             (&[0, 0], 0),
             (&[0, 3], 3),
             (&[0, 9], 3),
+            (&[9, 9], 9),
+            (&[], 0),
             (&[9, 6, 0], 6),
         ] {
             assert_eq!(overall(codes), expected, "{codes:?}");

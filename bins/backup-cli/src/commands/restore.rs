@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backup_app::report::DefinitionsView;
 use backup_app::{AppError, Keys, RestoreTarget};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
@@ -221,16 +222,10 @@ fn differs(context: &Context, report: &CompareReport) -> u8 {
             render::name(&found.reason)
         ));
     }
-    if let Some(found) = &report.definitions {
-        let lists = [
-            ("missing", &found.missing),
-            ("different", &found.different),
-            ("extra", &found.extra),
-        ];
-        for (what, names) in lists {
-            for name in names {
-                render::line(&format!("{what:<10} {}", render::name(name)));
-            }
+    let definitions = report.definitions.iter().map(DefinitionsView::from);
+    for found in definitions {
+        for (what, name) in found.differences() {
+            render::line(&format!("{what:<10} {}", render::name(name)));
         }
     }
     render::error(&error, false);

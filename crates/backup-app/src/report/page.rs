@@ -2,16 +2,17 @@
 
 use askama::Template;
 
-use super::{DrillView, TableView, text};
+use super::{CompareView, DefinitionsView, DrillView, TableView};
 use crate::error::AppError;
+use crate::text;
 
 /// More equal tables than these are in the JSON alone.
 const SHOWN_TABLES: usize = 500;
 
 /// What the template calls: it hands numbers over by reference, at times to a reference.
 mod show {
-    use super::super::text;
-    pub(super) use text::{moment, shown};
+    use crate::text;
+    pub(super) use crate::text::{moment, shown};
 
     pub(super) trait Value<T> {
         fn value(&self) -> T;
@@ -156,6 +157,16 @@ impl Page<'_> {
 
     fn seconds(seconds: Option<&f64>) -> String {
         seconds.map_or_else(|| "–".to_owned(), |seconds| text::duration(*seconds))
+    }
+
+    fn definitions(compare: &CompareView) -> impl Iterator<Item = (&'static str, &str)> {
+        let definitions = compare.definitions.iter();
+        let differences = definitions.flat_map(DefinitionsView::differences);
+        differences.map(|(what, name)| match what {
+            "missing" => ("is missing", name),
+            "extra" => ("was not dumped", name),
+            _ => ("is not as dumped", name),
+        })
     }
 
     fn mark(state: &str) -> &'static str {

@@ -3,8 +3,8 @@
 use backup_core::engine::{CompareReport, DrillLevel, DrillOutcome, LevelState};
 use backup_core::error::{Error, ErrorKind};
 
-use super::text::{count, counted, duration, moment};
 use super::time;
+use crate::text::{count, counted, duration, moment};
 
 /// The headline, and what it rests on.
 pub(super) fn verdict(outcome: &DrillOutcome) -> (String, String) {

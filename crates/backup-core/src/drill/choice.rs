@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::backup::SourceName;
+use crate::backup::{BackupId, SourceName};
 use crate::manifest::Manifest;
 use crate::run_record::{Operation, RunRecord, RunResult};
 
@@ -94,6 +94,14 @@ impl Drilled {
 
     fn last(&self, source: &SourceName) -> Option<&RunRecord> {
         self.0.get(source)?.first()
+    }
+
+    /// When this backup was last drilled, whatever came of it.
+    #[must_use]
+    pub fn last_of(&self, source: &SourceName, backup: &BackupId) -> Option<DateTime<Utc>> {
+        let mut runs = self.0.get(source)?.iter();
+        let last = runs.find(|run| run.backup.as_ref() == Some(backup))?;
+        Some(last.started_at)
     }
 
     /// When a drill of this source last succeeded.

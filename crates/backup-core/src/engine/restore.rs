@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupReader, CompareReport, Engine, compare, unless};
-use crate::error::{Error, ErrorKind, PortError};
+use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::facts::Scope;
 use crate::manifest::{Manifest, PartKind};
 use crate::observer::Event;
@@ -244,7 +244,13 @@ pub async fn undo(
         .replace(cancel)
         .await
         .map_err(|e| Error::replace(operation(), e))?;
-    replacement.warnings.extend(warnings.unwrap_or_default());
+    replacement.warnings.extend(match warnings {
+        Ok(warnings) => warnings,
+        Err(error) => vec![format!(
+            "it was not checked whether clients can use it: {}",
+            chain(&error)
+        )],
+    });
     Ok((replacement, claim))
 }
 

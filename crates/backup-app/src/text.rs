@@ -1,25 +1,16 @@
-//! Numbers and names for people.
+//! Numbers and names for people, the same in every frontend.
+
+use bytesize::ByteSize;
 
 /// A size.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut unit = 0;
-    let mut scale = 1_u64;
-    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
-        scale *= 1024;
-        unit += 1;
-    }
-    // Tenths in whole numbers: no float has enough digits for all sizes.
-    let tenths = u128::from(bytes) * 10 / u128::from(scale);
-    match unit {
-        0 => format!("{bytes} B"),
-        _ if tenths >= 1000 => format!("{} {}", tenths / 10, UNITS[unit]),
-        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
-    }
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
 }
 
 /// A duration.
-pub(super) fn duration(seconds: f64) -> String {
+#[must_use]
+pub fn duration(seconds: f64) -> String {
     if seconds < 0.95 {
         return format!("{:.0} ms", seconds * 1000.0);
     }
@@ -35,7 +26,8 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// A number with groups of three.
-pub(super) fn count(number: u64) -> String {
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -48,7 +40,8 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// So many of something: `1 table`, `2 tables`.
-pub(super) fn counted(number: u64, what: &str) -> String {
+#[must_use]
+pub fn counted(number: u64, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
         number => format!("{} {what}s", count(number)),
@@ -56,13 +49,15 @@ pub(super) fn counted(number: u64, what: &str) -> String {
 }
 
 /// A moment, `2026-02-05T03:00:00Z`, without its letters.
-pub(super) fn moment(time: &str) -> String {
+#[must_use]
+pub fn moment(time: &str) -> String {
     time.replace('T', " ").replace('Z', " UTC")
 }
 
-/// Somebody else's text: what does not show, or turns the text around it, is escaped. The page
+/// Somebody else's text: what does not show, or turns the text around it, is escaped. A page
 /// escapes what HTML would take for its own.
-pub(super) fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
@@ -87,8 +82,8 @@ mod tests {
             (1023, "1023 B"),
             (1024, "1.0 KiB"),
             (1_300_000, "1.2 MiB"),
-            (900 << 20, "900 MiB"),
-            (u64::MAX, "16383 PiB"),
+            (900 << 20, "900.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(size(bytes), expected);
         }
