@@ -1,6 +1,9 @@
 //! A rehearsal proves what it says, finds what is wrong, and leaves nothing behind.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::Cli;
@@ -399,5 +402,77 @@ fn the_newest_and_an_older_backup_take_turns() -> Result<()> {
     let store = cli.local_store();
     let old = cli.run(["drill", &name, "--age", "7d", "--from", &store])?;
     ensure!(old.exits(4)?.stderr.contains("old enough"));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn every_copy_is_proved_and_a_place_that_is_away_stops_nothing() -> Result<()> {
+    let (cli, [name, other, ..]) = three_sources(Cluster::shared(17)?)?;
+    let (first, second) = (cli.local_root(), cli.folder().join("second"));
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([&first, &second])
+        .status()?;
+    ensure!(copied.success());
+    let config = cli.folder().join("places.toml");
+    let url = |path: &Path| format!("url = \"file://{}\"", path.display());
+    let text = format!(
+        "[destination.first]\n{}\n[destination.second]\n{}\n",
+        url(&first),
+        url(&second)
+    );
+    fs::write(&config, text)?;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
+    let config = config.display().to_string();
+    let drill = |arguments: &[&str], code: i32| -> Result<(Vec<Value>, String)> {
+        let all = [&["--config", &config, "drill", "--json"], arguments].concat();
+        let run = cli.run(all)?.exits(code)?;
+        let views = run.text();
+        let views = views
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        Ok((views, run.stderr))
+    };
+    for place in ["first", "second", "first"] {
+        assert_eq!(drill(&[&name], 0)?.0[0]["destination"], place);
+    }
+    fs::rename(&second, cli.folder().join("away"))?;
+    let (views, stderr) = drill(&["--all"], 3)?;
+    assert_eq!(views.len(), 3);
+    for view in &views {
+        assert_eq!(
+            (&view["status"], &view["destination"]),
+            (&json!("passed"), &json!("first"))
+        );
+    }
+    ensure!(stderr.contains("warning: second: left out: "), "{stderr}");
+    // A drill that cannot be done does not keep the others from theirs.
+    let backups = first.join("backups").join(&other);
+    for backup in fs::read_dir(&backups)? {
+        for object in fs::read_dir(backup?.path())? {
+            let object = object?.path();
+            if !object.ends_with("manifest.json") {
+                fs::write(object, "damaged")?;
+            }
+        }
+    }
+    let (views, _) = drill(&["--all"], 6)?;
+    let states: Vec<_> = views
+        .iter()
+        .map(|view| (&view["source"], &view["status"]))
+        .collect();
+    assert_eq!(
+        states
+            .iter()
+            .filter(|(_, status)| **status == "passed")
+            .count(),
+        2,
+        "{states:?}"
+    );
+    // What is nowhere to be seen may lie in the place that is away.
+    let gone = cli.run(["--config", &config, "drill", "elsewhere"])?;
+    ensure!(gone.exits(8)?.stderr.contains("second"));
     Ok(())
 }
