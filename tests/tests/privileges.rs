@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use backup_e2e::cli::{Run, Running};
+use backup_e2e::fake_tools::{Calls, FakeTools};
 use backup_e2e::pg::{Cluster, ClusterOptions};
 use backup_e2e::vault::{Vault, id_of};
 use rstest::rstest;
@@ -73,13 +75,23 @@ impl Extended {
     }
 
     fn restore(&self, target: &str, extensions: &str, admin: &str) -> Result<Run> {
+        self.restore_by(target, extensions, admin, self.cluster.bin_dir())
+    }
+
+    fn restore_by(
+        &self,
+        target: &str,
+        extensions: &str,
+        admin: &str,
+        bin_dir: &Path,
+    ) -> Result<Run> {
         let (cli, cluster) = (&self.vault.cli, &self.cluster);
         let text = format!(
             "[restore]\nextensions = [{extensions}]\n[server.main]\nhost = '{}'\nport = {}\n\
              user = 'restorer'\npassword = {{ env = 'LOGIN' }}\nbin_dir = '{}'\n{admin}\n",
             cluster.host(),
             cluster.port(),
-            cluster.bin_dir().display(),
+            bin_dir.display(),
         );
         let path = cli.folder().join(format!("{target}.toml"));
         let mut options = fs::OpenOptions::new();
@@ -98,10 +110,36 @@ impl Extended {
     }
 }
 
+const AS_ADMIN: &str = "admin = { user = 'postgres', password = { env = 'ADMIN' } }";
+
+/// What an extension's script could run with the rights of the admin must not be there before.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn no_extension_is_created_beside_what_a_backup_brought() -> Result<()> {
+    let extended = Extended::new(17)?;
+    let fakes = FakeTools::new(extended.cluster.bin_dir())?;
+    // As if the definition of a schema did more than make one.
+    let body = r#""$real" "$@"; status=$?
+        trap='CREATE FUNCTION ext.trap() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$'
+        [ -e "$dir/set" ] || { "${real%/*}/psql" -Xqc "$trap" && touch "$dir/set"; } >&2
+        exit $status"#;
+    fakes.misbehave("pg_restore", Calls::All, body)?;
+    let listed = "'dblink', 'pageinspect'";
+    let run = extended.restore_by("trapped", listed, AS_ADMIN, fakes.bin_dir())?;
+    let error = run.exits(1)?.json()?["error"].take();
+    assert!(fakes.flag("set").exists());
+    let causes = error["causes"].to_string();
+    assert!(
+        causes.contains("function ext.trap() is there before it"),
+        "{error}"
+    );
+    assert!(!extended.cluster.has_db("trapped")?);
+    Ok(())
+}
+
 #[rstest]
 #[ignore = "needs servers: run ./scripts/test"]
 fn listed_extensions_are_created_by_the_admin(#[values(14, 18)] major: u16) -> Result<()> {
-    const AS_ADMIN: &str = "admin = { user = 'postgres', password = { env = 'ADMIN' } }";
     let extended = Extended::new(major)?;
     let cluster = &extended.cluster;
     for (target, extensions, admin, refused) in [

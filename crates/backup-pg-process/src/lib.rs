@@ -17,6 +17,7 @@
 //! let _dumper = PgDumper::new(config);
 //! ```
 
+mod advisory;
 pub mod child;
 mod cluster;
 mod connection;

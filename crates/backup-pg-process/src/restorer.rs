@@ -21,6 +21,7 @@ mod rehearsal;
 mod roles;
 mod schedule;
 mod sql_text;
+mod superuser;
 mod target;
 mod toc_list;
 mod workspace;

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::ask;
 use crate::session::{self, execute};
 use crate::{
-    ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, quote_ident,
+    ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, advisory,
+    quote_ident,
 };
 
 /// How names of databases begin that drills made.
@@ -28,10 +29,6 @@ const LEFT: &str = "
 SELECT datname::text FROM pg_database
 WHERE datname ~ '^drill_[0-9a-f]{16}$' AND datdba = current_user::regrole
   AND shobj_description(oid, 'pg_database') LIKE 'made by backup-manager: restore of %'";
-
-/// Locks belong to a database, so all drills take theirs in the same one.
-const LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended($1, 7074))";
-const UNLOCK: &str = "SELECT pg_advisory_unlock(hashtextextended($1, 7074))";
 
 /// A configured server for drills.
 #[derive(Debug, Clone)]
@@ -85,8 +82,8 @@ impl DrillServer for StandingServer {
         session::prepare(&mut held, u32::try_from(version).unwrap_or_default()).await?;
         sweep(&mut held).await?;
         let database = format!("{PREFIX}{:016x}", rand::random::<u64>());
-        if !lock(&mut held, &database).await? {
-            let what = format!("somebody else has the lock of database {database}");
+        if let Some(holder) = advisory::try_lock(&mut held, &lock_of(&database)).await? {
+            let what = format!("{holder} has the lock of database {database}");
             return Err(PortError::new(ErrorKind::Conflict, what));
         }
         if cancel.is_cancelled() {
@@ -110,11 +107,9 @@ impl DrillServer for StandingServer {
     }
 }
 
-async fn lock(held: &mut PgConnection, database: &str) -> Result<bool, Error> {
-    let locked = sqlx::query_scalar(LOCK).bind(database).fetch_one(held);
-    locked
-        .await
-        .map_err(Error::query("lock a drill's database"))
+/// What says that the drill of this database is alive.
+fn lock_of(database: &str) -> String {
+    format!("drills in database {database}")
 }
 
 /// Drops what dead drills left.
@@ -124,16 +119,13 @@ async fn sweep(held: &mut PgConnection) -> Result<(), Error> {
         .await
         .map_err(Error::query("look for what drills left"))?;
     for database in left {
-        if !lock(held, &database).await? {
+        let lock = lock_of(&database);
+        if advisory::try_lock(held, &lock).await?.is_some() {
             continue;
         }
         tracing::info!(target: "backup", database, "dropping what a drill left");
         drop_database(held, &database).await?;
-        sqlx::query(UNLOCK)
-            .bind(&database)
-            .execute(&mut *held)
-            .await
-            .map_err(Error::query("unlock a drill's database"))?;
+        advisory::unlock(held, &lock).await?;
     }
     Ok(())
 }

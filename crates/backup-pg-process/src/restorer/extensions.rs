@@ -5,14 +5,12 @@
 
 use std::collections::HashSet;
 
-use backup_pg_archive::TocEntry;
-use sqlx::Connection as _;
-
 use super::error::RestoreError;
+use super::superuser;
 use super::target::Server;
 use crate::inspector::text_of;
-use crate::session::execute;
-use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident};
+use crate::{ConnectionConfig, DatabaseDetails};
+use backup_pg_archive::TocEntry;
 
 /// A step before everything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +31,11 @@ pub(crate) struct Admin {
 impl Admin {
     /// Creates an extension.
     pub(crate) async fn create(&self, extension: &str, schema: &str) -> Result<(), RestoreError> {
-        let mut connection = self.connection.connect(&self.database).await?;
-        let operation = format!("create extension {extension:?} as {}", self.connection.user);
-        let (extension, schema) = (quote_ident(extension), quote_ident(schema));
-        let sql = format!("CREATE EXTENSION IF NOT EXISTS {extension} WITH SCHEMA {schema}");
-        execute(&mut connection, sql, &operation).await?;
-        Ok(connection.close().await.map_err(Error::query(operation))?)
+        let mut connection = superuser::session(&self.connection, &self.database).await?;
+        superuser::check_empty(&mut connection, extension).await?;
+        superuser::make_extension(&mut connection, extension, schema)
+            .await
+            .map_err(|e| superuser::not_made(extension, e))
     }
 }
 

@@ -18,7 +18,7 @@ use super::target::Target;
 use crate::inspector::{table_name, text_of};
 use crate::mark::Mark;
 use crate::session::execute;
-use crate::{Error, quote_ident, quote_literal};
+use crate::{Error, advisory, quote_ident, quote_literal};
 
 /// How many tables one query looks at.
 const TABLES_AT_ONCE: usize = 200;
@@ -132,13 +132,9 @@ impl Refill {
         }
         let mut connection = target.connect().await?;
         // Released with the connection.
-        let claimed: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext($1))")
-            .bind(made_by)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(Error::query("claim the target database"))?;
-        if !claimed {
-            return Err(refused("another restore is filling it"));
+        let lock = format!("fills database {}", target.name);
+        if let Some(holder) = advisory::try_lock(&mut connection, &lock).await? {
+            return Err(refused(&format!("another restore is filling it: {holder}")));
         }
         execute(
             &mut connection,

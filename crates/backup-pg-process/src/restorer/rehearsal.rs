@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backup_pg_archive::TocEntry;
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
-use super::error::{RestoreError, Words};
+use super::error::RestoreError;
+use super::superuser;
 use super::target::Server;
 use crate::error::sqlstate;
 use crate::session::execute;
@@ -19,11 +19,6 @@ use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident};
 
 /// Since this major, the schema `public` belongs to whoever owns the database.
 const PUBLIC_IS_THE_OWNERS: u32 = 15;
-
-const ADMIN_SETTINGS: &str = "
-SET search_path = pg_catalog, pg_temp; SET ROLE NONE; SET default_transaction_read_only = off;
-SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-SET client_min_messages = warning";
 
 /// A restore into a server that was made for it, by a login that is no superuser.
 #[derive(Debug, Clone)]
@@ -65,17 +60,9 @@ impl Rehearsal {
         left_out.extend(what);
     }
 
-    /// A connection as the superuser to a database that the backup has settings for, which must
-    /// not lead him to functions and operators of the backup. `SET` looks nothing up itself.
+    /// A connection as the superuser to a database that the backup has settings for.
     pub(crate) async fn admin_in(&self, database: &str) -> Result<PgConnection, Error> {
-        let mut admin = self.admin.connect(database).await?;
-        execute(
-            &mut admin,
-            ADMIN_SETTINGS,
-            "prepare the superuser's session",
-        )
-        .await?;
-        Ok(admin)
+        superuser::session(&self.admin, database).await
     }
 
     /// After the load: nothing is left of what only helped it.
@@ -149,25 +136,23 @@ impl Backstage {
             let (mut later, before) = (Vec::new(), open.len());
             let mut refusal = None;
             for (name, schema) in open {
-                let sql = format!(
-                    "CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {}",
-                    quote_ident(name),
-                    quote_ident(schema)
-                );
-                let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *admin).await;
+                superuser::check_empty(admin, name).await?;
+                let made = superuser::make_extension(admin, name, schema).await;
                 match made {
-                    Ok(_) => {}
+                    Ok(()) => {}
                     // undefined_object: the one that it needs.
                     Err(error) if sqlstate(&error).as_deref() == Some("42704") => {
                         refusal.get_or_insert((name, error));
                         later.push((name, schema));
                     }
-                    Err(error) => return Err(not_made(name, error)),
+                    Err(error) => return Err(superuser::not_made(name, error)),
                 }
             }
             match refusal {
                 None => return Ok(()),
-                Some((name, error)) if later.len() == before => return Err(not_made(name, error)),
+                Some((name, error)) if later.len() == before => {
+                    return Err(superuser::not_made(name, error));
+                }
                 Some(_) => {
                     open = self
                         .extensions
@@ -177,16 +162,6 @@ impl Backstage {
                 }
             }
         }
-    }
-}
-
-fn not_made(extension: &str, error: sqlx::Error) -> RestoreError {
-    match error.as_database_error() {
-        Some(database) => RestoreError::Entry {
-            what: format!("EXTENSION {extension}"),
-            words: Words(database.message().to_owned()),
-        },
-        None => Error::query(format!("make extension {extension}"))(error).into(),
     }
 }
 
