@@ -121,7 +121,10 @@ fn one_role_owns_everything(#[values(14, 17, 18)] major: u16) -> Result<()> {
         "{message}"
     );
     shop.cluster.psql("postgres", "CREATE ROLE \"the owner\"")?;
-    shop.restore("all", &["--owner", "the owner"])?;
+    let view = shop.restore("all", &["--owner", "the owner"])?;
+    let notes = view["notes"].to_string();
+    let open = "what the source had closed: FUNCTION f(\\\"to\\\" integer, reader integer)\"";
+    assert!(notes.contains(open), "{notes}");
     assert_eq!(
         shop.query("all", ROLES)?,
         "reader, the owner, writer",
@@ -158,6 +161,12 @@ fn roles_are_renamed(#[values(14, 17, 18)] major: u16) -> Result<()> {
     let (message, _) = shop.refused(2, &["--map-role", "Shopowner=x"])?;
     assert!(
         message.contains("role Shopowner is to be renamed"),
+        "{message}"
+    );
+    // Whoever may do what two could is none of them.
+    let (message, _) = shop.refused(2, &["--map-role", "reader=writer"])?;
+    assert!(
+        message.contains("reader and writer would both be writer"),
         "{message}"
     );
     shop.forget(&["\"Shop owner\"", "reader"])?;

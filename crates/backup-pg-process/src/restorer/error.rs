@@ -55,6 +55,14 @@ pub enum RestoreError {
         /// Their names.
         roles: Vec<String>,
     },
+    /// Two roles of the backup would be one in the target.
+    #[error("{} and {} would both be {role}", roles[0], roles[1])]
+    MergedRoles {
+        /// Their names in the backup.
+        roles: [String; 2],
+        /// The one in the target.
+        role: String,
+    },
     /// A role that is to be renamed is not in the backup.
     #[error("role {role} is to be renamed, but nothing in the backup is about it")]
     UnknownRole {
@@ -199,9 +207,10 @@ impl RestoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadName { .. } | Self::Ambiguous { .. } | Self::UnknownRole { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::BadName { .. }
+            | Self::Ambiguous { .. }
+            | Self::UnknownRole { .. }
+            | Self::MergedRoles { .. } => ErrorKind::InvalidInput,
             Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
             Self::NotOurs { .. } | Self::NotFillable { .. } => ErrorKind::Refused,

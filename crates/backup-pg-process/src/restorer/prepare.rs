@@ -18,7 +18,7 @@ use super::load::Loader;
 use super::pg_restore::PgRestore;
 use super::refill::Refill;
 use super::rehearsal::Backstage;
-use super::roles::{NeededRoles, Roles};
+use super::roles::{NeededRoles, Roles, closed};
 use super::target::roles::{Needs, check_renamed};
 use super::target::{Server, Target, space};
 use super::toc_list::{LoadPlan, Omit};
@@ -27,6 +27,9 @@ use super::{Filling, Pending, PgRestorer, Session};
 use crate::inspector::text_of;
 use crate::mark::{Mark, Way};
 use crate::{DatabaseDetails, Error, Tools};
+
+/// How many of the objects that are open are named.
+const NAMED_OPEN: usize = 10;
 
 /// The definitions, and what of them is restored.
 struct Planned {
@@ -66,6 +69,7 @@ impl PgRestorer {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
+        let open = opened(request, &planned);
         let refill = if request.selection.content_only {
             Some(refill(&target, reader.as_ref(), &planned).await?)
         } else {
@@ -86,7 +90,7 @@ impl PgRestorer {
         Ok(Session {
             request: request.clone(),
             details,
-            notes: notes(&target, &server),
+            notes: notes(&target, &server, open),
             target,
             vacuum_analyze: self.config.vacuum_analyze,
             version_num: server.version_num,
@@ -396,7 +400,7 @@ async fn refill(
 }
 
 /// What is worth knowing before the load.
-fn notes(target: &Target, server: &Server) -> Vec<String> {
+fn notes(target: &Target, server: &Server, open: Option<String>) -> Vec<String> {
     let mut notes = Vec::new();
     if server.is_superuser {
         notes.push(format!(
@@ -410,7 +414,30 @@ fn notes(target: &Target, server: &Server) -> Vec<String> {
         let roles = target.new_roles.join(", ");
         notes.push(format!("roles created, which cannot log in: {roles}"));
     }
+    notes.extend(open);
     notes
+}
+
+/// What a restore without grants opens to everybody.
+fn opened(request: &RestoreRequest, planned: &Planned) -> Option<String> {
+    if Roles(&request.ownership).are_kept() || request.selection.content_only {
+        return None;
+    }
+    let chosen = planned.choice.dump_ids.as_ref();
+    let entries = planned.archive.entries.iter();
+    let closed = closed(entries.filter(|e| chosen.is_none_or(|ids| ids.contains(&e.dump_id))));
+    let (first, rest) = closed.split_at(closed.len().min(NAMED_OPEN));
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!first.is_empty()).then(|| {
+        format!(
+            "REVOKE is left out with the grants, so everybody who can connect may use what the \
+             source had closed: {}{more}",
+            first.join(", ")
+        )
+    })
 }
 
 /// The archive with the roles of the target, also where it is kept for `pg_restore`.

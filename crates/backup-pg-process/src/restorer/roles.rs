@@ -140,6 +140,23 @@ impl NeededRoles {
     }
 }
 
+/// What was closed to everybody: a restore without grants leaves it open, as new objects are.
+pub(crate) fn closed<'a>(entries: impl Iterator<Item = &'a TocEntry>) -> Vec<String> {
+    let is_closed = |entry: &&TocEntry| {
+        let text = entry.defn.as_ref().map_or(&b""[..], DumpText::as_bytes);
+        let ranges = tokens(text);
+        let words: Vec<&[u8]> = ranges.into_iter().map(|range| &text[range]).collect();
+        let mut statements = words.split(|word| *word == b";");
+        statements.any(|words| {
+            words.first() == Some(&&b"REVOKE"[..]) && words.ends_with(&[b"FROM", b"PUBLIC"])
+        })
+    };
+    let of_acl = entries
+        .filter(|entry| entry.desc == "ACL")
+        .filter(is_closed);
+    of_acl.map(|entry| text_of(entry.tag.as_bytes())).collect()
+}
+
 /// Where an entry's definition names roles.
 pub(super) fn named(entry: &TocEntry) -> Vec<Range<usize>> {
     let text = entry.defn.as_ref().map_or(&b""[..], DumpText::as_bytes);
@@ -292,6 +309,31 @@ mod tests {
         let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
         assert_eq!(names(&needed.owners), ["own"]);
         assert_eq!(names(&needed.all), ["own", "q\"r", "with table", "x", "y"]);
+    }
+
+    #[test]
+    fn what_was_closed_to_everybody_is_known() {
+        let acl = |tag: &str, text: &str| {
+            let mut entry = entry("ACL", "a", text);
+            entry.tag = bytes_of(tag).into();
+            entry
+        };
+        let revoke = "REVOKE ALL ON FUNCTION a.f() FROM PUBLIC;\nGRANT ALL ON FUNCTION a.f() TO b;";
+        let entries = [
+            acl("FUNCTION f()", revoke),
+            acl("TABLE t", "GRANT SELECT ON TABLE a.t TO PUBLIC;"),
+            acl("TABLE u", "REVOKE ALL ON TABLE a.u FROM b;"),
+            acl(
+                "TABLE v",
+                "GRANT ALL ON TABLE \"REVOKE x FROM PUBLIC;\" TO b;",
+            ),
+            entry(
+                "FUNCTION",
+                "a",
+                "SELECT 1; REVOKE ALL ON FUNCTION a.f() FROM PUBLIC;",
+            ),
+        ];
+        assert_eq!(closed(entries.iter()), ["FUNCTION f()"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Roles that a restore needs: which are missing, which the login cannot act as, and making them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::restorer::Ownership;
 use sqlx::postgres::PgConnection;
@@ -96,7 +96,8 @@ impl Needs<'_> {
     }
 }
 
-/// Refuses renamed roles that the backup does not know: a slip of the pen would go unnoticed.
+/// Refuses renamed roles that the backup does not know: a slip of the pen would go unnoticed. And
+/// two that would become one, with what neither of them was granted alone.
 pub(crate) fn check_renamed(
     ownership: &Ownership,
     details: &DatabaseDetails,
@@ -105,10 +106,21 @@ pub(crate) fn check_renamed(
         return Ok(());
     };
     let known = |role: &&String| details.roles.contains(role) || details.named_roles.contains(role);
-    match names.keys().find(|role| !known(role)) {
-        None => Ok(()),
-        Some(role) => Err(RestoreError::UnknownRole { role: role.clone() }),
+    if let Some(role) = names.keys().find(|role| !known(role)) {
+        return Err(RestoreError::UnknownRole { role: role.clone() });
     }
+    let mut renamed = BTreeMap::new();
+    let everybody: BTreeSet<_> = details.roles.iter().chain(&details.named_roles).collect();
+    for old in everybody {
+        let new = names.get(old).unwrap_or(old);
+        if let Some(other) = renamed.insert(new, old) {
+            return Err(RestoreError::MergedRoles {
+                roles: [other.clone(), old.clone()],
+                role: new.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes roles that cannot log in. A login that is no superuser has to act as them.
