@@ -154,6 +154,31 @@ fn one_role_owns_everything(#[values(14, 17, 18)] major: u16) -> Result<()> {
     Ok(())
 }
 
+/// The limit is for those who use the database; a restore has more sessions than that.
+#[rstest]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_connection_limit_comes_along_and_stops_no_restore(#[values(14, 18)] major: u16) -> Result<()> {
+    let cluster = Cluster::start(major, &ClusterOptions::default())?;
+    let vault = Vault::local(&cluster)?;
+    cluster.create_db("narrow")?;
+    cluster.psql(
+        "narrow",
+        "CREATE ROLE restorer LOGIN CREATEDB; ALTER DATABASE narrow CONNECTION LIMIT 1;
+         ALTER DATABASE narrow OWNER TO restorer",
+    )?;
+    for table in 0..8 {
+        let sql = format!("CREATE TABLE t{table} AS SELECT generate_series(1, 20000) AS a");
+        cluster.psql("narrow", &sql)?;
+    }
+    let id = id_of(&vault.back_up("narrow", &[])?)?.to_owned();
+    let more = ["-U", "restorer", "--no-owner", "-j", "4"];
+    let view = vault.restore(&id, "wide", &more)?;
+    assert_eq!(view["compare"]["equal"], json!(8), "{view}");
+    let limit = "SELECT datconnlimit FROM pg_database WHERE datname = 'wide'";
+    assert_eq!(cluster.query("postgres", limit)?, "1");
+    Ok(())
+}
+
 #[rstest]
 #[ignore = "needs servers: run ./scripts/test"]
 fn roles_are_renamed(#[values(14, 17, 18)] major: u16) -> Result<()> {
