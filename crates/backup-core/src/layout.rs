@@ -78,6 +78,18 @@ pub fn object_name(part: &PartName, extensions: &str, index: usize) -> String {
     }
 }
 
+/// Whether these are the names of all objects of a part, in their order.
+#[must_use]
+pub fn are_objects_of<'a>(part: &PartName, names: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut names = names.into_iter();
+    let extensions = names.next().and_then(|n| n.strip_prefix(part.as_str()));
+    let Some(extensions) = extensions.filter(|extensions| extensions.starts_with('.')) else {
+        return false;
+    };
+    let mut rest = names.enumerate();
+    rest.all(|(index, name)| name == object_name(part, extensions, index + 1))
+}
+
 /// What comes before the extensions when a part was not stored at the first attempt: `.r2`.
 #[must_use]
 pub fn attempt_extension(attempt: usize) -> String {
@@ -285,5 +297,20 @@ mod tests {
             object_name(&part, ".dump.zst.age", 1),
             "data-0001.dump.zst.age.002"
         );
+        let (first, second) = ("data-0001.dump", "data-0001.dump.002");
+        for (names, fit) in [
+            (&[first, second][..], true),
+            (&[first], true),
+            (&["data-0001.r2.dump", "data-0001.r2.dump.002"], true),
+            (&[second, first], false),
+            (&[first, "data-0001.dump.003"], false),
+            (&["data-0002.dump"], false),
+            (&["data-00012.dump"], false),
+            (&["data-0001"], false),
+            (&[], false),
+        ] {
+            let names = names.iter().copied();
+            assert_eq!(are_objects_of(&part, names.clone()), fit, "{names:?}");
+        }
     }
 }

@@ -250,6 +250,12 @@ fn check_binding(manifest: &Manifest, facts: &Facts) -> Result<(), Error> {
         ));
     }
     for part in others() {
+        if !layout::are_objects_of(&part.name, part.objects.iter().map(|o| o.name.as_str())) {
+            return Err(Error::corrupt(format!(
+                "the manifest gives part {} objects of others",
+                part.name
+            )));
+        }
         let holds = facts.parts.get(&part.name);
         let rows = holds.is_some_and(|part| {
             !part.tables.is_empty() || !part.sequences.is_empty() || part.large_objects.is_some()

@@ -10,7 +10,7 @@ use super::{Bench, source};
 /// What is done to a manifest whose parts are `data-0001`, `data-rest` and `facts`.
 type Edit = fn(&mut Manifest);
 
-const EDITS: [(&str, Edit, &str); 11] = [
+const EDITS: [(&str, Edit, &str); 12] = [
     (
         "another database",
         |m| "other".clone_into(&mut m.database),
@@ -69,6 +69,14 @@ const EDITS: [(&str, Edit, &str); 11] = [
             m.parts.insert(0, part);
         },
         "the manifest names other parts than the facts",
+    ),
+    (
+        "two parts with each other's objects",
+        |m| {
+            let (first, rest) = m.parts.split_at_mut(1);
+            std::mem::swap(&mut first[0].objects, &mut rest[0].objects);
+        },
+        "the manifest gives part data-0001 objects of others",
     ),
     (
         "rows that pass for definitions",
