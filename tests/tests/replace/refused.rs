@@ -1,10 +1,13 @@
 //! What is not replaced, and what may be replaced again.
 
 use anyhow::{Context as _, Result, ensure};
-use backup_e2e::cli::Cli;
+use backup_e2e::cli::{Cli, Running};
 use backup_e2e::pg::{ClusterOptions, quote_identifier};
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::fs::File;
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,36 @@ fn one_name_is_replaced_by_one_run_at_a_time() -> Result<()> {
     let first = first.wait()?;
     ensure!(first.code == Some(143), "{first:?}");
     stage.assert_untouched(&before)
+}
+
+/// What is typed where `--yes` is not said: another name, a part of the name, the name.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn the_typed_name_is_the_confirmation() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let before = stage.databases()?;
+    let typed = |text: &str| -> Result<_> {
+        let terminal = openpty(None, None)?;
+        File::from(terminal.master.try_clone()?).write_all(text.as_bytes())?;
+        let mut command = stage.vault.cli.command(stage.arguments(&["--swap"]))?;
+        command.stdin(terminal.slave);
+        Running::start(command)?.wait()
+    };
+    for wrong in [
+        "yes\n",
+        "\n",
+        "\u{4}",
+        "live\n",
+        &format!("{LIVE} \n{LIVE}\n"),
+    ] {
+        let run = typed(wrong)?.exits(12)?;
+        ensure!(run.text().contains("nobody confirmed it"), "{}", run.text());
+        stage.assert_untouched(&before)?;
+    }
+    let swapped = typed(&format!("{LIVE}\n"))?.exits(0)?.json()?;
+    ensure!(swapped["swapped"] == true, "{swapped}");
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+    Ok(())
 }
 
 #[test]
