@@ -118,6 +118,19 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// `Refused` when there are backups but no record: somebody else's or a damaged place.
     pub async fn repository(&self, now: DateTime<Utc>) -> Result<String, Error> {
+        self.join_repository(now, None).await
+    }
+
+    /// The repository's id; an empty store gets that of another one, if given, since it is going to
+    /// have the same backups.
+    ///
+    /// # Errors
+    /// As [`Self::repository`].
+    pub async fn join_repository(
+        &self,
+        now: DateTime<Utc>,
+        like: Option<&str>,
+    ) -> Result<String, Error> {
         if let Some(id) = self.existing_repository().await? {
             return Ok(id);
         }
@@ -132,10 +145,10 @@ impl<'a> Catalog<'a> {
             .with_hint("check that this is the right place; restore the file from a copy");
             return Err(Error::store(format!("open repository {place}"), source));
         }
-        let bits: u128 = rand::random();
+        let new = || format!("{:032x}", rand::random::<u128>());
         let record = RepositoryRecord {
             format: FORMAT,
-            repository: format!("{bits:032x}"),
+            repository: like.map_or_else(new, str::to_owned),
             created_at: now,
         };
         let text = versioned::encode(&record, REPOSITORY)

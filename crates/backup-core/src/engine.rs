@@ -61,6 +61,13 @@ impl Engine {
         }
     }
 
+    /// The same over another store.
+    #[must_use]
+    pub fn over(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Adds an algorithm that parts may be written or read with.
     #[must_use]
     pub fn with_compressor(mut self, compressor: Arc<dyn Compressor>) -> Self {
@@ -115,7 +122,9 @@ impl Engine {
     /// Says so when a backup lies in a repository that it was not written to. Whoever copied it
     /// in may have meant to; unnoticed it would stand for one of the database that is kept here.
     fn tell_stranger(&self, backup: &Manifest, here: Option<&str>) {
-        if here.is_some_and(|here| here != backup.repository) {
+        let known =
+            |here: &str| here == backup.repository || backup.copies.iter().any(|id| id == here);
+        if here.is_some_and(|here| !known(here)) {
             let text = format!(
                 "backup {} was written to another repository than the one it lies in",
                 backup.id

@@ -209,6 +209,9 @@ pub struct Manifest {
     /// The repository it was written to. Reading a backup that was copied in from another one
     /// gives a warning.
     pub repository: String,
+    /// Other repositories that got it at the same time, if they have ids of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
     /// Start of the run.
     pub started_at: DateTime<Utc>,
     /// When all parts were stored.

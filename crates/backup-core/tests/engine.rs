@@ -10,6 +10,8 @@ mod binding;
 mod catalog;
 #[path = "engine/drill.rs"]
 mod drill;
+#[path = "engine/fan_out.rs"]
+mod fan_out;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/replace.rs"]

@@ -201,6 +201,7 @@ mod tests {
             source: source("shop"),
             database: "shop".to_owned(),
             repository: String::new(),
+            copies: Vec::new(),
             started_at: day(at),
             finished_at: day(at) + TimeDelta::minutes(5),
             server_version: "17.2".to_owned(),

@@ -23,13 +23,8 @@ use crate::manifest::{
     PartRecord, Totals,
 };
 use crate::observer::Event;
+use crate::removal;
 use crate::store::StoreKey;
-
-/// How long the removal of a failed run's objects may take.
-const CLEANUP_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// How long a store may take to carry out a request that we do not wait for any more.
-const STRAGGLERS: Duration = Duration::from_millis(500);
 
 /// What to back up and how.
 #[derive(Debug, Clone)]
@@ -50,6 +45,8 @@ pub struct BackupRequest {
     pub part_retry_delay: Duration,
     /// A part in which nothing moves for so long has failed.
     pub stall_timeout: Duration,
+    /// The ids of all repositories that it is written to, if there are several.
+    pub repositories: Vec<String>,
 }
 
 impl BackupRequest {
@@ -65,6 +62,7 @@ impl BackupRequest {
             part_attempts: 2,
             part_retry_delay: Duration::from_secs(2),
             stall_timeout: Duration::from_mins(30),
+            repositories: Vec::new(),
         }
     }
 }
@@ -83,6 +81,7 @@ struct Run {
     writer: Arc<PartWriter>,
     session: Arc<dyn DumpSession>,
     repository: String,
+    copies: Vec<String>,
     started_at: DateTime<Utc>,
     encryption: Option<EncryptionRecord>,
     compression: String,
@@ -125,6 +124,7 @@ impl Engine {
                 written: Mutex::default(),
             }),
             session,
+            copies: copies(&request.repositories, &repository),
             repository,
             started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
@@ -263,6 +263,7 @@ impl Engine {
             source: run.writer.source.clone(),
             database: source.database.clone(),
             repository: run.repository.clone(),
+            copies: run.copies.clone(),
             started_at: run.started_at,
             finished_at: self.clock.now(),
             server_version: source.server_version.clone(),
@@ -365,30 +366,8 @@ impl Engine {
 
     /// Removes what is written and does not belong to a backup.
     async fn clean_up(&self, writer: &PartWriter) {
-        let mut keys = std::mem::take(&mut *lock(&writer.written));
-        if keys.is_empty() {
-            return;
-        }
-        keys.reverse();
-        let removal = async {
-            for key in &keys {
-                // The second try tells whether it is gone.
-                let _ = self.store.delete(key).await;
-            }
-            // A request that was on its way when its upload was dropped is carried out later.
-            tokio::time::sleep(STRAGGLERS).await;
-            for key in keys {
-                if let Err(e) = self.store.delete(&key).await {
-                    let text = format!("object of a failed run is left behind: {key}: {e}");
-                    self.observer.event(&Event::Warning(text));
-                }
-            }
-        };
-        if tokio::time::timeout(CLEANUP_TIMEOUT, removal)
-            .await
-            .is_err()
-        {
-            let text = format!("objects of the failed run {} are left behind", writer.id);
+        let keys = std::mem::take(&mut *lock(&writer.written));
+        for text in removal::remove(self.store.as_ref(), keys).await {
             self.observer.event(&Event::Warning(text));
         }
     }
@@ -505,6 +484,12 @@ fn check_plan(plans: &[PartPlan]) -> Result<(), Error> {
 fn died(error: tokio::task::JoinError) -> Error {
     let source = PortError::new(ErrorKind::Internal, "the task died").with_source(error);
     Error::dump("dump a part", source)
+}
+
+/// Those besides the one that the manifest names first.
+fn copies(repositories: &[String], first: &str) -> Vec<String> {
+    let others = repositories.iter().filter(|id| *id != first);
+    others.cloned().collect()
 }
 
 fn compression_text(codec: &Codec) -> String {
