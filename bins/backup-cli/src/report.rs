@@ -70,16 +70,32 @@ pub(crate) struct DestinationView {
     pub(crate) error: Option<String>,
 }
 
+impl DestinationView {
+    /// One that has the backup.
+    pub(crate) fn good(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: "success",
+            error: None,
+        }
+    }
+}
+
 impl BackupView {
     /// A committed backup.
-    pub(crate) fn committed(manifest: &Manifest, place: &str, warnings: Vec<String>) -> Self {
+    pub(crate) fn committed(
+        manifest: &Manifest,
+        destinations: Vec<DestinationView>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let everywhere = destinations.iter().all(|place| place.error.is_none());
         let elapsed = manifest.finished_at - manifest.started_at;
         let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
         Self {
             id: Some(manifest.id.to_string()),
             run_id: None,
             source: manifest.source.to_string(),
-            status: "success",
+            status: if everywhere { "success" } else { "partial" },
             started_at: Some(render::time(manifest.started_at)),
             finished_at: Some(render::time(manifest.finished_at)),
             duration_seconds: elapsed.as_seconds_f64(),
@@ -95,11 +111,7 @@ impl BackupView {
             indexes: objects("indexes"),
             triggers: objects("triggers"),
             sequences: objects("sequences"),
-            destinations: vec![DestinationView {
-                name: place.to_owned(),
-                status: "success",
-                error: None,
-            }],
+            destinations,
             warnings,
             error: None,
         }

@@ -9,6 +9,7 @@ use backup_config::{Config, EncryptionMode, Environment, SecretRef, SourceConfig
 use backup_core::backup::SourceName;
 use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
+use backup_core::fan_out::FanOut;
 use backup_core::observer::Observer;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
 use backup_pg_process::{
@@ -83,8 +84,8 @@ pub struct BackupJob {
     pub dumper: PgDumper,
     /// How.
     pub request: BackupRequest,
-    /// Where it goes.
-    pub place: Place,
+    /// Where it goes: at least one.
+    pub places: Vec<Place>,
     /// How long it may take altogether.
     pub timeout: Duration,
 }
@@ -195,6 +196,31 @@ impl App {
         Ok(engine)
     }
 
+    /// An engine that writes a backup to all places of a job at once; with one place, it has no
+    /// fan-out.
+    ///
+    /// # Errors
+    /// When a place or the keys cannot be used.
+    pub fn backup_engine(
+        &self,
+        job: &BackupJob,
+        observer: Arc<dyn Observer>,
+    ) -> Result<(Engine, Option<Arc<FanOut>>), AppError> {
+        let [first, others @ ..] = job.places.as_slice() else {
+            return Err(AppError::usage("no place for backups"));
+        };
+        let engine = self.engine(first, Keys::Recipients, observer)?;
+        if others.is_empty() {
+            return Ok((engine, None));
+        }
+        let open = |place: &Place| Ok((place.name.clone(), place.open(&self.environment)?));
+        let stores: Result<Vec<_>, AppError> = job.places.iter().map(open).collect();
+        // One that hangs is given up before the whole backup counts as stalled.
+        let stall = job.request.stall_timeout / 3;
+        let fan_out = Arc::new(FanOut::new(stores?, stall));
+        Ok((engine.over(fan_out.clone()), Some(fan_out)))
+    }
+
     fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {
         let setup = |e: backup_crypt::Error| AppError::setup("read the keys", e.into());
         let (recipients, identities) = match keys {
@@ -271,7 +297,7 @@ impl App {
         Ok(BackupJob {
             dumper: self.dumper(&settings, &database)?,
             request: self.request(&settings, &source)?,
-            place: self.place_for(&settings, &source)?,
+            places: self.places_for(&settings, &source)?,
             timeout: self.config.defaults.timeout,
             source,
             database,
@@ -366,18 +392,25 @@ impl App {
         }
     }
 
-    fn place_for(&self, settings: &SourceConfig, source: &SourceName) -> Result<Place, AppError> {
+    fn places_for(
+        &self,
+        settings: &SourceConfig,
+        source: &SourceName,
+    ) -> Result<Vec<Place>, AppError> {
         let mut places = self.places()?;
         if self.overrides.url.is_none() && !settings.destinations.is_empty() {
             places.retain(|place| settings.destinations.contains(&place.name));
         }
-        match places.len() {
-            1 => Ok(places.remove(0)),
-            count => Err(AppError::usage_hint(
-                format!("source {source} has {count} destinations, this build writes to one"),
-                "give it one destination, or say --to URL",
-            )),
+        if settings.destinations.is_empty() && places.len() > 1 {
+            return Err(AppError::usage_hint(
+                format!(
+                    "source {source} has no destinations, and {} are configured",
+                    places.len()
+                ),
+                "name those that it goes to under destinations, or say --to URL",
+            ));
         }
+        Ok(places)
     }
 
     /// A restorer for a configured server, or for the one that flags and variables name.

@@ -19,7 +19,9 @@ fn check(context: &Context) -> Outcome {
     let config = context.app.config();
     for name in config.source.keys() {
         let job = context.app.backup_job(Some(name))?;
-        job.place.open(context.app.environment())?;
+        for place in &job.places {
+            place.open(context.app.environment())?;
+        }
     }
     if context.json {
         render::json(&json!({

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Context, Outcome, history};
 use crate::args::ShowArgs;
-use crate::report::{BackupView, RunView};
+use crate::report::{BackupView, DestinationView, RunView};
 use crate::{exit_code, render};
 
 /// How many verifications and restores are shown.
@@ -72,7 +72,7 @@ fn print_json(known: &Known<'_>) {
     let warnings = facts
         .map(|facts| facts.warnings.clone())
         .unwrap_or_default();
-    let view = BackupView::committed(manifest, place, warnings);
+    let view = BackupView::committed(manifest, vec![DestinationView::good(place)], warnings);
     let tables = facts.map(|facts| facts.tables().values().map(table_json).collect::<Vec<_>>());
     let mut value = serde_json::to_value(view).unwrap_or_default();
     value["table_facts"] = json!(tables);
