@@ -399,7 +399,10 @@ impl App {
     ) -> Result<Vec<Place>, AppError> {
         let mut places = self.places()?;
         if self.overrides.url.is_none() && !settings.destinations.is_empty() {
-            places.retain(|place| settings.destinations.contains(&place.name));
+            // In the order of the source: what is read goes to the first.
+            let wanted = &settings.destinations;
+            places.retain(|place| wanted.contains(&place.name));
+            places.sort_by_key(|place| wanted.iter().position(|name| *name == place.name));
         }
         if settings.destinations.is_empty() && places.len() > 1 {
             return Err(AppError::usage_hint(

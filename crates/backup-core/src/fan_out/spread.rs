@@ -137,7 +137,11 @@ impl Spread<'_> {
     ) -> PortError {
         if stop.is_cancelled() && !cancel.is_cancelled() {
             let what = format!("took nothing for {} s", self.stall.as_secs());
-            return PortError::new(ErrorKind::Timeout, what).with_source(error);
+            let late = PortError::new(ErrorKind::Timeout, what);
+            return match error.kind() {
+                ErrorKind::Cancelled => late,
+                _ => late.with_source(error),
+            };
         }
         error
     }
