@@ -82,7 +82,8 @@ impl Stage {
 
     /// The backup can be restored from this place alone, and is what was dumped.
     fn assert_restorable(&self, id: &str, place: &str) -> Result<()> {
-        let target = unique("back");
+        let scheme = place.split(':').next().unwrap_or_default();
+        let target = format!("{}_{}_{scheme}", self.database, &id[id.len() - 4..]);
         let mut command = self
             .cli
             .command(["restore", id, "--from", place, "--json"])?;
@@ -211,6 +212,31 @@ fn a_place(#[case] faults: Faults) -> Result<()> {
         "{far:?}"
     );
     assert_eq!(stage.back_up(0)?["status"], "success");
+    let copied = stage.run(&[
+        "copy",
+        "--missing",
+        "--from",
+        "near",
+        "--to",
+        "far",
+        "--json",
+    ])?;
+    let copied = copied.exits(0)?.json()?;
+    assert_eq!(
+        (&copied["id"], &copied["status"]),
+        (&json!(id), &json!("success"))
+    );
+    stage.assert_restorable(id, &stage.far())?;
+    let again = stage.run(&[
+        "copy",
+        "--missing",
+        "--from",
+        "near",
+        "--to",
+        "far",
+        "--json",
+    ])?;
+    assert_eq!(again.exits(0)?.text(), "");
     let listed = stage.list(&[])?;
     assert_eq!(
         listed[0]["destinations"].as_array().map(Vec::len),

@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Print the rows of one table of a backup
     Cat(CatArgs),
+    /// Copy backups to another place, checked and without decrypting them
+    Copy(CopyArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
     Keygen(KeygenArgs),
     /// Look at the configuration
@@ -435,6 +437,29 @@ pub(crate) struct VerifyArgs {
     pub(crate) jobs: usize,
     #[command(flatten)]
     pub(crate) from: FromArgs,
+}
+
+/// `copy`
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Ids, beginnings of them, latest, latest-verified or oldest
+    #[arg(required_unless_present = "missing", conflicts_with = "missing")]
+    pub(crate) backups: Vec<String>,
+    /// Every backup that the other place lacks, the newest first
+    #[arg(long)]
+    pub(crate) missing: bool,
+    /// Only this source
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// A configured destination, or a URL
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) from: String,
+    /// A configured destination, or a URL
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) to: String,
+    /// Objects at the same time
+    #[arg(short, long, value_name = "N", default_value = "4")]
+    pub(crate) jobs: usize,
 }
 
 /// How deep to verify.

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod config;
+mod copy;
 mod drill;
 mod history;
 mod keygen;
@@ -26,7 +27,7 @@ use backup_app::{
     SystemClock, init_logging,
 };
 use backup_core::backup::SourceName;
-use backup_core::catalog::Selector;
+use backup_core::catalog::{ParseSelectorError, Selector};
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::Error as CoreError;
@@ -111,7 +112,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Cat(arguments) => arguments.from.overrides(),
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
-        Command::Config(_) => Overrides::default(),
+        Command::Copy(_) | Command::Config(_) => Overrides::default(),
     };
     let context = Context {
         app: App::load(cli.config.as_deref(), environment, overrides)?,
@@ -129,6 +130,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Verify(arguments) => verify::run(&context, arguments).await,
         Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
+        Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),
         Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
@@ -188,12 +190,7 @@ impl Context {
         keys: Keys,
         observer: Arc<dyn Observer>,
     ) -> Result<Found, AppError> {
-        let selector: Selector =
-            backup
-                .parse()
-                .map_err(|e: backup_core::catalog::ParseSelectorError| {
-                    AppError::usage(e.to_string())
-                })?;
+        let selector = selector(backup)?;
         let source = source.map(source_name).transpose()?;
         let mut found: Vec<Found> = Vec::new();
         let mut failure = None;
@@ -268,6 +265,11 @@ fn days_ago(days: u32) -> DateTime<Utc> {
     let span = TimeDelta::days(i64::from(days));
     let then = SystemClock.now().checked_sub_signed(span);
     then.unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
+fn selector(text: &str) -> Result<Selector, AppError> {
+    let selector = text.parse();
+    selector.map_err(|e: ParseSelectorError| AppError::usage(e.to_string()))
 }
 
 fn source_name(text: &str) -> Result<SourceName, AppError> {

@@ -2,7 +2,7 @@
 
 use backup_app::report::DefinitionsView;
 use backup_app::{AppError, ErrorReport};
-use backup_core::engine::{CompareReport, RestoreOutcome, VerifyLevel, VerifyReport};
+use backup_core::engine::{CompareReport, CopyOutcome, RestoreOutcome, VerifyLevel, VerifyReport};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
@@ -400,6 +400,46 @@ pub(crate) struct VerifyView {
     bytes_read: u64,
     problems: Vec<ProblemView>,
     error: Option<ErrorReport>,
+}
+
+/// `copy --json`
+#[derive(Debug, Serialize)]
+pub(crate) struct CopyView {
+    id: String,
+    source: String,
+    destination: String,
+    status: &'static str,
+    objects: usize,
+    bytes: u64,
+    error: Option<ErrorReport>,
+}
+
+impl CopyView {
+    /// What came of one backup.
+    pub(crate) fn new(backup: &Manifest, place: &str, outcome: &CopyOutcome) -> Self {
+        Self {
+            id: backup.id.to_string(),
+            source: backup.source.to_string(),
+            destination: place.to_owned(),
+            status: if outcome.objects == 0 {
+                "present"
+            } else {
+                "success"
+            },
+            objects: outcome.objects,
+            bytes: outcome.bytes,
+            error: None,
+        }
+    }
+
+    /// One of several that was not copied.
+    pub(crate) fn failed(backup: &Manifest, place: &str, error: &AppError) -> Self {
+        Self {
+            status: "failed",
+            error: Some(error.report()),
+            ..Self::new(backup, place, &CopyOutcome::default())
+        }
+    }
 }
 
 /// Something wrong with a part.

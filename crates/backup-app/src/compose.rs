@@ -166,6 +166,25 @@ impl App {
         Ok(places)
     }
 
+    /// The configured destination of that name, or the place that a URL names.
+    ///
+    /// # Errors
+    /// When no destination has the name.
+    pub fn place(&self, text: &str) -> Result<Place, AppError> {
+        if text.contains('/') {
+            return Ok(Place::from_url(text));
+        }
+        let found = self.config.destination.get_key_value(text);
+        let (name, settings) = found.ok_or_else(|| backup_config::Error::Undefined {
+            section: "destination",
+            name: text.to_owned(),
+        })?;
+        Ok(Place {
+            name: name.clone(),
+            settings: settings.clone(),
+        })
+    }
+
     /// The configured source names.
     #[must_use]
     pub fn sources(&self) -> Vec<String> {

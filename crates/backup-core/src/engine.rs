@@ -6,6 +6,7 @@
 
 mod backup;
 mod compare;
+mod copy;
 mod drill;
 mod part;
 mod reader;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use backup::{BackupOutcome, BackupRequest};
 pub use compare::{CompareReport, Difference, NotComparable, SequenceBehind, compare};
+pub use copy::CopyOutcome;
 pub use drill::{
     DrillLevel, DrillOptions, DrillOutcome, DrillStep, LevelResult, LevelState, TableResult,
     TableState,

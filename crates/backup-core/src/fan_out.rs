@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::BodyStream;
 use crate::error::{Error, ErrorKind, PortError};
 use crate::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
-use member::Member;
+pub(crate) use member::Member;
 
 /// Several stores that get the same.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
 use crate::engine::{
-    BackupOutcome, CompareReport, DrillLevel, DrillOutcome, LevelState, RestoreOutcome,
-    VerifyLevel, VerifyReport,
+    BackupOutcome, CompareReport, CopyOutcome, DrillLevel, DrillOutcome, LevelState,
+    RestoreOutcome, VerifyLevel, VerifyReport,
 };
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::replacer::Replacement;
@@ -74,6 +74,8 @@ pub enum Operation {
     Undo,
     /// Rehearsed a restore.
     Drill,
+    /// Put one into another place.
+    Copy,
     /// Something that only a later release does.
     #[serde(untagged)]
     Other(String),
@@ -89,6 +91,7 @@ impl Operation {
             Self::Verify => "verify",
             Self::Undo => "undo",
             Self::Drill => "drill",
+            Self::Copy => "copy",
             Self::Other(name) => name,
         }
     }
@@ -323,6 +326,12 @@ impl RunRecord {
             self.replaced(replacement);
         }
         self.succeeded(outcome.warnings.len());
+    }
+
+    /// A backup was copied.
+    pub fn copied(&mut self, outcome: &CopyOutcome) {
+        self.bytes_read = Some(outcome.bytes);
+        self.succeeded(0);
     }
 
     /// One database took the place of another.

@@ -8,6 +8,8 @@ mod backup;
 mod binding;
 #[path = "engine/catalog.rs"]
 mod catalog;
+#[path = "engine/copy.rs"]
+mod copy;
 #[path = "engine/drill.rs"]
 mod drill;
 #[path = "engine/fan_out.rs"]

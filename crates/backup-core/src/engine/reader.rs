@@ -291,7 +291,8 @@ pub(super) fn stored_part(
         .boxed())
 }
 
-async fn checked_object(
+/// One stored object, which ends with an error unless it is what was written.
+pub(super) async fn checked_object(
     store: &dyn Store,
     key: &StoreKey,
     object: StoredObject,

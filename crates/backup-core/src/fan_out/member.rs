@@ -14,8 +14,9 @@ use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::removal;
 use crate::store::{PutOptions, Store, StoreKey};
 
+/// A store with what a run has written to it.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     name: String,
     store: Arc<dyn Store>,
     state: Mutex<State>,
@@ -31,7 +32,7 @@ struct State {
 }
 
 impl Member {
-    pub(super) fn new(name: String, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(name: String, store: Arc<dyn Store>) -> Self {
         Self {
             name,
             store,
@@ -53,7 +54,7 @@ impl Member {
     }
 
     /// Takes it out of the run. The first reason counts.
-    pub(super) fn give_up(&self, error: PortError) {
+    pub(crate) fn give_up(&self, error: PortError) {
         lock(&self.state).failure.get_or_insert(error);
     }
 
@@ -70,7 +71,7 @@ impl Member {
     }
 
     /// Stores an object and asks afterwards how long it is.
-    pub(super) async fn put(
+    pub(crate) async fn put(
         &self,
         key: &StoreKey,
         body: BodyStream,
@@ -92,7 +93,7 @@ impl Member {
 
     /// Creates a small object. When the answer is an error, looks whether the object is there
     /// nevertheless: answers get lost.
-    pub(super) async fn create(&self, key: &StoreKey, content: &Bytes) -> Result<(), PortError> {
+    pub(crate) async fn create(&self, key: &StoreKey, content: &Bytes) -> Result<(), PortError> {
         lock(&self.state).written.push(key.clone());
         let Err(error) = self.store.create(key, content.clone()).await else {
             return Ok(());
@@ -113,7 +114,7 @@ impl Member {
     }
 
     /// Removes what this run left here if it failed here.
-    pub(super) async fn settle(&self) -> MemberOutcome {
+    pub(crate) async fn settle(&self) -> MemberOutcome {
         let mut warnings = Vec::new();
         let failed = !self.is_active();
         if failed && self.is_uncertain() {

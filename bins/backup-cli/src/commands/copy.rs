@@ -1,0 +1,149 @@
+//! `copy`: bring backups to another place, to repair it or to have them elsewhere too.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use backup_app::{AppError, Keys, Place};
+use backup_core::catalog::{ListRequest, Selector};
+use backup_core::engine::{CopyOutcome, Engine};
+use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
+use backup_core::observer::Observer;
+use backup_core::run_record::Operation;
+
+use super::listing::warn_damaged;
+use super::{Context, Outcome, history, selector, source_name};
+use crate::args::CopyArgs;
+use crate::progress::Progress;
+use crate::report::CopyView;
+use crate::{exit_code, render};
+
+/// The two ends.
+struct Ends {
+    from: Engine,
+    to: Engine,
+    to_place: Place,
+    progress: Arc<Progress>,
+}
+
+pub(super) async fn run(context: &Context, arguments: &CopyArgs) -> Outcome {
+    let progress = Arc::new(Progress::new("copy", context.quiet));
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let from_place = context.app.place(&arguments.from)?;
+    let to_place = context.app.place(&arguments.to)?;
+    if from_place == to_place {
+        return Err(AppError::usage("--from and --to are the same place"));
+    }
+    let app = &context.app;
+    let ends = Ends {
+        from: app.engine(&from_place, Keys::None, Arc::clone(&observer))?,
+        to: app.engine(&to_place, Keys::Recipients, observer)?,
+        to_place,
+        progress,
+    };
+    let wanted = choose(arguments, &ends, &from_place.name);
+    let wanted = context.stoppable(wanted).await?;
+    if wanted.is_empty() {
+        render::note("nothing is missing");
+    }
+    let mut codes = Vec::new();
+    for backup in &wanted {
+        match one(context, arguments, &ends, backup).await {
+            Ok(outcome) => {
+                codes.push(exit_code::DONE);
+                print(context, &ends, backup, &outcome);
+            }
+            Err(AppError::Engine(CoreError::Cancelled)) => return Err(CoreError::Cancelled.into()),
+            Err(error) if wanted.len() == 1 => return Err(error),
+            // The others are copied all the same.
+            Err(error) => {
+                codes.push(exit_code::of(&error));
+                failed(context, &ends, backup, &error);
+            }
+        }
+    }
+    Ok(exit_code::of_several(&codes))
+}
+
+/// Copies one backup, and leaves a note of it where it went.
+async fn one(
+    context: &Context,
+    arguments: &CopyArgs,
+    ends: &Ends,
+    backup: &Manifest,
+) -> Result<CopyOutcome, AppError> {
+    let cancel = context.interrupt.token().child_token();
+    if cancel.is_cancelled() {
+        return Err(CoreError::Cancelled.into());
+    }
+    let mut run = history::begin(&ends.to, Operation::Copy);
+    run.source = Some(backup.source.clone());
+    run.backup = Some(backup.id.clone());
+    let copied = ends
+        .from
+        .copy(backup, &ends.to, arguments.jobs, &cancel)
+        .await;
+    ends.progress.finish();
+    match &copied {
+        Ok(outcome) => run.copied(outcome),
+        Err(error) => run.failed(error),
+    }
+    context.record(&ends.to, &ends.to_place.name, run).await;
+    Ok(copied?)
+}
+
+/// What is to be copied, the newest first: it is what a disaster needs.
+async fn choose(arguments: &CopyArgs, ends: &Ends, from: &str) -> Result<Vec<Manifest>, AppError> {
+    let source = arguments.source.as_deref().map(source_name).transpose()?;
+    if !arguments.missing {
+        let mut found = Vec::new();
+        for backup in &arguments.backups {
+            let selector: Selector = selector(backup)?;
+            found.push(ends.from.catalog().find(&selector, source.as_ref()).await?);
+        }
+        return Ok(found);
+    }
+    let request = ListRequest {
+        source,
+        ..ListRequest::default()
+    };
+    let here = ends.from.catalog().list(&request).await?;
+    warn_damaged(from, &here.damaged);
+    let there = ends.to.catalog().list(&request).await?;
+    warn_damaged(&ends.to_place.name, &there.damaged);
+    let there: BTreeSet<_> = there.backups.iter().map(|b| (&b.source, &b.id)).collect();
+    let missing = here.backups.into_iter();
+    Ok(missing
+        .filter(|backup| !there.contains(&(&backup.source, &backup.id)))
+        .collect())
+}
+
+fn print(context: &Context, ends: &Ends, backup: &Manifest, outcome: &CopyOutcome) {
+    if context.json {
+        render::json(&CopyView::new(backup, &ends.to_place.name, outcome));
+        return;
+    }
+    let what = match outcome.objects {
+        0 => "was there already".to_owned(),
+        objects => format!(
+            "{}, {}",
+            render::counted(objects as u64, "object"),
+            render::size(outcome.bytes)
+        ),
+    };
+    render::line(&format!(
+        "{}  {}  -> {}  {what}",
+        backup.id,
+        render::name(backup.source.as_str()),
+        render::name(&ends.to_place.name),
+    ));
+}
+
+fn failed(context: &Context, ends: &Ends, backup: &Manifest, error: &AppError) {
+    if context.json {
+        render::json(&CopyView::failed(backup, &ends.to_place.name, error));
+    } else {
+        let text = error.render();
+        render::complain(&format!("copy of {}: {text}", backup.id));
+    }
+}

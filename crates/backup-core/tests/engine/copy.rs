@@ -1,0 +1,152 @@
+//! Backups that are copied: whole and unchanged, or not at all.
+
+use std::sync::Arc;
+
+use backup_core::engine::{CopyOutcome, Engine};
+use backup_core::error::{Error, ErrorKind};
+use backup_core::manifest::Manifest;
+use backup_testing::{Fault, FaultyStore, Op};
+use rstest::rstest;
+use tokio_util::sync::CancellationToken;
+
+use super::Bench;
+
+/// From one place to another, whose store can be told to break.
+struct Pair {
+    from: Bench,
+    to: Bench,
+    faults: Arc<FaultyStore>,
+    target: Engine,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (from, to) = (Bench::new(), Bench::new());
+        let faults = Arc::new(FaultyStore::new(to.memory.clone()));
+        let target = to.engine.clone().over(faults.clone());
+        Self {
+            from,
+            to,
+            faults,
+            target,
+        }
+    }
+
+    async fn copy(&self, backup: &Manifest) -> Result<CopyOutcome, Error> {
+        let cancel = CancellationToken::new();
+        self.from
+            .engine
+            .copy(backup, &self.target, 2, &cancel)
+            .await
+    }
+
+    /// Nothing but what names the repository.
+    fn assert_nothing_copied(&self) {
+        let mut keys = self.to.memory.keys();
+        keys.retain(|key| key != "repository.json");
+        assert_eq!(keys, Vec::<String>::new());
+        assert_eq!(self.to.memory.open_uploads(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_the_same_to_the_byte_and_is_made_once() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    let outcome = pair.copy(&backup).await.unwrap();
+    assert_eq!(pair.to.memory.keys(), pair.from.memory.keys());
+    let mut bytes = 0;
+    for key in pair
+        .from
+        .memory
+        .keys()
+        .iter()
+        .filter(|key| *key != "repository.json")
+    {
+        let stored = pair.from.memory.bytes(key).unwrap();
+        bytes += stored.len() as u64;
+        assert_eq!(pair.to.memory.bytes(key).unwrap(), stored, "{key}");
+    }
+    let objects = pair.from.memory.keys().len() - 1;
+    assert_eq!(outcome, CopyOutcome { objects, bytes });
+    // An empty place becomes the same repository, so nobody is warned of a stranger.
+    pair.to.engine.open(backup.clone()).await.unwrap();
+    assert_eq!(pair.to.observer.warnings(), Vec::<String>::new());
+    assert_eq!(pair.copy(&backup).await.unwrap(), CopyOutcome::default());
+}
+
+#[rstest]
+#[case::changed("data-rest.dump.fake.crypt", |bench: &Bench, key: &str| bench.memory.flip(key, 99), "SHA-256")]
+#[case::cut("data-rest.dump.fake.crypt", |bench: &Bench, key: &str| bench.memory.truncate(key, 99), "99 bytes")]
+#[case::gone("data-0001.dump.fake.crypt", |bench: &Bench, key: &str| assert!(bench.memory.remove(key)), "missing")]
+#[case::another_key("key.crypt", |bench: &Bench, key: &str| bench.memory.flip(key, 1), "key.crypt")]
+#[tokio::test]
+async fn what_is_damaged_is_not_copied(
+    #[case] object: &str,
+    #[case] damage: fn(&Bench, &str),
+    #[case] words: &str,
+) {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    damage(&pair.from, &format!("backups/app/{}/{object}", backup.id));
+    let error = pair.copy(&backup).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    let text = backup_core::error::chain(&error);
+    assert!(text.contains(words), "{text}");
+    pair.assert_nothing_copied();
+}
+
+#[rstest]
+#[case(Op::Put, "data-rest")]
+#[case(Op::Put, "key.")]
+#[case(Op::Create, "manifest.json")]
+#[tokio::test]
+async fn a_place_that_refuses_has_nothing_and_takes_it_later(#[case] op: Op, #[case] key: &str) {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    let fault = Fault::on(op).key(key).rejects(ErrorKind::PermissionDenied);
+    pair.faults.inject(fault);
+    let error = pair.copy(&backup).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    pair.assert_nothing_copied();
+    pair.faults.heal();
+    pair.copy(&backup).await.unwrap();
+    assert_eq!(pair.to.memory.keys(), pair.from.memory.keys());
+}
+
+#[tokio::test]
+async fn lost_answers_are_found_out_and_another_manifest_is_never_replaced() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    let lost = Fault::on(Op::Create)
+        .key("manifest.json")
+        .loses_the_answer();
+    pair.faults.inject(lost);
+    pair.copy(&backup).await.unwrap();
+
+    let key = format!("backups/app/{}/manifest.json", backup.id);
+    pair.to.memory.set(&key, "another");
+    let before = pair.to.memory.keys();
+    let error = pair.copy(&backup).await.unwrap_err();
+    assert!(error.to_string().contains("another manifest"), "{error}");
+    assert_eq!(pair.to.memory.keys(), before);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cancelled_leaves_nothing() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    pair.faults
+        .inject(Fault::on(Op::Put).key("data-rest").stalls_after(10_000));
+    let cancel = CancellationToken::new();
+    let copy = pair.from.engine.copy(&backup, &pair.target, 2, &cancel);
+    let stop = async {
+        while pair.faults.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    };
+    let (copied, ()) = tokio::join!(copy, stop);
+    assert!(matches!(copied, Err(Error::Cancelled)), "{copied:?}");
+    pair.assert_nothing_copied();
+}
