@@ -37,6 +37,7 @@ pub mod layout;
 pub mod manifest;
 pub mod observer;
 mod removal;
+pub mod pin;
 pub mod replacer;
 pub mod restorer;
 pub mod retention;

@@ -12,6 +12,8 @@ mod catalog;
 mod drill;
 #[path = "engine/fan_out.rs"]
 mod fan_out;
+#[path = "engine/expire.rs"]
+mod expire;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/replace.rs"]
