@@ -378,3 +378,34 @@ fn what_is_kept_for_longer_than_time_lasts_is_kept_for_ever() {
     let until = DateTime::<Utc>::MAX_UTC;
     assert_eq!(verdicts[0].keep, [KeepReason::Young { until }]);
 }
+
+/// Seven good backups, then for more than a year only what is no whole one.
+#[test]
+fn backups_that_fail_for_a_year_cost_none_of_the_good_ones() {
+    let policy = AnyOf::new(vec![
+        Box::new(KeepWithin(TimeDelta::days(3))),
+        Box::new(KeepLast(Count::of(1))),
+    ]);
+    let mut all = days("2026-01-01", 7);
+    let good: BTreeSet<_> = all.iter().map(|candidate| candidate.id.clone()).collect();
+    let mut refused = 0;
+    for mut candidate in days("2026-01-08", 400) {
+        candidate.filtered = candidate.id.as_str().contains('5');
+        candidate.damaged = !candidate.filtered;
+        all.push(candidate);
+        match plan(&policy, &all, &guards(3), after(&all)) {
+            Ok(verdicts) => {
+                let kept = kept(&verdicts);
+                all.retain(|candidate| kept.contains(&candidate.id));
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("backups fail"), "{error}");
+                refused += 1;
+            }
+        }
+        let left = all.iter().filter(|candidate| good.contains(&candidate.id));
+        assert!(left.count() >= 3);
+    }
+    // Each day but the first few somebody is told.
+    assert!(refused > 390, "{refused}");
+}
