@@ -65,7 +65,7 @@ pub(crate) struct PruneArgs {
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
     /// Only say what would go and what stays, and why
-    #[arg(short = 'n', long)]
+    #[arg(long)]
     pub(crate) dry_run: bool,
     /// Delete without asking
     #[arg(long)]

@@ -7,23 +7,22 @@ use tokio::sync::oneshot;
 
 use crate::render;
 
-/// Says on stderr what is going to happen, and asks for a word on the terminal. A thread of its own
-/// reads the answer, so that a signal is heeded meanwhile; it ends with the process.
-pub(super) fn ask(
-    text: String,
-    word: String,
-    refusal: AppError,
-) -> oneshot::Receiver<Result<(), AppError>> {
+/// Says on stderr what is going to happen, and asks for a word on the terminal. Whatever else
+/// happens than that the word is typed is the refusal.
+///
+/// A thread of its own reads the answer, so that a signal is heeded meanwhile; it ends with the
+/// process.
+pub(super) async fn ask(text: String, word: String, refusal: AppError) -> Result<(), AppError> {
     let (sender, receiver) = oneshot::channel();
+    let shown = render::name(&word);
     std::thread::spawn(move || {
-        let confirmed = match answer(&text, &render::name(&word)) {
-            Some(answer) if answer == word => Ok(()),
-            _ => Err(refusal),
-        };
         // Nobody waits any more when a signal came.
-        let _ = sender.send(confirmed);
+        let _ = sender.send(answer(&text, &shown));
     });
-    receiver
+    match receiver.await {
+        Ok(Some(answer)) if answer == word => Ok(()),
+        _ => Err(refusal),
+    }
 }
 
 fn answer(text: &str, word: &str) -> Option<String> {

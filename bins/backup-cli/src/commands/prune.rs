@@ -117,12 +117,9 @@ async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
         }
         return Ok(warnings(&plan, None));
     }
-    if plan.going().next().is_some() && !arguments.yes {
-        let asked = confirm(job, &plan);
-        let confirmed = context.stoppable(async { asked.await.unwrap_or(Ok(())) });
-        if let Err(error) = confirmed.await {
-            return failed(context, arguments, job, (run, error)).await;
-        }
+    let must_ask = plan.going().next().is_some() && !arguments.yes;
+    if must_ask && let Err(error) = confirm(context, job, &plan).await {
+        return failed(context, arguments, job, (run, error)).await;
     }
     let outcome = job.engine.expire(&plan, cancel).await;
     run.pruned(&plan, &outcome);
@@ -198,8 +195,9 @@ fn warnings(plan: &ExpiryPlan, outcome: Option<&ExpireOutcome>) -> u8 {
     }
 }
 
-/// Asks for the number of backups, which nobody types without having read it.
-fn confirm(job: &Job, plan: &ExpiryPlan) -> tokio::sync::oneshot::Receiver<Result<(), AppError>> {
+/// Asks for the number of backups, which nobody types without having read it, and looks again
+/// after the time that this took.
+async fn confirm(context: &Context, job: &Job, plan: &ExpiryPlan) -> Result<(), AppError> {
     let count = plan.going().count();
     let text = format!(
         "{} of {} at {} will be deleted.",
@@ -211,7 +209,21 @@ fn confirm(job: &Job, plan: &ExpiryPlan) -> tokio::sync::oneshot::Receiver<Resul
         message: "nobody confirmed it; nothing was deleted".to_owned(),
         hint: "type the number of backups when asked, or say --yes",
     };
-    confirm::ask(text, count.to_string(), refusal.into())
+    let asked = confirm::ask(text, count.to_string(), refusal.into());
+    context.stoppable(asked).await?;
+    let cancel = context.interrupt.token();
+    let now = job
+        .engine
+        .plan_expiry(&job.source, &job.rules, cancel)
+        .await?;
+    let ids = |backup: &JudgedBackup| backup.manifest.id.clone();
+    if now.going().map(ids).eq(plan.going().map(ids)) {
+        return Ok(());
+    }
+    Err(AppError::from(CoreError::Refused {
+        message: "what may go has changed meanwhile; nothing was deleted".to_owned(),
+        hint: "run it again",
+    }))
 }
 
 fn print(job: &Job, plan: &ExpiryPlan) {

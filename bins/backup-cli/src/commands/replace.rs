@@ -50,9 +50,8 @@ pub(super) async fn prepare(
             .into());
         }
         Some(occupant) if arguments.replace.swap && !arguments.replace.yes => {
-            let asked = ask(database, &occupant, found, run);
             context
-                .stoppable(async { asked.await.unwrap_or(Ok(())) })
+                .stoppable(ask(database, &occupant, found, run))
                 .await?;
         }
         Some(_) => {}
@@ -119,12 +118,12 @@ pub(super) async fn acknowledge(claim: &dyn Claim, replacement: &Replacement) {
 }
 
 /// Asks for the database's name.
-fn ask(
+async fn ask(
     database: &str,
     occupant: &Occupant,
     found: &Found,
     run: &RunId,
-) -> tokio::sync::oneshot::Receiver<Result<(), AppError>> {
+) -> Result<(), AppError> {
     let name = render::name(database);
     let facts = [
         Some(format!("on {}", render::name(&occupant.server))),
@@ -150,5 +149,5 @@ fn ask(
         operation: format!("replace database {database}"),
         source: refusal.with_hint(hint),
     };
-    confirm::ask(text, database.to_owned(), refusal.into())
+    confirm::ask(text, database.to_owned(), refusal.into()).await
 }

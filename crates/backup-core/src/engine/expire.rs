@@ -179,6 +179,13 @@ impl Engine {
                 what: format!("backup of source {:?}", source.as_str()),
             });
         }
+        // As for writing: it may be somebody else's place, or a damaged one.
+        if self.catalog().existing_repository().await?.is_none() {
+            return Err(Error::refused(
+                "there are backups but no repository.json",
+                "check that this is the right place; restore the file from a copy",
+            ));
+        }
         let candidates = known.candidates(now);
         let verdicts = plan(&*rules.policy, &candidates, &rules.guards, now)?;
         let mut orphans = Vec::new();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::catalog::ListRequest;
-use backup_core::engine::{ExpireOutcome, ExpiryPlan, ExpiryRules, VerifyLevel, VerifyReport};
+use backup_core::engine::{
+    ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup, VerifyLevel, VerifyReport,
+};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::manifest::Manifest;
 use backup_core::pin::{FoundPin, PinRequest};
@@ -247,6 +249,9 @@ async fn a_pin_wins_also_one_that_came_after_the_plan_or_cannot_be_read() {
     assert_eq!([0, 1, 2, 3].map(pinned), [true, false, true, false]);
     let text = plan.backups[5].pin.as_ref().and_then(FoundPin::readable);
     assert_eq!(text.unwrap().reason.as_deref(), Some("legal hold"));
+    // A rule without a date may outlast a pin with one; a pin without one outlasts all.
+    let until = |index: usize| plan.backups[5 - index].until();
+    assert_eq!([0, 1, 2, 5].map(until), [None; 4]);
     pin(3, None).await;
     let outcome = bench.engine.expire(&plan, &never()).await;
     let kept: Vec<_> = [0, 2, 3, 5].map(|index: usize| app[index].clone()).into();
@@ -569,4 +574,34 @@ async fn a_source_of_which_there_is_nothing_is_not_found() {
     daily(&bench, "app-x", 1).await;
     let planned = try_plan(&bench, &rules(1)).await;
     assert_eq!(planned.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_pin_with_an_end_is_the_earliest_end_of_what_no_rule_keeps() {
+    let bench = Bench::new();
+    let app = daily(&bench, "app", 3).await;
+    let until = Some(app[2].started_at + TimeDelta::days(40));
+    for backup in [&app[0], &app[2]] {
+        let request = PinRequest {
+            until,
+            ..PinRequest::default()
+        };
+        let pins = bench.engine.pins();
+        let set = pins.set(&backup.source, &backup.id, request).await;
+        set.unwrap();
+    }
+    let plan = plan(&bench, &rules(1)).await;
+    let ends: Vec<_> = plan.backups.iter().map(JudgedBackup::until).collect();
+    // The newest is kept by a rule that has no date.
+    assert_eq!(ends, [None, None, until]);
+}
+
+#[tokio::test]
+async fn nothing_goes_from_a_place_that_may_be_somebody_elses() {
+    let bench = Bench::new();
+    daily(&bench, "app", 3).await;
+    assert!(bench.memory.remove("repository.json"));
+    let error = try_plan(&bench, &rules(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("repository.json"), "{error}");
 }
