@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use backup_compress::Algorithm;
 use backup_core::backup::SourceName;
 use backup_core::engine::{BackupRequest, Engine};
-use backup_e2e::cli::Cli;
+use backup_e2e::cli::{Cli, Running};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::sample;
@@ -18,6 +19,7 @@ use backup_e2e::scene::{SOURCE, Scene, Store, is_record, unique};
 use backup_store::{StoreConfig, StoreOptions};
 use backup_testing::{FixedClock, ScriptedDumper, ScriptedPart, bodies};
 use chrono::{DateTime, TimeDelta, Utc};
+use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +104,8 @@ impl Keep {
                 let mut open = vec![root.clone()];
                 let mut keys = Vec::new();
                 while let Some(folder) = open.pop() {
-                    for entry in fs::read_dir(folder)? {
+                    // It may go while we look.
+                    for entry in fs::read_dir(folder).into_iter().flatten() {
                         let path = entry?.path();
                         if path.is_dir() {
                             open.push(path);
@@ -230,6 +233,54 @@ async fn neighbours_and_foreign_objects_of_a_bucket_are_never_touched() -> Resul
     neighbours_stay(&Keep::in_bucket("keep_neighbours")?).await
 }
 
+/// What is typed where `--yes` is not said: the number of backups is the confirmation, and of those
+/// that were shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_typed_number_is_the_confirmation() -> Result<()> {
+    let keep = Keep::local()?;
+    let all = keep.backups("app", 0..6).await?;
+    let start = |terminal: &OpenptyResult| -> Result<Running> {
+        let arguments = ["prune", "--keep-last", "2", "--min-keep", "1", "--from"];
+        let mut command = keep.cli.command(arguments.iter().chain(&[&*keep.url]))?;
+        command.stdin(terminal.slave.try_clone()?);
+        Running::start(command)
+    };
+    let typed = |text: &str| -> Result<_> {
+        let terminal = openpty(None, None)?;
+        fs::File::from(terminal.master.try_clone()?).write_all(text.as_bytes())?;
+        start(&terminal)?.wait()
+    };
+    for wrong in ["y\n", "\n", "\u{4}", "app\n", "3\n", "4 \n4\n"] {
+        let run = typed(wrong)?.exits(12)?;
+        let said = format!("{}{}", run.text(), run.stderr);
+        for words in [
+            "4 of 6 backups may go",
+            "Type 4 to go on",
+            "nobody confirmed it",
+        ] {
+            ensure!(said.contains(words), "{wrong:?}: {said}");
+        }
+        assert_eq!(keep.listed("app")?, all);
+    }
+    // Another one may go by the time that somebody types.
+    let terminal = openpty(None, None)?;
+    let run = start(&terminal)?;
+    let seen = || -> Result<usize> {
+        let runs = keep.json("list app", 0)?;
+        Ok(runs.as_array().map_or(0, Vec::len))
+    };
+    assert_eq!(seen()?, 6);
+    keep.backups("app", 9..10).await?;
+    // Whether it looked before or after that one came, it does not delete what was not shown.
+    fs::File::from(terminal.master.try_clone()?).write_all(b"4\n")?;
+    run.wait()?.exits(12)?;
+    assert_eq!(seen()?, 7);
+
+    typed("5\n")?.exits(0)?;
+    assert_eq!(keep.listed("app")?, all[..2]);
+    keep.assert_all_good()
+}
+
 /// Kills a prune as soon as it has deleted something.
 async fn kill_a_prune(keep: &Keep) -> Result<Vec<String>> {
     let all = keep.backups("app", 0..60).await?;
@@ -305,6 +356,7 @@ async fn what_a_store_forbids_is_told_once_and_stays_whole() -> Result<()> {
     let words = "the store keeps 6 of the backups";
     ensure!(warnings[0].starts_with(words), "{done}");
     assert_eq!(done["deleted"], serde_json::json!([]));
+    assert_eq!(ids(&done["failed"]).len(), 6);
     assert_eq!(keep.keys()?, before);
     keep.cli = owner;
     keep.assert_all_good()

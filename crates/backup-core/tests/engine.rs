@@ -10,10 +10,10 @@ mod binding;
 mod catalog;
 #[path = "engine/drill.rs"]
 mod drill;
-#[path = "engine/fan_out.rs"]
-mod fan_out;
 #[path = "engine/expire.rs"]
 mod expire;
+#[path = "engine/fan_out.rs"]
+mod fan_out;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/replace.rs"]
