@@ -1,15 +1,19 @@
 //! What can be said on the command line.
 
+mod retention;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
+use backup_app::{DumpFilterOverrides, Overrides, RetentionConfig, ServerOverrides};
 use backup_core::restorer::{Ownership, Selection};
 use backup_core::run_record::RunId;
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
+
+pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
 /// Backups of PostgreSQL that are proved to restore.
 #[derive(Debug, Parser)]
@@ -72,6 +76,14 @@ pub(crate) enum Command {
     Drill(DrillArgs),
     /// List what was done: backups, restores, verifications, drills, failures too; newest first
     Runs(RunsArgs),
+    /// Let old backups go, and say of each why it stays or goes
+    Prune(PruneArgs),
+    /// Say what a policy would keep over time
+    Simulate(SimulateArgs),
+    /// Keep a backup whatever a policy says
+    Pin(PinArgs),
+    /// Take that back
+    Unpin(UnpinArgs),
     /// Print the rows of one table of a backup
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
@@ -219,6 +231,7 @@ impl BackupArgs {
             identities: Vec::new(),
             create_roles: false,
             no_space_check: false,
+            retention: RetentionConfig::default(),
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
                 exclude_schemas: self.exclude_schema.clone(),
@@ -538,6 +551,9 @@ pub(crate) enum OperationArg {
     Verify,
     Undo,
     Drill,
+    Prune,
+    Pin,
+    Unpin,
 }
 
 /// `cat`

@@ -3,16 +3,20 @@
 mod backup;
 mod cat;
 mod config;
+mod confirm;
 mod copy;
 mod drill;
 mod history;
 mod keygen;
 mod list;
 mod listing;
+mod pin;
+mod prune;
 mod replace;
 mod restore;
 mod runs;
 mod show;
+mod simulate;
 mod undo;
 mod verify;
 
@@ -113,6 +117,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
+        Command::Prune(arguments) => arguments.overrides(),
+        Command::Simulate(arguments) => arguments.overrides(),
+        Command::Pin(arguments) => arguments.place.overrides(),
+        Command::Unpin(arguments) => arguments.place.overrides(),
     };
     let context = Context {
         app: App::load(cli.config.as_deref(), environment, overrides)?,
@@ -132,6 +140,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
+        Command::Prune(arguments) => prune::run(&context, arguments).await,
+        Command::Simulate(arguments) => simulate::run(&context, arguments),
+        Command::Pin(arguments) => pin::pin(&context, arguments).await,
+        Command::Unpin(arguments) => pin::unpin(&context, arguments).await,
         Command::Config(arguments) => config::run(&context, &arguments.command),
         Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
             Ok(exit_code::DONE)

@@ -1,16 +1,24 @@
 //! The JSON forms, fixed by contract; the domain's own types may change without them.
 
+mod retention;
+
 use backup_app::report::DefinitionsView;
 use backup_app::{AppError, ErrorReport};
-use backup_core::engine::{CompareReport, CopyOutcome, RestoreOutcome, VerifyLevel, VerifyReport};
+use backup_core::engine::{
+    CompareReport, CopyOutcome, JudgedBackup, RestoreOutcome, VerifyLevel, VerifyReport,
+};
 use backup_core::history::Proof;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use backup_core::replacer::Replacement;
-use backup_core::run_record::{CompareFacts, DrillFacts, RunId, RunRecord, VerifyFacts, Who};
+use backup_core::run_record::{
+    CompareFacts, DrillFacts, PruneFacts, RunId, RunRecord, VerifyFacts, Who,
+};
 use serde::Serialize;
 
 use crate::args::RestoreArgs;
 use crate::render;
+
+pub(crate) use retention::{PinView, PinnedView, PruneView, SimulatedView, pin_text, reasons};
 
 /// `backup --json`
 #[derive(Debug, Default, Serialize)]
@@ -222,6 +230,28 @@ impl ListView {
                 self.drill_status = Some(run.result.as_str().to_owned());
             }
         }
+        self
+    }
+
+    /// The same, with what keeps it at one of several places: what keeps it at any, counts.
+    pub(crate) fn kept(mut self, backup: &JudgedBackup) -> Self {
+        for tier in retention::tiers(&backup.verdict) {
+            if !self.tiers.iter().any(|known| known == tier) {
+                self.tiers.push(tier.to_owned());
+            }
+        }
+        // Of one form, so that they compare as text. Where it has no end, it has none at all.
+        let until = backup.until().map(render::time);
+        self.retention_until = match (self.destinations.len(), self.retention_until) {
+            (1, _) => until,
+            (_, known) => known.zip(until).map(|(known, until)| known.max(until)),
+        };
+        self
+    }
+
+    /// The same, with a pin at one of several places.
+    pub(crate) fn pinned(mut self, pinned: bool) -> Self {
+        self.pinned |= pinned;
         self
     }
 
@@ -524,6 +554,7 @@ pub(crate) struct RunView {
     pub(crate) compare: Option<CompareFacts>,
     pub(crate) verify: Option<VerifyFacts>,
     pub(crate) drill: Option<DrillFacts>,
+    pub(crate) prune: Option<PruneFacts>,
     pub(crate) destination: String,
 }
 
@@ -551,6 +582,7 @@ impl RunView {
             compare: run.compare,
             verify: run.verify,
             drill: run.drill,
+            prune: run.prune.clone(),
             destination: place.to_owned(),
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_compress::Compression;
-use backup_config::{Config, EncryptionMode, Environment, SecretRef, SourceConfig, names};
+use backup_config::{
+    Config, EncryptionMode, Environment, RetentionConfig, SecretRef, SourceConfig, names,
+};
 use backup_core::backup::SourceName;
 use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
@@ -47,6 +49,8 @@ pub struct Overrides {
     pub create_roles: bool,
     /// Restore whatever free space there is.
     pub no_space_check: bool,
+    /// What to keep.
+    pub retention: RetentionConfig,
 }
 
 /// `-n -N -t -T`.
@@ -119,8 +123,10 @@ impl App {
         environment: Environment,
         overrides: Overrides,
     ) -> Result<Self, AppError> {
+        let config = Config::load(file, &environment)?;
+        crate::retention::check(&config)?;
         Ok(Self {
-            config: Config::load(file, &environment)?,
+            config,
             environment,
             overrides,
         })
@@ -130,6 +136,10 @@ impl App {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 
     /// The variables of this process.
@@ -189,6 +199,12 @@ impl App {
     #[must_use]
     pub fn sources(&self) -> Vec<String> {
         self.config.source.keys().cloned().collect()
+    }
+
+    /// Whether there is a source of that name.
+    #[must_use]
+    pub fn is_configured(&self, source: &SourceName) -> bool {
+        self.config.source.contains_key(source.as_str())
     }
 
     /// An engine over `place`.
@@ -411,11 +427,19 @@ impl App {
         }
     }
 
-    fn places_for(
-        &self,
-        settings: &SourceConfig,
-        source: &SourceName,
-    ) -> Result<Vec<Place>, AppError> {
+    /// Every place where backups of a source may be: the given URL, else its own destinations,
+    /// else all.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn places_of_source(&self, source: &SourceName) -> Result<Vec<Place>, AppError> {
+        match self.config.source.get(source.as_str()) {
+            Some(settings) => self.places_of(settings),
+            None => self.places(),
+        }
+    }
+
+    fn places_of(&self, settings: &SourceConfig) -> Result<Vec<Place>, AppError> {
         let mut places = self.places()?;
         if self.overrides.url.is_none() && !settings.destinations.is_empty() {
             // In the order of the source: what is read goes to the first.
@@ -423,6 +447,15 @@ impl App {
             places.retain(|place| wanted.contains(&place.name));
             places.sort_by_key(|place| wanted.iter().position(|name| *name == place.name));
         }
+        Ok(places)
+    }
+
+    fn places_for(
+        &self,
+        settings: &SourceConfig,
+        source: &SourceName,
+    ) -> Result<Vec<Place>, AppError> {
+        let places = self.places_of(settings)?;
         if settings.destinations.is_empty() && places.len() > 1 {
             return Err(AppError::usage_hint(
                 format!(

@@ -13,14 +13,16 @@ mod error;
 mod logging;
 mod place;
 pub mod report;
+mod retention;
 mod signals;
 pub mod text;
 mod who;
 
 pub use backup_compress::Compression;
-pub use backup_config::{Config, Environment, names};
+pub use backup_config::{Config, Environment, RetentionConfig, names};
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
+pub use backup_retention::SimulatedYear;
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;

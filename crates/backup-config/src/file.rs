@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drill::DrillConfig;
 use crate::error::Error;
+use crate::retention::RetentionConfig;
 use crate::secret::SecretRef;
 
 /// The whole file.
@@ -24,6 +25,8 @@ pub struct Config {
     pub source: BTreeMap<String, SourceConfig>,
     /// Where backups go.
     pub destination: BTreeMap<String, DestinationConfig>,
+    /// What to keep of them.
+    pub retention: BTreeMap<String, RetentionConfig>,
     /// Rehearsals of restores.
     pub drill: DrillConfig,
     /// What restores may do.
@@ -65,6 +68,8 @@ pub struct DefaultsConfig {
     /// How long a lock may be waited for.
     #[serde(with = "humantime_serde")]
     pub lock_wait_timeout: Duration,
+    /// Name of a retention, for sources and destinations that name none.
+    pub retention: Option<String>,
 }
 
 impl Default for DefaultsConfig {
@@ -75,6 +80,7 @@ impl Default for DefaultsConfig {
             timeout: Duration::from_hours(6),
             stall_timeout: Duration::from_mins(30),
             lock_wait_timeout: Duration::from_mins(1),
+            retention: None,
         }
     }
 }
@@ -159,6 +165,8 @@ pub struct SourceConfig {
     pub compression: Option<String>,
     /// Instead of the default.
     pub jobs: Option<usize>,
+    /// Name of its retention.
+    pub retention: Option<String>,
 }
 
 impl Config {
@@ -209,4 +217,6 @@ pub struct DestinationConfig {
     /// For how long a request that fails is repeated.
     #[serde(with = "humantime_serde")]
     pub retry_timeout: Option<Duration>,
+    /// Name of the retention of what is there.
+    pub retention: Option<String>,
 }

@@ -28,6 +28,7 @@ mod environment;
 mod error;
 mod file;
 mod load;
+mod retention;
 mod secret;
 
 pub use drill::{AssertionConfig, DrillConfig};
@@ -37,4 +38,5 @@ pub use file::{
     AdminConfig, Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode,
     RestoreConfig, ServerConfig, SourceConfig,
 };
+pub use retention::{RetentionConfig, Tiers};
 pub use secret::SecretRef;

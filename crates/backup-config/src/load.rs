@@ -80,6 +80,7 @@ impl Config {
                 }
             }
         }
+        self.check_retention()?;
         if let Some(name) = &self.drill.server
             && !self.server.contains_key(name)
         {
@@ -102,6 +103,32 @@ impl Config {
                 message: "jobs must be at least 1".to_owned(),
                 suggestion: None,
             });
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Policies that make sense, under names that are there.
+    fn check_retention(&self) -> Result<(), Error> {
+        for (name, policy) in &self.retention {
+            policy.check(&format!("retention.{name}"))?;
+        }
+        let sources = self.source.iter();
+        let sources = sources.map(|(name, source)| (format!("source.{name}"), &source.retention));
+        let destinations = self.destination.iter();
+        let destinations =
+            destinations.map(|(name, place)| (format!("destination.{name}"), &place.retention));
+        let defaults = std::iter::once(("defaults".to_owned(), &self.defaults.retention));
+        for (section, name) in sources.chain(destinations).chain(defaults) {
+            if let Some(name) = name
+                && !self.retention.contains_key(name)
+            {
+                return Err(Error::Invalid {
+                    message: format!("retention {name:?} of {section} is not configured"),
+                    suggestion: None,
+                });
+            }
         }
         Ok(())
     }

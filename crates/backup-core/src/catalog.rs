@@ -90,6 +90,9 @@ pub struct Listing {
     pub backups: Vec<Manifest>,
     /// Manifests that exist and cannot be read, with the reason.
     pub damaged: Vec<(StoreKey, String)>,
+    /// Names of backups without a manifest, among those that were looked at: a run that still goes
+    /// on, what is left of one, or nothing at all any more.
+    pub uncommitted: Vec<(SourceName, BackupId)>,
 }
 
 /// Names a repository, so that a replaced or emptied bucket is noticed.
@@ -221,14 +224,17 @@ impl<'a> Catalog<'a> {
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut listing = Listing::default();
         let mut read = stream::iter(found)
-            .map(|(source, id)| async move { self.read(&source, &id).await })
+            .map(|(source, id)| async move {
+                let read = self.read(&source, &id).await;
+                (source, id, read)
+            })
             .buffered(READERS);
         while listing.backups.len() < limit
-            && let Some(item) = read.next().await
+            && let Some((source, id, item)) = read.next().await
         {
             match item {
                 Ok(Some(manifest)) => listing.backups.push(manifest),
-                Ok(None) => {}
+                Ok(None) => listing.uncommitted.push((source, id)),
                 Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
                 Err(Unreadable::Store(error)) => return Err(error),
             }

@@ -2,12 +2,14 @@
 //!
 //! An [`Engine`] is a cheap handle: one store, the codecs it can use, a clock, an observer.
 //! Every operation takes its own request and cancellation token, keeps no state between
-//! calls, and leaves the store either as it was or with one more committed backup.
+//! calls, and leaves the store either as it was or with one more committed backup; only
+//! [`Engine::expire`] takes something away.
 
 mod backup;
 mod compare;
 mod copy;
 mod drill;
+mod expire;
 mod part;
 mod reader;
 mod restore;
@@ -25,6 +27,7 @@ pub use drill::{
     DrillLevel, DrillOptions, DrillOutcome, DrillStep, LevelResult, LevelState, TableResult,
     TableState,
 };
+pub use expire::{ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup, Orphan};
 pub use reader::BackupReader;
 pub use restore::{RestoreOptions, RestoreOutcome, undo};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};
@@ -37,6 +40,7 @@ use crate::error::Error;
 use crate::history::History;
 use crate::manifest::Manifest;
 use crate::observer::{Event, NoopObserver, Observer};
+use crate::pin::Pins;
 use crate::restorer::PartReader as _;
 use crate::store::Store;
 
@@ -101,6 +105,12 @@ impl Engine {
     #[must_use]
     pub fn history(&self) -> History<'_> {
         History::new(self.store.as_ref(), self.clock.as_ref())
+    }
+
+    /// What somebody said must stay.
+    #[must_use]
+    pub fn pins(&self) -> Pins<'_> {
+        Pins::new(self.store.as_ref(), self.clock.as_ref())
     }
 
     /// Opens a backup for reading: unwraps its key, reads its facts and checks that both

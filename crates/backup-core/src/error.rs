@@ -238,6 +238,14 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// A safety rule says no.
+    #[error("{message}")]
+    Refused {
+        /// Which, and why.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// Nothing moved for longer than the stall timeout.
     #[error("no bytes moved for {} s while dumping part {part}", after.as_secs())]
     Stalled {
@@ -273,6 +281,7 @@ impl Error {
             Self::Corrupt { .. } | Self::Differs(_) | Self::Unsound { .. } => ErrorKind::Corrupt,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::InvalidInput { .. } => ErrorKind::InvalidInput,
+            Self::Refused { .. } => ErrorKind::Refused,
             Self::Stalled { .. } => ErrorKind::Timeout,
             Self::Cancelled => ErrorKind::Cancelled,
         }
@@ -288,6 +297,7 @@ impl Error {
             | Self::Replace { source, .. }
             | Self::Key { source, .. } => source.hint(),
             Self::Corrupt { source, .. } => source.as_ref().and_then(PortError::hint),
+            Self::Refused { hint, .. } => Some(hint),
             _ => None,
         }
     }
@@ -336,6 +346,13 @@ impl Error {
         Self::Key {
             operation: operation.into(),
             source,
+        }
+    }
+
+    pub(crate) fn refused(message: impl Into<String>, hint: &'static str) -> Self {
+        Self::Refused {
+            message: message.into(),
+            hint,
         }
     }
 

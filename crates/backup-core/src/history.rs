@@ -344,8 +344,23 @@ impl Proofs {
     /// Whether every byte of a backup was found good, unless it was found damaged since.
     #[must_use]
     pub fn is_verified(&self, backup: &Manifest) -> bool {
+        self.verified_at(backup).is_some()
+    }
+
+    /// When every byte of a backup was last found good, unless it was found damaged since.
+    #[must_use]
+    pub fn verified_at(&self, backup: &Manifest) -> Option<DateTime<Utc>> {
         let proved = self.since_damage(backup);
-        proved.iter().any(|proof| proof.level >= ProofLevel::Hashed)
+        let whole = proved
+            .iter()
+            .filter(|proof| proof.level >= ProofLevel::Hashed);
+        whole.map(|proof| proof.at).max()
+    }
+
+    /// Whether a backup was found damaged, and not every byte of it found good since.
+    #[must_use]
+    pub fn is_damaged(&self, backup: &Manifest) -> bool {
+        self.tries(backup).iter().any(found_damage) && !self.is_verified(backup)
     }
 
     /// The newest drill of a backup that came to a result.
@@ -370,7 +385,7 @@ impl Proofs {
         tries.sort_by_key(|run| run.finished_at);
         let mut proofs = Vec::new();
         for run in tries {
-            if run.damaged || run.verify.is_some_and(|found| found.problems > 0) {
+            if found_damage(run) {
                 proofs.clear();
             }
             let at = run.finished_at;
@@ -378,6 +393,11 @@ impl Proofs {
         }
         proofs
     }
+}
+
+/// Whether this run found the backup damaged.
+fn found_damage(run: &RunRecord) -> bool {
+    run.damaged || run.verify.is_some_and(|found| found.problems > 0)
 }
 
 /// How deeply this run proved the backup, if it did.

@@ -6,6 +6,7 @@
 //! backups/<source>/<id>/key.age
 //! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
 //! _runs/<YYYY>/<MM>/<run id>.json
+//! _pins/<source>/<id>.json
 //! ```
 //! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
 //! as `~` and two hex digits.
@@ -14,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 use crate::backup::{BackupId, SourceName};
 use crate::error::PortError;
-use crate::manifest::PartName;
+use crate::manifest::{PartFormat, PartName};
 use crate::run_record::RunId;
 use crate::store::StoreKey;
 
@@ -22,6 +23,8 @@ const BACKUPS: &str = "backups";
 const MANIFEST: &str = "manifest.json";
 const RUNS: &str = "_runs";
 const RUN: &str = ".json";
+const PINS: &str = "_pins";
+const PIN: &str = ".json";
 
 /// The object that names the repository.
 #[must_use]
@@ -105,6 +108,43 @@ pub fn wrapped_key_name(extension: &str) -> String {
     format!("key{extension}")
 }
 
+/// Whether a file name beside a manifest is of the form that ours have: of a part in any format,
+/// codec, attempt and number, or of a wrapped key. The manifest is none of them.
+#[must_use]
+pub fn is_object_name(name: &str) -> bool {
+    let mut pieces: Vec<&str> = name.split('.').collect();
+    let is_part = PartName::new(pieces.remove(0)).is_ok();
+    if !is_part || name == MANIFEST {
+        return false;
+    }
+    let is_extension =
+        |text: &&str| (1..=8).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
+    if name.starts_with("key.") {
+        return matches!(pieces.as_slice(), [cipher] if is_extension(cipher));
+    }
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if pieces
+        .last()
+        .is_some_and(|last| last.len() >= 3 && is_number(last))
+    {
+        pieces.pop();
+    }
+    let attempt = pieces.first().and_then(|first| first.strip_prefix('r'));
+    if attempt.is_some_and(is_number) {
+        pieces.remove(0);
+    }
+    match pieces.as_slice() {
+        [format, codecs @ ..] => {
+            PartFormat::ALL
+                .iter()
+                .any(|known| known.extension()[1..] == **format)
+                && codecs.len() <= 2
+                && codecs.iter().all(is_extension)
+        }
+        [] => false,
+    }
+}
+
 /// The source whose prefix this is, if it is one.
 #[must_use]
 pub fn parse_source_prefix(prefix: &StoreKey) -> Option<SourceName> {
@@ -154,6 +194,26 @@ pub fn parse_run_key(found: &StoreKey) -> Option<RunId> {
     let (_, name) = found.as_str().rsplit_once('/')?;
     let id: RunId = name.strip_suffix(RUN)?.parse().ok()?;
     (run_key(&id) == *found).then_some(id)
+}
+
+/// The prefix of the pins of a source's backups.
+#[must_use]
+pub fn pins_prefix(source: &SourceName) -> StoreKey {
+    key(format!("{PINS}/{}", encode(source.as_str())))
+}
+
+/// The pin of one backup.
+#[must_use]
+pub fn pin_key(source: &SourceName, id: &BackupId) -> StoreKey {
+    key(format!("{}/{id}{PIN}", pins_prefix(source)))
+}
+
+/// The backup whose pin this is, if it is a pin of one of `source`.
+#[must_use]
+pub fn parse_pin_key(source: &SourceName, found: &StoreKey) -> Option<BackupId> {
+    let (_, name) = found.as_str().rsplit_once('/')?;
+    let id: BackupId = name.strip_suffix(PIN)?.parse().ok()?;
+    (pin_key(source, &id) == *found).then_some(id)
 }
 
 fn encode(name: &str) -> String {
@@ -283,6 +343,52 @@ mod tests {
                 None,
                 "{foreign}"
             );
+        }
+    }
+
+    #[test]
+    fn pins_lie_beside_the_backups_by_source() {
+        let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
+        let key = pin_key(&source("my app"), &id);
+        assert_eq!(key.as_str(), "_pins/my~20app/20260205T030000Z-7f3a.json");
+        assert_eq!(parse_pin_key(&source("my app"), &key), Some(id));
+        assert_eq!(parse_pin_key(&source("my"), &key), None);
+        let foreign = StoreKey::new("_pins/my~20app/note.json").unwrap();
+        assert_eq!(parse_pin_key(&source("my app"), &foreign), None);
+    }
+
+    #[test]
+    fn our_objects_are_known_by_name() {
+        for ours in [
+            "schema.dump",
+            "schema.dump.zst.age",
+            "globals.sql.gz",
+            "data-0001.r2.dump.zst.age.002",
+            "facts.json.zst.age",
+            "notes.bin.fake.crypt",
+            "key.age",
+            "data-0001.dump.1000",
+        ] {
+            assert!(is_object_name(ours), "{ours}");
+        }
+        for foreign in [
+            "manifest.json",
+            "README.txt",
+            "notes.txt",
+            "schema",
+            "schema.dump~",
+            "Schema.dump",
+            "schema.dump.zst.age.old.1",
+            "schema.dump.BAK",
+            "key",
+            "key.age.old",
+            "key.age.002",
+            ".dump",
+            "data-0001.r2",
+            "data-0001.002",
+            "",
+        ] {
+            assert!(!is_object_name(foreign), "{foreign}");
         }
     }
 

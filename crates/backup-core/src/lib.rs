@@ -36,6 +36,7 @@ pub mod inspector;
 pub mod layout;
 pub mod manifest;
 pub mod observer;
+pub mod pin;
 mod removal;
 pub mod replacer;
 pub mod restorer;

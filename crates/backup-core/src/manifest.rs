@@ -115,6 +115,9 @@ pub enum PartFormat {
 }
 
 impl PartFormat {
+    /// Every format.
+    pub(crate) const ALL: [Self; 4] = [Self::Custom, Self::Sql, Self::Json, Self::Opaque];
+
     /// What an object's name has before the codecs' extensions.
     #[must_use]
     pub fn extension(self) -> &'static str {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::{BackupId, SourceName};
 use crate::engine::{
-    BackupOutcome, CompareReport, CopyOutcome, DrillLevel, DrillOutcome, LevelState,
-    RestoreOutcome, VerifyLevel, VerifyReport,
+    BackupOutcome, CompareReport, CopyOutcome, DrillLevel, DrillOutcome, ExpireOutcome, ExpiryPlan,
+    LevelState, RestoreOutcome, VerifyLevel, VerifyReport,
 };
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::replacer::Replacement;
@@ -30,6 +30,9 @@ const ERROR_CHARS: usize = 4000;
 
 /// Where servers go on to quote rows.
 const QUOTES: [&str; 4] = ["DETAIL:", "detail:", "CONTEXT:", "context:"];
+
+/// How many backups the record of a prune names.
+const NAMED_BACKUPS: usize = 1000;
 
 const SUFFIX_LEN: usize = 8;
 
@@ -76,6 +79,12 @@ pub enum Operation {
     Drill,
     /// Put one into another place.
     Copy,
+    /// Let old ones go.
+    Prune,
+    /// Said that one stays.
+    Pin,
+    /// Took that back.
+    Unpin,
     /// Something that only a later release does.
     #[serde(untagged)]
     Other(String),
@@ -92,6 +101,9 @@ impl Operation {
             Self::Undo => "undo",
             Self::Drill => "drill",
             Self::Copy => "copy",
+            Self::Prune => "prune",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
             Self::Other(name) => name,
         }
     }
@@ -214,6 +226,21 @@ impl From<&DrillOutcome> for DrillFacts {
     }
 }
 
+/// What a prune did, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneFacts {
+    /// Backups that are left.
+    pub kept: u64,
+    /// Backups that are no more.
+    pub deleted: u64,
+    /// Dead runs of which nothing is left.
+    pub swept: u64,
+    /// Stored bytes that are free.
+    pub freed_bytes: u64,
+    /// Which backups are no more; of very many, the first thousand.
+    pub backups: Vec<BackupId>,
+}
+
 /// The record of one run. Fields that a later release adds are passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -276,6 +303,9 @@ pub struct RunRecord {
     /// What a drill found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillFacts>,
+    /// What a prune did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneFacts>,
 }
 
 impl RunRecord {
@@ -305,6 +335,7 @@ impl RunRecord {
             compare: None,
             verify: None,
             drill: None,
+            prune: None,
         }
     }
 
@@ -397,6 +428,32 @@ impl RunRecord {
             .levels
             .iter()
             .any(|found| found.state == LevelState::Failed && of_bytes.contains(&found.level));
+    }
+
+    /// Old backups were let go.
+    pub fn pruned(&mut self, plan: &ExpiryPlan, outcome: &ExpireOutcome) {
+        let deleted = outcome.deleted.len();
+        self.prune = Some(PruneFacts {
+            kept: (plan.backups.len() - deleted) as u64,
+            deleted: deleted as u64,
+            swept: outcome.swept.len() as u64,
+            freed_bytes: outcome.freed_bytes,
+            backups: outcome
+                .deleted
+                .iter()
+                .take(NAMED_BACKUPS)
+                .cloned()
+                .collect(),
+        });
+        self.succeeded(plan.warnings.len() + outcome.warnings.len());
+        if outcome.stopped {
+            self.result = RunResult::Cancelled;
+        }
+    }
+
+    /// It did what it was to do, and there is no more to say of it.
+    pub fn done(&mut self) {
+        self.succeeded(0);
     }
 
     /// The engine gave up.

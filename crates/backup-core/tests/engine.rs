@@ -12,6 +12,8 @@ mod catalog;
 mod copy;
 #[path = "engine/drill.rs"]
 mod drill;
+#[path = "engine/expire.rs"]
+mod expire;
 #[path = "engine/fan_out.rs"]
 mod fan_out;
 #[path = "engine/history.rs"]

@@ -1,10 +1,16 @@
 //! `list`: committed backups, newest first, over all places.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys};
+use backup_app::{AppError, Keys, Place, SystemClock};
+use backup_core::backup::{BackupId, SourceName};
 use backup_core::catalog::ListRequest;
+use backup_core::clock::Clock as _;
+use backup_core::engine::{Engine, JudgedBackup};
+use backup_core::error::{Error as CoreError, chain};
 use backup_core::history::Proofs;
+use backup_core::manifest::Manifest;
 use backup_core::observer::NoopObserver;
 
 use super::listing::Gathered;
@@ -34,6 +40,7 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
             Some(oldest) => history::proofs(&engine, &place.name, oldest).await,
             None => Proofs::default(),
         };
+        let kept = kept(context, &place, &engine, &listing.backups).await?;
         for manifest in &listing.backups {
             let key = (manifest.id.to_string(), manifest.source.to_string());
             let view = match all.found.remove(&key) {
@@ -41,12 +48,69 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
                 None => ListView::new(manifest, &place.name),
             };
             let view = view.proved(proofs.newest(manifest));
-            all.found
-                .insert(key, view.drilled(proofs.newest_drill(manifest)));
+            let view = view.drilled(proofs.newest_drill(manifest));
+            all.found.insert(key, kept.show(manifest, view));
         }
         all.damaged(&place.name, &listing.damaged);
     }
     Ok(all.show(context, arguments.limit, print))
+}
+
+/// What keeps backups at one place.
+#[derive(Default)]
+struct Kept {
+    judged: BTreeMap<(SourceName, BackupId), JudgedBackup>,
+    pinned: BTreeSet<(SourceName, BackupId)>,
+}
+
+impl Kept {
+    fn show(&self, manifest: &Manifest, view: ListView) -> ListView {
+        let of = (manifest.source.clone(), manifest.id.clone());
+        let view = view.pinned(self.pinned.contains(&of));
+        match self.judged.get(&of) {
+            Some(judged) => view.kept(judged),
+            None => view,
+        }
+    }
+}
+
+/// Pins, and where somebody chose a policy what it says. A listing is worth having without.
+async fn kept(
+    context: &Context,
+    place: &Place,
+    engine: &Engine,
+    backups: &[Manifest],
+) -> Result<Kept, AppError> {
+    let sources: BTreeSet<_> = backups.iter().map(|backup| &backup.source).collect();
+    let now = SystemClock.now();
+    let mut kept = Kept::default();
+    let warn = |what: &str, error: &CoreError| {
+        let why = render::name(&chain(error));
+        render::warn(&format!("{}: {what} are not known: {why}", place.name));
+    };
+    for source in sources {
+        match engine.pins().list(source).await {
+            Ok(pins) => {
+                let holding = pins.into_iter().filter(|(_, pin)| pin.holds(now));
+                let of_source = holding.map(|(id, _)| (source.clone(), id));
+                kept.pinned.extend(of_source);
+            }
+            Err(error) => warn("pins", &error),
+        }
+        let Some(rules) = context.app.expiry_rules(source, place)? else {
+            continue;
+        };
+        // Slots depend on all backups, not only on those that are listed.
+        match engine.judged(source, &rules).await {
+            Ok(judged) => {
+                let of =
+                    |judged: JudgedBackup| ((source.clone(), judged.manifest.id.clone()), judged);
+                kept.judged.extend(judged.into_iter().map(of));
+            }
+            Err(error) => warn("retention slots", &error),
+        }
+    }
+    Ok(kept)
 }
 
 fn print(views: &[ListView]) {
@@ -56,7 +120,7 @@ fn print(views: &[ListView]) {
     }
     let mut table = render::table(
         &[
-            "id", "source", "started", "raw", "stored", "verified", "drilled", "where",
+            "id", "source", "started", "raw", "stored", "verified", "drilled", "kept", "where",
         ],
         &[3, 4],
     );
@@ -80,8 +144,16 @@ fn print(views: &[ListView]) {
                 (Some(at), Some(status)) => format!("{at} {status}"),
                 _ => "never".to_owned(),
             },
+            kept_as(view),
             places.join(", "),
         ]);
     }
     render::print(&table);
+}
+
+/// Why it stays, in few words.
+fn kept_as(view: &ListView) -> String {
+    let pin = view.pinned.then_some("pinned");
+    let words = pin.into_iter().chain(view.tiers.iter().map(String::as_str));
+    words.collect::<Vec<_>>().join(" ")
 }

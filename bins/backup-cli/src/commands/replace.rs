@@ -1,6 +1,5 @@
 //! What `restore --swap` and `--replace-archive` do before they restore.
 
-use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 
 use backup_app::{AppError, RestoreTarget, who};
@@ -10,7 +9,7 @@ use backup_core::replacer::{
 };
 use backup_core::run_record::{RunId, RunRecord};
 
-use super::{Context, Found};
+use super::{Context, Found, confirm};
 use crate::args::RestoreArgs;
 use crate::render;
 
@@ -51,9 +50,8 @@ pub(super) async fn prepare(
             .into());
         }
         Some(occupant) if arguments.replace.swap && !arguments.replace.yes => {
-            let asked = confirm(database, &occupant, found, run);
             context
-                .stoppable(async { asked.await.unwrap_or(Ok(())) })
+                .stoppable(ask(database, &occupant, found, run))
                 .await?;
         }
         Some(_) => {}
@@ -119,15 +117,13 @@ pub(super) async fn acknowledge(claim: &dyn Claim, replacement: &Replacement) {
     }
 }
 
-/// Asks for the database's name. A thread of its own reads the answer, so that a signal is heeded
-/// meanwhile; it ends with the process.
-fn confirm(
+/// Asks for the database's name.
+async fn ask(
     database: &str,
     occupant: &Occupant,
     found: &Found,
     run: &RunId,
-) -> tokio::sync::oneshot::Receiver<Result<(), AppError>> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
+) -> Result<(), AppError> {
     let name = render::name(database);
     let facts = [
         Some(format!("on {}", render::name(&occupant.server))),
@@ -147,32 +143,11 @@ fn confirm(
         found.manifest.id,
         render::name(found.manifest.source.as_str()),
     );
-    let database = database.to_owned();
-    std::thread::spawn(move || {
-        let answer = ask(&text, &name);
-        let confirmed = if answer.as_deref() == Some(database.as_str()) {
-            Ok(())
-        } else {
-            let hint = "type its name when asked, or say --yes";
-            let refusal = PortError::new(ErrorKind::Refused, "nobody confirmed it");
-            Err(AppError::from(CoreError::Replace {
-                operation: format!("replace database {database}"),
-                source: refusal.with_hint(hint),
-            }))
-        };
-        // Nobody waits any more when a signal came.
-        let _ = sender.send(confirmed);
-    });
-    receiver
-}
-
-fn ask(text: &str, name: &str) -> Option<String> {
-    render::note(text);
-    if !std::io::stdin().is_terminal() {
-        return None;
-    }
-    render::prompt(&format!("Type {name} to go on: "));
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).ok()?;
-    Some(answer.trim_end_matches(['\r', '\n']).to_owned())
+    let hint = "type its name when asked, or say --yes";
+    let refusal = PortError::new(ErrorKind::Refused, "nobody confirmed it");
+    let refusal = CoreError::Replace {
+        operation: format!("replace database {database}"),
+        source: refusal.with_hint(hint),
+    };
+    confirm::ask(text, database.to_owned(), refusal.into()).await
 }

@@ -22,6 +22,9 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
             OperationArg::Verify => Operation::Verify,
             OperationArg::Undo => Operation::Undo,
             OperationArg::Drill => Operation::Drill,
+            OperationArg::Prune => Operation::Prune,
+            OperationArg::Pin => Operation::Pin,
+            OperationArg::Unpin => Operation::Unpin,
         }),
         limit: arguments.limit,
     };

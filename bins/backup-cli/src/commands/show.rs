@@ -1,17 +1,20 @@
 //! `show`: one backup, with its tables if a key is at hand.
 
-use backup_app::{AppError, Keys};
-use backup_core::error::Error as CoreError;
+use backup_app::{AppError, Keys, SystemClock};
+use backup_core::clock::Clock as _;
+use backup_core::engine::Engine;
+use backup_core::error::{Error as CoreError, chain};
 use backup_core::facts::{Facts, TableFacts};
 use backup_core::history::{Proof, ProofLevel};
 use backup_core::manifest::Manifest;
+use backup_core::pin::FoundPin;
 use backup_core::restorer::PartReader as _;
 use backup_core::run_record::RunRecord;
 use serde_json::json;
 
 use super::{Context, Outcome, history};
 use crate::args::ShowArgs;
-use crate::report::{BackupView, DestinationView, RunView};
+use crate::report::{BackupView, DestinationView, PinView, RunView, pin_text};
 use crate::{exit_code, render};
 
 /// How many verifications and restores are shown.
@@ -35,7 +38,9 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
     let facts = reader.as_ref().map(|reader| reader.facts());
     let manifest = &found.manifest;
     let proofs = history::proofs(&found.engine, &place, manifest.started_at).await;
+    let pin = holding_pin(&found.engine, manifest).await;
     let known = Known {
+        pin: pin.as_ref(),
         manifest,
         place: &place,
         facts,
@@ -51,6 +56,20 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
     Ok(exit_code::DONE)
 }
 
+/// The pin of a backup, if it holds. The backup is worth showing without.
+async fn holding_pin(engine: &Engine, backup: &Manifest) -> Option<FoundPin> {
+    match engine.pins().get(&backup.source, &backup.id).await {
+        Ok(pin) => pin.filter(|pin| pin.holds(SystemClock.now())),
+        Err(error) => {
+            render::warn(&format!(
+                "its pin is not known: {}",
+                render::name(&chain(&error))
+            ));
+            None
+        }
+    }
+}
+
 /// What is known of a backup.
 struct Known<'a> {
     manifest: &'a Manifest,
@@ -58,6 +77,7 @@ struct Known<'a> {
     facts: Option<&'a Facts>,
     proof: Option<Proof>,
     drill: Option<&'a RunRecord>,
+    pin: Option<&'a FoundPin>,
     /// Runs that verified or restored it, newest first.
     tries: &'a [RunRecord],
 }
@@ -84,6 +104,8 @@ fn print_json(known: &Known<'_>) {
     value["verified_level"] = json!(known.proof.map(|proof| proof.level.as_str()));
     value["drilled_at"] = json!(known.drill.map(|run| render::time(run.finished_at)));
     value["drill_status"] = json!(known.drill.map(|run| run.result.as_str()));
+    value["pinned"] = json!(known.pin.is_some());
+    value["pin"] = json!(known.pin.and_then(PinView::of));
     let tries = known.tries.iter().take(SHOWN_TRIES);
     let tries: Vec<_> = tries.map(|run| RunView::new(run, place)).collect();
     value["verifications"] = json!(tries);
@@ -148,6 +170,10 @@ fn print(known: &Known<'_>) {
         ("drilled", drill_text(known.drill)),
     ] {
         render::line(&format!("{label:<12} {text}"));
+    }
+    if let Some(pin) = known.pin {
+        let text = render::name(&pin_text(pin));
+        render::line(&format!("{:<12} {text}", "kept"));
     }
     if !known.tries.is_empty() {
         render::line("");

@@ -1,0 +1,266 @@
+//! Deleting what a plan lets go: the manifest first, whose loss is what makes it no backup any
+//! more, then everything else. What a crash leaves in between, the next run finds without a
+//! manifest.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::{ExpiryPlan, JudgedBackup, Orphan, ours};
+use crate::backup::{BackupId, SourceName};
+use crate::engine::{Engine, unless};
+use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::layout;
+use crate::manifest::Manifest;
+use crate::observer::Event;
+use crate::pin::FoundPin;
+use crate::store::StoreKey;
+
+/// How many objects are deleted at the same time.
+const DELETERS: usize = 8;
+
+/// What came of letting backups go.
+#[derive(Debug, Clone, Default)]
+pub struct ExpireOutcome {
+    /// Backups that are no more, in the order of their deletion. Objects may be left of them.
+    pub deleted: Vec<BackupId>,
+    /// The stored bytes of those, and of what dead runs had left.
+    pub freed_bytes: u64,
+    /// Dead runs of which nothing is left.
+    pub swept: Vec<BackupId>,
+    /// Backups that stay because the store forbids to delete them.
+    pub forbidden: Vec<BackupId>,
+    /// Backups that stay though they were to go, and why.
+    pub failed: Vec<(BackupId, String)>,
+    /// Objects that belong to no backup any more and could not be deleted.
+    pub left: Vec<StoreKey>,
+    /// How many backups were not tried because the store does not answer.
+    pub untried: usize,
+    /// What is not as it should be, for people.
+    pub warnings: Vec<String>,
+    /// Whether somebody stopped it.
+    pub stopped: bool,
+}
+
+/// Why a backup is still there.
+enum Stays {
+    Pinned,
+    Forbidden(String),
+    Failed(Error),
+}
+
+impl Engine {
+    /// Deletes what the plan lets go, oldest first, and says what came of it. What was pinned
+    /// since stays.
+    ///
+    /// # Cancellation
+    /// The token ends it between two requests.
+    pub async fn expire(&self, plan: &ExpiryPlan, cancel: &CancellationToken) -> ExpireOutcome {
+        let mut outcome = ExpireOutcome::default();
+        // A lease on the source belongs here, from before the first deletion to after the last:
+        // nobody may read a backup that goes, or write one that seems to be left by a dead run.
+        let mut going: Vec<_> = plan.going().collect();
+        going.reverse();
+        let mut refusal = None;
+        while let Some(backup) = going.pop() {
+            if cancel.is_cancelled() {
+                outcome.stopped = true;
+                break;
+            }
+            let id = &backup.manifest.id;
+            match self.let_go(backup, &mut outcome, cancel).await {
+                Ok(()) => outcome.deleted.push(id.clone()),
+                Err(Stays::Pinned) => {
+                    let text = format!("backup {id} was pinned meanwhile and stays");
+                    outcome.warnings.push(text);
+                }
+                Err(Stays::Forbidden(why)) => {
+                    refusal.get_or_insert(why);
+                    outcome.forbidden.push(id.clone());
+                }
+                Err(Stays::Failed(Error::Cancelled)) => outcome.stopped = true,
+                Err(Stays::Failed(error)) => {
+                    outcome.failed.push((id.clone(), chain(&error)));
+                    // It would be asked for minutes, of each.
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+                        outcome.untried = going.len();
+                        break;
+                    }
+                }
+            }
+        }
+        for orphan in &plan.orphans {
+            if outcome.stopped || outcome.untried > 0 || cancel.is_cancelled() {
+                outcome.stopped |= cancel.is_cancelled();
+                break;
+            }
+            self.sweep(plan, orphan, &mut outcome, cancel).await;
+        }
+        outcome.tell(plan.postponed(), refusal);
+        outcome
+    }
+
+    /// Deletes one backup. Without an error it is none any more, whatever is left of it.
+    async fn let_go(
+        &self,
+        backup: &JudgedBackup,
+        outcome: &mut ExpireOutcome,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stays> {
+        let manifest = &backup.manifest;
+        let (source, id) = (&manifest.source, &manifest.id);
+        let look = async {
+            let pin = self.pins().get(source, id).await?;
+            Ok((pin, self.objects_below(source, id).await?))
+        };
+        let looked: Result<_, Error> = unless(cancel, look).await.and_then(|looked| looked);
+        let (pin, objects) = looked.map_err(Stays::Failed)?;
+        if pin.as_ref().is_some_and(|pin| pin.holds(self.clock.now())) {
+            return Err(Stays::Pinned);
+        }
+        self.uncommit(source, id).await?;
+        self.observer
+            .event(&Event::Note(format!("backup {id} is deleted")));
+        outcome.freed_bytes += manifest.totals.stored_bytes;
+        let mut keys: BTreeSet<_> = named(manifest).collect();
+        keys.extend(
+            ours(source, id, objects)
+                .into_iter()
+                .map(|object| object.key),
+        );
+        if let Some(FoundPin::Readable(_)) = pin {
+            keys.insert(layout::pin_key(source, id));
+        }
+        self.delete_all(keys.into_iter().collect(), outcome, cancel)
+            .await;
+        Ok(())
+    }
+
+    /// Removes the manifest. An answer that got lost is resolved by looking.
+    async fn uncommit(&self, source: &SourceName, id: &BackupId) -> Result<(), Stays> {
+        let key = layout::manifest_key(source, id);
+        let Err(error) = self.store.delete(&key).await else {
+            return Ok(());
+        };
+        if error.kind() == ErrorKind::PermissionDenied {
+            return Err(Stays::Forbidden(chain(&error)));
+        }
+        match self.store.head(&key).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            _ => Err(Stays::Failed(Error::store(format!("delete {key}"), error))),
+        }
+    }
+
+    /// Removes what a dead run left, unless it came to life.
+    async fn sweep(
+        &self,
+        plan: &ExpiryPlan,
+        orphan: &Orphan,
+        outcome: &mut ExpireOutcome,
+        cancel: &CancellationToken,
+    ) {
+        let look = self.orphan(&plan.source, &orphan.id, plan.orphan_grace);
+        let found = match unless(cancel, look).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                let text = format!("what is left of {}: {}", orphan.id, chain(&error));
+                outcome.warnings.push(text);
+                return;
+            }
+            Err(_) => {
+                outcome.stopped = true;
+                return;
+            }
+        };
+        let Some(found) = found else {
+            return;
+        };
+        let before = outcome.left.len();
+        self.delete_all(found.objects, outcome, cancel).await;
+        if outcome.left.len() == before {
+            outcome.swept.push(orphan.id.clone());
+            outcome.freed_bytes += found.bytes;
+        }
+    }
+
+    /// Deletes objects that belong to no backup any more.
+    async fn delete_all(
+        &self,
+        keys: Vec<StoreKey>,
+        outcome: &mut ExpireOutcome,
+        cancel: &CancellationToken,
+    ) {
+        let mut deletions = stream::iter(keys)
+            .map(|key| async move {
+                let deletion = async { Ok(self.store.delete(&key).await) };
+                let deleted = unless(cancel, deletion).await.and_then(|done| done);
+                (key, deleted)
+            })
+            .buffer_unordered(DELETERS);
+        let mut first: Option<PortError> = None;
+        let before = outcome.left.len();
+        while let Some((key, deleted)) = deletions.next().await {
+            match deleted {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    first.get_or_insert(error);
+                    outcome.left.push(key);
+                }
+                Err(_) => {
+                    outcome.stopped = true;
+                    outcome.left.push(key);
+                }
+            }
+        }
+        drop(deletions);
+        outcome.left[before..].sort();
+        if let (Some(error), Some(key)) = (first, outcome.left.get(before)) {
+            let text = format!("{key} is left behind: {}", chain(&error));
+            outcome.warnings.push(text);
+        }
+    }
+}
+
+/// The objects that a manifest names, and the wrapped key.
+fn named(manifest: &Manifest) -> impl Iterator<Item = StoreKey> {
+    let parts = manifest.parts.iter().flat_map(|part| &part.objects);
+    let key = manifest.encryption.as_ref().map(|record| &record.key);
+    let names = parts.map(|object| &object.name).chain(key);
+    // A name that is none was written by somebody who wanted other objects to go.
+    names.filter_map(|name| layout::object_key(&manifest.source, &manifest.id, name).ok())
+}
+
+impl ExpireOutcome {
+    /// Says in words what is not as it should be.
+    fn tell(&mut self, postponed: usize, refusal: Option<String>) {
+        for (id, why) in &self.failed {
+            self.warnings
+                .push(format!("backup {id} is not deleted: {why}"));
+        }
+        if self.untried > 0 {
+            let text = format!(
+                "{} more were not tried: the store does not answer",
+                self.untried
+            );
+            self.warnings.push(text);
+        }
+        if let Some(why) = refusal {
+            let count = self.forbidden.len();
+            self.warnings.push(format!(
+                "the store keeps {count} of the backups that may go: {why}"
+            ));
+        }
+        if !self.left.is_empty() {
+            let count = self.left.len();
+            self.warnings.push(format!(
+                "{count} objects of no backup are left; the next prune removes them"
+            ));
+        }
+        if postponed > 0 {
+            self.warnings.push(format!(
+                "{postponed} more may go and are left to the next run, for max_deletions"
+            ));
+        }
+    }
+}
