@@ -18,7 +18,7 @@ use crate::{ports, servers};
 use client::Client;
 
 /// How long it may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Attempts at ports before giving up: another process may take one first.
 const PORT_ATTEMPTS: usize = 5;

@@ -28,6 +28,7 @@
 
 pub mod azure;
 pub mod cli;
+pub mod crowd;
 pub mod drills;
 pub mod fake_tools;
 pub mod fault;

@@ -22,7 +22,7 @@ pub use backup_config::{Config, Environment, names};
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use clock::SystemClock;
-pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Overrides, RestoreTarget};
+pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
 pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};

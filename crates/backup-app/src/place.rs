@@ -55,6 +55,11 @@ impl Place {
         backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
     }
 
+    /// Whether reading many small objects of it is so cheap that nothing has to be remembered.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(Scheme::of(&self.settings.url), Ok(Scheme::Local))
+    }
+
     /// Refuses a directory that is not there: a disk that is not mounted has no backups either,
     /// and must not look like an empty place.
     pub(crate) fn check_readable(&self, environment: &Environment) -> Result<(), AppError> {
@@ -218,7 +223,7 @@ fn with_scheme(endpoint: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret as _;
+    use secrecy::ExposeSecret;
 
     #[test]
     fn a_url_is_named_without_its_login() {
@@ -239,12 +244,12 @@ mod tests {
         Place { name, settings }.options(environment).unwrap()
     }
 
-    fn shown(secret: &Option<SecretString>) -> Option<&str> {
-        secret.as_ref().map(|secret| secret.expose_secret())
+    fn shown(secret: Option<&SecretString>) -> Option<&str> {
+        secret.map(ExposeSecret::expose_secret)
     }
 
-    fn variable(name: &str) -> Option<SecretRef> {
-        Some(SecretRef::Env(name.to_owned()))
+    fn variable(name: &str) -> SecretRef {
+        SecretRef::Env(name.to_owned())
     }
 
     /// Variables that are meant for some other store, and some that a file points to.
@@ -276,22 +281,22 @@ mod tests {
             ..DestinationConfig::default()
         };
         let s3 = options(of("s3://b"), &theirs());
-        assert_eq!(shown(&s3.access_key_id), Some("their id"));
-        assert_eq!(shown(&s3.secret_access_key), Some("their key"));
-        assert_eq!(shown(&s3.session_token), Some("their token"));
+        assert_eq!(shown(s3.access_key_id.as_ref()), Some("their id"));
+        assert_eq!(shown(s3.secret_access_key.as_ref()), Some("their key"));
+        assert_eq!(shown(s3.session_token.as_ref()), Some("their token"));
         assert_eq!(s3.endpoint.as_deref(), Some("https://their.example"));
         assert_eq!((s3.region.as_deref(), s3.allow_http), (Some("ours"), true));
         assert!(s3.account.is_none() && s3.service_account.is_none());
 
         let gs = options(of("gs://b"), &theirs());
-        assert_eq!(shown(&gs.service_account), Some("their json"));
+        assert_eq!(shown(gs.service_account.as_ref()), Some("their json"));
         assert_eq!(gs.endpoint.as_deref(), Some("https://their.example"));
         assert!(gs.access_key_id.is_none() && !gs.allow_http);
 
         let az = options(of("az://b"), &theirs());
         assert_eq!(az.account.as_deref(), Some("theirs"));
-        assert_eq!(shown(&az.access_key), Some("their key"));
-        assert_eq!(shown(&az.sas_token), None);
+        assert_eq!(shown(az.access_key.as_ref()), Some("their key"));
+        assert_eq!(shown(az.sas_token.as_ref()), None);
         let file = options(of("file:///b"), &theirs());
         assert!(file.access_key_id.is_none() && file.endpoint.is_none());
     }
@@ -307,13 +312,13 @@ mod tests {
             ..own(url)
         };
         let with_keys = DestinationConfig {
-            access_key_id: variable("OUR_ID"),
-            secret_access_key: variable("OUR_KEY"),
+            access_key_id: Some(variable("OUR_ID")),
+            secret_access_key: Some(variable("OUR_KEY")),
             ..own("s3://b")
         };
         let found = options(with_keys, &theirs());
-        assert_eq!(shown(&found.access_key_id), Some("our id"));
-        assert_eq!(shown(&found.secret_access_key), Some("our key"));
+        assert_eq!(shown(found.access_key_id.as_ref()), Some("our id"));
+        assert_eq!(shown(found.secret_access_key.as_ref()), Some("our key"));
         assert!(found.session_token.is_none() && !found.allow_http);
         assert_eq!((found.endpoint, found.region), (None, None));
         for url in ["s3://b", "gs://b", "az://b"] {
@@ -351,7 +356,7 @@ mod tests {
         .into_iter()
         .collect();
         let found = Place::from_url("az://b").options(&environment).unwrap();
-        assert_eq!(shown(&found.sas_token), Some("sv=1&sig=2"));
+        assert_eq!(shown(found.sas_token.as_ref()), Some("sv=1&sig=2"));
         assert!(found.access_key.is_none());
     }
 }

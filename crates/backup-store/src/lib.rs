@@ -19,6 +19,7 @@
 //! ```
 mod azure;
 mod bucket;
+mod cached;
 mod config;
 mod download;
 mod error;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use backup_core::error::PortError;
 use backup_core::store::Store;
 
+pub use cached::CachedStore;
 pub use config::{
     AzureConfig, AzureCredential, BucketConfig, GcsConfig, Location, S3Config, Scheme,
     ServerEncryption, Service, StoreConfig, StoreOptions,

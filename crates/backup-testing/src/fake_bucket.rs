@@ -368,7 +368,7 @@ fn post(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
 fn list(state: &State, request: &HttpRequest) -> (String, Vec<u8>) {
     let prefix = decoded(request.parameter("prefix"));
     let after = decoded(request.parameter("continuation-token"));
-    let by_folder = request.parameter("delimiter") != "";
+    let by_folder = !request.parameter("delimiter").is_empty();
     let (mut entries, mut folders) = (String::new(), BTreeSet::new());
     let (mut count, mut last) = (0, None);
     for (key, object) in &state.objects {
@@ -455,16 +455,13 @@ fn decoded(text: &str) -> String {
     while let Some((&byte, tail)) = rest.split_first() {
         let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
         let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        rest = match (byte, escaped) {
-            (b'%', Some(escaped)) => {
-                bytes.push(escaped);
-                &tail[2..]
-            }
-            _ => {
-                bytes.push(byte);
-                tail
-            }
-        };
+        if let (b'%', Some(escaped)) = (byte, escaped) {
+            bytes.push(escaped);
+            rest = &tail[2..];
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use backup_e2e::cli::Cli;
+use backup_e2e::cli::{Cli, Running};
 use backup_e2e::pg::Cluster;
 use backup_e2e::vault::Vault;
 use backup_testing::FakeBucket;
@@ -16,10 +16,10 @@ use super::{MAJOR, there_and_back};
 
 /// The JSON key of a service account with a key pair of its own.
 fn service_account() -> Result<String> {
-    let made = Command::new("openssl")
-        .args(["genpkey", "-quiet", "-algorithm", "RSA"])
-        .output()?;
-    ensure!(made.status.success(), "openssl: {made:?}");
+    let mut program = Command::new("openssl");
+    program.args(["genpkey", "-quiet", "-algorithm", "RSA"]);
+    let made = Running::start(program)?.wait()?;
+    ensure!(made.code == Some(0), "openssl: {}", made.stderr);
     let account = json!({
         "type": "service_account",
         "client_email": "backup@example.org",

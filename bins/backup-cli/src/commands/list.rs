@@ -1,11 +1,8 @@
 //! `list`: committed backups, newest first, over all places.
 
-use std::sync::Arc;
-
-use backup_app::{AppError, Keys};
+use backup_app::AppError;
 use backup_core::catalog::ListRequest;
 use backup_core::history::Proofs;
-use backup_core::observer::NoopObserver;
 
 use super::listing::Gathered;
 use super::{Context, Outcome, days_ago, history, source_name};
@@ -21,17 +18,16 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     };
     let mut all = Gathered::<(String, String), ListView>::new();
     for place in context.app.places()? {
-        let engine = context
-            .app
-            .engine(&place, Keys::None, Arc::new(NoopObserver))?;
-        let listing = engine
+        let lister = context.app.lister(&place).await?;
+        let listing = lister
+            .engine
             .catalog()
             .list(&request)
             .await
             .map_err(AppError::from)?;
         let oldest = listing.backups.last().map(|oldest| oldest.started_at);
         let proofs = match oldest {
-            Some(oldest) => history::proofs(&engine, &place.name, oldest).await,
+            Some(oldest) => history::proofs(&lister.engine, &place.name, oldest).await,
             None => Proofs::default(),
         };
         for manifest in &listing.backups {
@@ -44,6 +40,7 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
             all.found
                 .insert(key, view.drilled(proofs.newest_drill(manifest)));
         }
+        lister.remember();
         all.damaged(&place.name, &listing.damaged);
     }
     Ok(all.show(context, arguments.limit, print))
