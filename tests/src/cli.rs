@@ -19,7 +19,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -32,6 +34,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::azure::Azurite;
 use crate::pg::Cluster;
 use crate::s3::Server;
 use crate::scratch::Scratch;
@@ -97,6 +100,14 @@ impl Cli {
             .with_env("AWS_REGION", server.region())
     }
 
+    /// Adds what leads to `server`'s containers.
+    #[must_use]
+    pub fn with_azure(self, server: &Azurite) -> Self {
+        self.with_env("AZURE_STORAGE_ENDPOINT", &server.endpoint())
+            .with_env("AZURE_STORAGE_ACCOUNT_NAME", server.account())
+            .with_env("AZURE_STORAGE_ACCOUNT_KEY", server.access_key())
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
@@ -133,6 +144,18 @@ impl Cli {
     #[must_use]
     pub fn local_store(&self) -> String {
         format!("file://{}", self.local_root().display())
+    }
+
+    /// Writes a file into the private folder that only this user can read; returns its path.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn private_file(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder().join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path.display().to_string())
     }
 
     /// Makes a key pair; each call makes another.

@@ -2,11 +2,11 @@
 //!
 //! The servers themselves come from `scripts/test-servers`, which prints where they are; those
 //! lines are the environment that this crate reads (`PGB_TEST_PG14` … `PGB_TEST_PG18`,
-//! `PGB_TEST_WEED`, `PGB_TEST_MINIO`). A test that needs one says
+//! `PGB_TEST_WEED`, `PGB_TEST_MINIO`, `PGB_TEST_AZURITE`). A test that needs one says
 //! `#[ignore = "needs servers: run ./scripts/test"]`, so that a plain `cargo test` reports it as
 //! ignored and never as passed; `scripts/test` runs the ignored ones too, and there a server that
-//! is missing fails the test. Tests that need `MinIO` have `minio` in their name, because it is
-//! the one server that a machine without Go cannot have.
+//! is missing fails the test. Tests that need `MinIO` have `minio` in their name, because a
+//! machine without Go cannot have it, and those that need Azurite have `azurite`, because of Node.
 //!
 //! Nothing outlives the test process: a fixture stops its server when dropped, and the kernel
 //! stops it when the process dies first.
@@ -26,7 +26,9 @@
 //! # }
 //! ```
 
+pub mod azure;
 pub mod cli;
+pub mod crowd;
 pub mod drills;
 pub mod fake_tools;
 pub mod fault;

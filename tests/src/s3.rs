@@ -196,6 +196,15 @@ impl Server {
         self.client.get_object(bucket, key)
     }
 
+    /// A header of an object, such as `x-amz-storage-class`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such object.
+    pub fn header(&self, bucket: &str, key: &str, name: &str) -> Result<Option<String>> {
+        self.client.header(bucket, key, name)
+    }
+
     /// Stores an object, over an older one.
     ///
     /// # Errors
@@ -377,6 +386,9 @@ fn minio(program: &Path, folder: &Path, port: u16) -> Command {
     command
         .env("MINIO_ROOT_USER", ACCESS_KEY)
         .env("MINIO_ROOT_PASSWORD", SECRET_KEY);
+    // With a key of its own it encrypts where it is asked to.
+    let key = format!("e2e:{}", "QUJD".repeat(10) + "QUI=");
+    command.env("MINIO_KMS_SECRET_KEY", key);
     command
         .env("MINIO_UPDATE", "off")
         .env("MINIO_BROWSER", "off");

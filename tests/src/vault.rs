@@ -73,6 +73,21 @@ impl Vault {
         })
     }
 
+    /// Any other place that `cli` is set to reach. What it holds is for the caller to ask.
+    ///
+    /// # Errors
+    ///
+    /// When no key pair can be made.
+    pub fn at(cli: Cli, url: &str) -> Result<Self> {
+        let (url, keys, bucket) = (url.to_owned(), cli.keys()?, None);
+        Ok(Self {
+            cli,
+            url,
+            keys,
+            bucket,
+        })
+    }
+
     /// The server and the bucket, unless it is a folder.
     #[must_use]
     pub fn bucket(&self) -> Option<(&'static Server, &str)> {

@@ -124,6 +124,65 @@ async fn minio_holds_much() -> Result<()> {
     holds_much(Kind::MinIo).await
 }
 
+/// What was asked for beside the bytes is there: where the object lies, its tags, how the server
+/// encrypts it.
+async fn marks_what_it_writes(kind: Kind) -> Result<()> {
+    let bucket = Bucket::new(kind)?;
+    let (server, name) = (bucket.server, &bucket.name);
+    // SeaweedFS encrypts nothing without a key that it does not have here.
+    let sse = (kind == Kind::MinIo).then(|| "AES256".to_owned());
+    let tags = [("team", "shop + co"), ("tier", "daily")];
+    let options = StoreOptions {
+        storage_class: Some("REDUCED_REDUNDANCY".to_owned()),
+        tags: tags
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        sse: sse.clone(),
+        ..options(server)
+    };
+    let store = open(&format!("s3://{name}"), &options);
+    let (cancel, put) = (CancellationToken::new(), PutOptions::default());
+    // One that goes up in one piece, one in parts, and one of those that listings read.
+    for (object, length) in [("small", 10), ("large", 20 << 20)] {
+        let body = bodies::generated(length, 1);
+        store.put(&key(object), body, &put, &cancel).await?;
+    }
+    store.create(&key("manifest"), "{}".into()).await?;
+    let header = |object: &str, header: &str| server.header(name, object, header);
+    for (object, class) in [
+        ("small", Some("REDUCED_REDUNDANCY")),
+        ("large", Some("REDUCED_REDUNDANCY")),
+        ("manifest", None),
+    ] {
+        let found = header(object, "x-amz-storage-class")?;
+        let found = found.filter(|class| class != "STANDARD");
+        assert_eq!(found.as_deref(), class, "{object}");
+        let count = header(object, "x-amz-tagging-count")?;
+        assert_eq!(count.as_deref(), Some("2"), "{object}");
+        let encrypted = header(object, "x-amz-server-side-encryption")?;
+        assert_eq!(encrypted, sse, "{object}");
+    }
+    let found = bodies::drain(store.read(&key("large"), None).await?).await;
+    assert!(
+        found.1.is_none() && found.0.len() == 20 << 20,
+        "{:?}",
+        found.1
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs servers: run ./scripts/test"]
+async fn seaweedfs_objects_are_marked() -> Result<()> {
+    marks_what_it_writes(Kind::SeaweedFs).await
+}
+
+#[tokio::test]
+#[ignore = "needs servers: run ./scripts/test"]
+async fn minio_objects_are_marked() -> Result<()> {
+    marks_what_it_writes(Kind::MinIo).await
+}
+
 /// What each kind of request says.
 async fn errors_of(store: &dyn Store) -> [(&'static str, PortError); 4] {
     let (cancel, options) = (CancellationToken::new(), PutOptions::default());

@@ -9,14 +9,17 @@ use backup_config::{
     Config, EncryptionMode, Environment, RetentionConfig, SecretRef, SourceConfig, names,
 };
 use backup_core::backup::SourceName;
+use backup_core::catalog::Catalog;
 use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::observer::Observer;
+use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
 use backup_pg_process::{
     DumpFilter, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
 };
+use backup_store::CachedStore;
 use secrecy::ExposeSecret as _;
 
 use crate::clock::SystemClock;
@@ -92,6 +95,23 @@ pub struct BackupJob {
     pub places: Vec<Place>,
     /// How long it may take altogether.
     pub timeout: Duration,
+}
+
+/// What [`App::lister`] makes.
+#[derive(Debug)]
+pub struct Lister {
+    /// Lists.
+    pub engine: Engine,
+    cached: Option<Arc<CachedStore>>,
+}
+
+impl Lister {
+    /// Remembers what was read, for the next time.
+    pub fn remember(&self) {
+        if let Some(cached) = &self.cached {
+            cached.save();
+        }
+    }
 }
 
 /// Where restores go.
@@ -254,6 +274,40 @@ impl App {
         let stall = job.request.stall_timeout / 3;
         let fan_out = Arc::new(FanOut::new(stores?, stall));
         Ok((engine.over(fan_out.clone()), Some(fan_out)))
+    }
+
+    /// An engine over `place` that lists and reads records and does nothing else. Records of a
+    /// remote place that were read before are remembered in a private file.
+    ///
+    /// # Errors
+    /// When the place cannot be used.
+    pub async fn lister(&self, place: &Place) -> Result<Lister, AppError> {
+        place.check_readable(&self.environment)?;
+        let store = place.open(&self.environment)?;
+        let cached = match self.cache_directory().filter(|_| !place.is_local()) {
+            // What is wrong with the place shows when it is listed.
+            Some(directory) => match Catalog::new(&*store).existing_repository().await {
+                Ok(Some(id)) => Some(CachedStore::open(Arc::clone(&store), &directory, &id)),
+                _ => None,
+            },
+            None => None,
+        };
+        let cached = cached.map(Arc::new);
+        let store = match &cached {
+            Some(cached) => Arc::clone(cached) as Arc<dyn Store>,
+            None => store,
+        };
+        Ok(Lister {
+            engine: Engine::new(store, Arc::new(SystemClock)),
+            cached,
+        })
+    }
+
+    fn cache_directory(&self) -> Option<PathBuf> {
+        let variable = |name| self.environment.get(name).map(PathBuf::from);
+        let home = || variable(names::HOME).map(|home| home.join(".cache"));
+        let caches = variable(names::XDG_CACHE_HOME).or_else(home)?;
+        caches.is_absolute().then(|| caches.join("backup"))
     }
 
     fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {

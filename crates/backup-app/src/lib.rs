@@ -24,7 +24,7 @@ pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
 pub use clock::SystemClock;
-pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Overrides, RestoreTarget};
+pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
 pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};

@@ -13,6 +13,8 @@ pub mod names {
     pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
     /// The user's home, for `~/.config` and `~/.pgpass`.
     pub const HOME: &str = "HOME";
+    /// The user's directory for what can be made anew.
+    pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
     /// Where client programs are looked for.
     pub const PATH: &str = "PATH";
     /// Where systemd puts credentials.
@@ -48,9 +50,9 @@ pub mod names {
     /// Seconds that connecting may take.
     pub const PG_CONNECT_TIMEOUT: &[&str] = &["PGCONNECT_TIMEOUT"];
 
-    /// Object store access key.
+    /// S3 access key.
     pub const ACCESS_KEY: &[&str] = &["AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY"];
-    /// Object store secret key.
+    /// S3 secret key.
     pub const SECRET_KEY: &[&str] = &["AWS_SECRET_ACCESS_KEY", "MINIO_SECRET_KEY"];
     /// Token of temporary credentials.
     pub const SESSION_TOKEN: &[&str] = &["AWS_SESSION_TOKEN"];
@@ -69,6 +71,30 @@ pub mod names {
     pub const BUCKET: &[&str] = &["MINIO_BUCKET"];
     /// Prefix in that bucket.
     pub const BUCKET_PATH: &[&str] = &["MINIO_BACKUP_PATH"];
+
+    /// Google: the file with the key of a service account.
+    pub const GOOGLE_CREDENTIALS_FILE: &[&str] = &[
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_SERVICE_ACCOUNT_PATH",
+    ];
+    /// Google: that key itself.
+    pub const GOOGLE_CREDENTIALS: &[&str] = &["GOOGLE_SERVICE_ACCOUNT_KEY"];
+    /// Google: another server than Google's.
+    pub const GOOGLE_ENDPOINT: &[&str] = &["GOOGLE_BASE_URL"];
+
+    /// Azure: the storage account.
+    pub const AZURE_ACCOUNT: &[&str] = &["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
+    /// Azure: a key of it.
+    pub const AZURE_KEY: &[&str] = &[
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_ACCESS_KEY",
+        "AZURE_STORAGE_KEY",
+    ];
+    /// Azure: a shared access signature.
+    pub const AZURE_SAS_TOKEN: &[&str] = &["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"];
+    /// Azure: another server than that of the account.
+    pub const AZURE_ENDPOINT: &[&str] = &["AZURE_STORAGE_ENDPOINT"];
 
     /// Parts at the same time.
     pub const JOBS: &[&str] = &["PARALLEL_JOBS"];

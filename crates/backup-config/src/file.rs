@@ -194,24 +194,12 @@ impl SourceConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DestinationConfig {
-    /// `file:///dir`, `s3://bucket/prefix`.
+    /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
     pub url: String,
-    /// An S3 server that is not Amazon's.
+    /// Another server than the service's own.
     pub endpoint: Option<String>,
-    /// Region.
-    pub region: Option<String>,
-    /// Access key.
-    pub access_key_id: Option<SecretRef>,
-    /// Secret key.
-    pub secret_access_key: Option<SecretRef>,
-    /// Token of temporary credentials.
-    pub session_token: Option<SecretRef>,
     /// Whether an endpoint without TLS is meant.
     pub allow_http: Option<bool>,
-    /// Whether the bucket is in the host name instead of the path.
-    pub virtual_hosted_style: Option<bool>,
-    /// Whether uploads carry SHA-256 checksums; some servers do not know them.
-    pub checksums: Option<bool>,
     /// Certificates of the authorities to believe.
     pub ca_file: Option<PathBuf>,
     /// For how long a request that fails is repeated.
@@ -219,4 +207,50 @@ pub struct DestinationConfig {
     pub retry_timeout: Option<Duration>,
     /// Name of the retention of what is there.
     pub retention: Option<String>,
+    /// What the service calls the place for the parts of backups: `STANDARD_IA`, `NEARLINE`, `Cool`.
+    pub storage_class: Option<String>,
+    /// S3 and Azure: what every object is marked with.
+    pub tags: BTreeMap<String, String>,
+    /// S3: region.
+    pub region: Option<String>,
+    /// S3: access key.
+    pub access_key_id: Option<SecretRef>,
+    /// S3: secret key.
+    pub secret_access_key: Option<SecretRef>,
+    /// S3: token of temporary credentials.
+    pub session_token: Option<SecretRef>,
+    /// S3: whether the bucket is in the host name instead of the path.
+    pub virtual_hosted_style: Option<bool>,
+    /// S3: whether uploads carry SHA-256 checksums; some servers do not know them.
+    pub checksums: Option<bool>,
+    /// S3: what the server encrypts with, `AES256` or `aws:kms`.
+    pub sse: Option<String>,
+    /// S3: which key of the key service.
+    pub sse_kms_key_id: Option<String>,
+    /// Google: the JSON key of a service account.
+    pub service_account: Option<SecretRef>,
+    /// Azure: the storage account.
+    pub account: Option<String>,
+    /// Azure: a key of the account.
+    pub access_key: Option<SecretRef>,
+    /// Azure: a shared access signature.
+    pub sas_token: Option<SecretRef>,
+}
+
+impl DestinationConfig {
+    /// Whether it says where the server is or who asks there. Such a destination is complete, and
+    /// variables that are meant for another one must not fill its gaps.
+    #[must_use]
+    pub fn is_its_own(&self) -> bool {
+        let secrets = [
+            &self.access_key_id,
+            &self.secret_access_key,
+            &self.session_token,
+            &self.service_account,
+            &self.access_key,
+            &self.sas_token,
+        ];
+        let named = self.endpoint.is_some() || self.account.is_some();
+        named || secrets.iter().any(|secret| secret.is_some())
+    }
 }

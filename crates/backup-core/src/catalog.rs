@@ -20,6 +20,14 @@ use crate::versioned;
 /// How many manifests are read at the same time.
 const READERS: usize = 32;
 
+/// How many sources are listed at the same time.
+const LISTERS: usize = 8;
+
+/// How many backups are looked at first where the newest that fits is wanted, and how many times
+/// as many then.
+const FIRST_LOOK: usize = 32;
+const NEXT_LOOK: usize = 4;
+
 /// What names a repository, in errors.
 const REPOSITORY: &str = "repository.json";
 
@@ -172,7 +180,10 @@ impl<'a> Catalog<'a> {
     }
 
     /// The repository's id, unless the store is empty.
-    pub(crate) async fn existing_repository(&self) -> Result<Option<String>, Error> {
+    ///
+    /// # Errors
+    /// `Corrupt` when its record is damaged, `InvalidInput` when a later release wrote it.
+    pub async fn existing_repository(&self) -> Result<Option<String>, Error> {
         let key = layout::repository_key();
         let Some(text) = read_small(self.store, &key, MAX_MANIFEST_BYTES).await? else {
             return Ok(None);
@@ -216,10 +227,20 @@ impl<'a> Catalog<'a> {
 
     /// Committed backups, newest first.
     ///
+    /// What the request leaves out is not read. Without a bound, the objects are listed and not
+    /// only the folders: so a store that remembers what it read can tell from the listing that
+    /// it is still the same.
+    ///
     /// # Errors
     /// What the store reports; a damaged manifest is in the result instead.
     pub async fn list(&self, request: &ListRequest) -> Result<Listing, Error> {
-        let mut found = self.candidates(request).await?;
+        let bounded = request.limit.is_some() || request.since.is_some();
+        let depth = if bounded {
+            Depth::Children
+        } else {
+            Depth::Recursive
+        };
+        let mut found = self.candidates(request, depth).await?;
         found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut listing = Listing::default();
@@ -228,7 +249,7 @@ impl<'a> Catalog<'a> {
                 let read = self.read(&source, &id).await;
                 (source, id, read)
             })
-            .buffered(READERS);
+            .buffered(READERS.min(limit.max(1)));
         while listing.backups.len() < limit
             && let Some((source, id, item)) = read.next().await
         {
@@ -242,27 +263,45 @@ impl<'a> Catalog<'a> {
         Ok(listing)
     }
 
-    /// Names under `backups/` that look like backups; not all need be committed.
+    /// What looks like a backup: by the name of its folder, which need not be committed, or by
+    /// its manifest.
     async fn candidates(
         &self,
         request: &ListRequest,
+        depth: Depth,
     ) -> Result<Vec<(SourceName, BackupId)>, Error> {
         let sources = match &request.source {
             Some(source) => vec![source.clone()],
             None => self.sources().await?,
         };
+        let found: Vec<Vec<_>> = stream::iter(sources)
+            .map(|source| self.candidates_of(source, request.since, depth))
+            .buffer_unordered(LISTERS)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn candidates_of(
+        &self,
+        source: SourceName,
+        since: Option<DateTime<Utc>>,
+        depth: Depth,
+    ) -> Result<Vec<(SourceName, BackupId)>, Error> {
+        let prefix = layout::source_prefix(&source);
+        let mut entries = self.store.list(Some(&prefix), depth);
         let mut found = Vec::new();
-        for source in sources {
-            let prefix = layout::source_prefix(&source);
-            let mut entries = self.store.list(Some(&prefix), Depth::Children);
-            while let Some(entry) = entries.next().await {
-                let entry = entry.map_err(|e| Error::store(format!("list {source}"), e))?;
-                if let Entry::Prefix(prefix) = entry
-                    && let Some(id) = layout::parse_backup_prefix(&source, &prefix)
-                    && request.since.is_none_or(|since| id.started_at() >= since)
-                {
-                    found.push((source.clone(), id));
-                }
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(|e| Error::store(format!("list {source}"), e))?;
+            let id = match entry {
+                Entry::Prefix(prefix) => layout::parse_backup_prefix(&source, &prefix),
+                Entry::Object(meta) => layout::parse_manifest_key(&meta.key)
+                    .and_then(|(of, id)| (of == source).then_some(id)),
+            };
+            if let Some(id) = id
+                && since.is_none_or(|since| id.started_at() >= since)
+            {
+                found.push((source.clone(), id));
             }
         }
         Ok(found)
@@ -312,22 +351,31 @@ impl<'a> Catalog<'a> {
             Some(source) => source.clone(),
             None => self.only_source().await?,
         };
-        let request = ListRequest {
-            source: Some(source.clone()),
-            ..ListRequest::default()
-        };
-        let found = self.list(&request).await?.backups;
-        let since = found.last().map(|oldest| oldest.started_at);
-        let history = HistoryRequest {
-            since,
-            ..HistoryRequest::default()
-        };
-        let proofs = Proofs::new(Records(self.store).list(&history).await?.runs);
-        let mut found = found.into_iter();
-        let verified = found.find(|backup| !backup.filtered && proofs.is_verified(backup));
-        verified.ok_or_else(|| Error::NotFound {
-            what: format!("verified backup of source {:?}", source.as_str()),
-        })
+        let mut limit = FIRST_LOOK;
+        loop {
+            let request = ListRequest {
+                source: Some(source.clone()),
+                limit: Some(limit),
+                ..ListRequest::default()
+            };
+            let found = self.list(&request).await?.backups;
+            let are_all = found.len() < limit;
+            let history = HistoryRequest {
+                since: found.last().map(|oldest| oldest.started_at),
+                ..HistoryRequest::default()
+            };
+            let proofs = Proofs::new(Records(self.store).list(&history).await?.runs);
+            let mut found = found.into_iter();
+            let verified = found.find(|backup| !backup.filtered && proofs.is_verified(backup));
+            match verified {
+                Some(backup) => return Ok(backup),
+                None if are_all => {
+                    let what = format!("verified backup of source {:?}", source.as_str());
+                    return Err(Error::NotFound { what });
+                }
+                None => limit = limit.saturating_mul(NEXT_LOOK),
+            }
+        }
     }
 
     async fn find_end(
@@ -343,7 +391,7 @@ impl<'a> Catalog<'a> {
             source: Some(source.clone()),
             ..ListRequest::default()
         };
-        let mut found = self.candidates(&request).await?;
+        let mut found = self.candidates(&request, Depth::Children).await?;
         found.sort_by(|a, b| a.1.cmp(&b.1));
         if *selector == Selector::Latest {
             found.reverse();
@@ -387,7 +435,7 @@ impl<'a> Catalog<'a> {
             source: source.cloned(),
             ..ListRequest::default()
         };
-        let mut found = self.candidates(&request).await?;
+        let mut found = self.candidates(&request, Depth::Children).await?;
         found.retain(|(_, id)| id.as_str().starts_with(text));
         let mut matches = Vec::new();
         for (source, id) in found {

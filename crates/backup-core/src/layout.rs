@@ -164,6 +164,19 @@ pub fn parse_backup_prefix(source: &SourceName, prefix: &StoreKey) -> Option<Bac
         .ok()
 }
 
+/// The backup whose manifest this is, if it is one and in its place.
+#[must_use]
+pub fn parse_manifest_key(found: &StoreKey) -> Option<(SourceName, BackupId)> {
+    let (prefix, name) = found.as_str().rsplit_once('/')?;
+    let (of_source, _) = prefix.rsplit_once('/')?;
+    if name != MANIFEST {
+        return None;
+    }
+    let source = parse_source_prefix(&StoreKey::new(of_source).ok()?)?;
+    let id = parse_backup_prefix(&source, &StoreKey::new(prefix).ok()?)?;
+    Some((source, id))
+}
+
 /// The prefix of all run records.
 #[must_use]
 pub fn runs_prefix() -> StoreKey {
@@ -298,6 +311,27 @@ mod tests {
         let prefix = backup_prefix(&source("app-x"), &id);
         assert_eq!(parse_backup_prefix(&source("app"), &prefix), None);
         assert_eq!(parse_backup_prefix(&source("app-x"), &prefix), Some(id));
+    }
+
+    #[test]
+    fn manifests_are_known_by_their_place() {
+        let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
+        for name in ["app", "app-x", "a b/c"] {
+            let key = manifest_key(&source(name), &id);
+            assert_eq!(parse_manifest_key(&key), Some((source(name), id.clone())));
+        }
+        for foreign in [
+            "manifest.json",
+            "backups/manifest.json",
+            "backups/app/manifest.json",
+            "backups/app/20260205T030000Z-7f3a-9/manifest.json",
+            "backups/app/20260205T030000Z-7f3a/manifest.json.1",
+            "backups/app/20260205T030000Z-7f3a/x/manifest.json",
+            "other/app/20260205T030000Z-7f3a/manifest.json",
+        ] {
+            let key = StoreKey::new(foreign).unwrap();
+            assert_eq!(parse_manifest_key(&key), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
-/// What the S3 protocol says about a failure.
+/// What a service says about a failure. All of them do it in S3's form.
 struct Answer {
     code: String,
     message: String,
@@ -36,7 +36,7 @@ pub(crate) fn port_error(
     error: &object_store::Error,
 ) -> PortError {
     tracing::debug!(%at, %error, "{operation} failed");
-    let answer = s3_answer(error);
+    let answer = answer_of(error);
     let code = answer.as_ref().map_or("", |answer| answer.code.as_str());
     let kind = kind(error, code);
     let cause = match &answer {
@@ -56,20 +56,35 @@ fn kind(error: &object_store::Error, code: &str) -> ErrorKind {
     match code {
         // Of a listing `object_store` keeps the code alone, not what it means.
         "AccessDenied"
+        | "AccountIsDisabled"
+        | "AuthenticationFailed"
+        | "AuthenticationRequired"
+        | "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "AuthorizationResourceTypeMismatch"
+        | "BlobArchived"
+        | "BlobBeingRehydrated"
+        | "BlobImmutableDueToPolicy"
         | "ExpiredToken"
         | "InvalidAccessKeyId"
+        | "InvalidAuthenticationInfo"
         | "InvalidObjectState"
         | "InvalidToken"
+        | "KeyBasedAuthenticationNotPermitted"
         | "RequestTimeTooSkewed"
         | "SignatureDoesNotMatch" => {
             return ErrorKind::PermissionDenied;
         }
-        "NoSuchBucket" => return ErrorKind::NotFound,
+        "NoSuchBucket" | "ContainerNotFound" => return ErrorKind::NotFound,
+        // The status alone would say that the key is taken.
+        "ContainerBeingDeleted" => return ErrorKind::Unavailable,
         "AuthorizationHeaderMalformed"
         | "InvalidArgument"
         | "EntityTooLarge"
         | "PermanentRedirect"
         | "InvalidBucketName"
+        | "InvalidResourceName"
+        | "InvalidStorageClass"
         | "NotImplemented" => {
             return ErrorKind::InvalidInput;
         }
@@ -110,10 +125,21 @@ fn hint(error: &object_store::Error, kind: ErrorKind, code: &str) -> Option<&'st
     Some(match code {
         "InvalidAccessKeyId" => "the server does not know this access key id",
         "SignatureDoesNotMatch" => "the secret access key is wrong for this access key id",
+        "AuthenticationFailed"
+        | "AuthenticationRequired"
+        | "AuthorizationFailure"
+        | "InvalidAuthenticationInfo" => {
+            "the key or signature is wrong for this account, or has ended"
+        }
         "RequestTimeTooSkewed" => "the clock of this host and that of the server differ",
         "ExpiredToken" | "InvalidToken" => "the temporary credentials have ended; get new ones",
         "NoSuchBucket" => "create the bucket, or correct the store's URL",
-        "InvalidObjectState" => "the object is archived; restore it to a readable class first",
+        "ContainerNotFound" => "create the container, or correct the store's URL",
+        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" => {
+            "the object is in an archive and cannot be read as it is; \
+             have the service bring it back to a readable class, wait, and try again"
+        }
+        "BlobImmutableDueToPolicy" => "the container keeps its objects for a fixed time",
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => "set the region of the bucket",
         _ if is_full(error) => "free space on the destination, then run again",
         _ if kind == ErrorKind::PermissionDenied && find::<io::Error>(error).is_some() => {
@@ -136,7 +162,7 @@ fn is_full(error: &object_store::Error) -> bool {
 
 /// Whether the same request may succeed a moment later.
 pub(crate) fn is_transient(error: &object_store::Error) -> bool {
-    let code = s3_answer(error).map_or(String::new(), |answer| answer.code);
+    let code = answer_of(error).map_or(String::new(), |answer| answer.code);
     matches!(
         kind(error, &code),
         ErrorKind::Unavailable | ErrorKind::Timeout
@@ -156,9 +182,9 @@ fn innermost(error: &object_store::Error) -> &(dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
 }
 
-/// The code and message of an S3 error document. The error that holds the answer has no
+/// The code and message of an error document. The error that holds the answer has no
 /// public type, so its text is where they can be had.
-fn s3_answer(error: &object_store::Error) -> Option<Answer> {
+fn answer_of(error: &object_store::Error) -> Option<Answer> {
     let text = error.to_string();
     Some(Answer {
         code: element(&text, "Code")?,

@@ -1,4 +1,5 @@
-//! Where backups live: a local directory, or a bucket that speaks S3 (AWS, MinIO and others).
+//! Where backups live: a local directory, or a bucket that speaks S3 (AWS, MinIO and others), of
+//! Google Cloud Storage or of Azure Blob Storage.
 //!
 //! Everything on the wire is `object_store`'s; this crate adds what a backup needs beyond it:
 //! uploads of any length in bounded memory that leave nothing behind when they fail, reads
@@ -16,9 +17,13 @@
 //! assert!(store.describe().starts_with("file:///"));
 //! # Ok::<(), backup_core::error::PortError>(())
 //! ```
+mod azure;
+mod bucket;
+mod cached;
 mod config;
 mod download;
 mod error;
+mod gcs;
 mod limits;
 mod local;
 mod objects;
@@ -31,7 +36,11 @@ use std::sync::Arc;
 use backup_core::error::PortError;
 use backup_core::store::Store;
 
-pub use config::{Location, S3Config, StoreConfig, StoreOptions};
+pub use cached::CachedStore;
+pub use config::{
+    AzureConfig, AzureCredential, BucketConfig, GcsConfig, Location, S3Config, Scheme,
+    ServerEncryption, Service, StoreConfig, StoreOptions,
+};
 pub use limits::Limits;
 pub use local::free_bytes;
 
@@ -43,6 +52,6 @@ pub use local::free_bytes;
 pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, PortError> {
     Ok(match &config.location {
         Location::Local { root } => Arc::new(local::LocalStore::new(root.clone(), config.limits)),
-        Location::S3(s3) => Arc::new(s3::S3Store::new(s3, config.limits)?),
+        Location::Bucket(bucket) => Arc::new(bucket::BucketStore::new(bucket, config.limits)?),
     })
 }

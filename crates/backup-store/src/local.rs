@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use backup_core::body::BodyStream;
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use object_store::local::LocalFileSystem;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,9 @@ mod sweep;
 
 /// A file is read and written in pieces of this size; larger ones gain nothing.
 const PIECE: u64 = 1 << 20;
+
+/// A chunk of a body is not longer.
+const SMALL: u64 = 256 << 10;
 
 /// A directory that holds objects as files.
 pub(crate) struct LocalStore {
@@ -146,6 +149,25 @@ impl LocalStore {
             .map_err(|e| local_error("set mode of", &self.file(key), e))
     }
 
+    /// A file that fits into one chunk, read at once: a listing reads thousands. `None` when it
+    /// is longer, or empty, or anything but a file.
+    async fn read_small(&self, key: &StoreKey) -> Result<Option<Bytes>, PortError> {
+        let file = self.file(key);
+        let read = blocking(move || {
+            let file = fs::File::open(file)?;
+            let meta = file.metadata()?;
+            if !meta.is_file() || meta.len() > SMALL {
+                return Ok(None);
+            }
+            let mut content = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+            file.take(SMALL + 1).read_to_end(&mut content)?;
+            let is_small = (1..=SMALL).contains(&(content.len() as u64));
+            Ok(is_small.then(|| content.into()))
+        });
+        read.await
+            .map_err(|e| local_error("read object", &self.file(key), e))
+    }
+
     fn file(&self, key: &StoreKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -254,7 +276,13 @@ impl Store for LocalStore {
         key: &StoreKey,
         range: Option<Range<u64>>,
     ) -> Result<BodyStream, StoreError> {
-        self.objects()?.read(key, range).await
+        let objects = self.objects()?;
+        if range.is_none()
+            && let Some(content) = self.read_small(key).await?
+        {
+            return Ok(stream::iter([Ok(content)]).boxed());
+        }
+        objects.read(key, range).await
     }
 
     async fn head(&self, key: &StoreKey) -> Result<ObjectMeta, StoreError> {

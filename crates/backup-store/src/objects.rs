@@ -15,7 +15,7 @@ use crate::download::Reader;
 use crate::error::port_error;
 use crate::limits::Limits;
 use crate::source::Source;
-use crate::upload::{self, Uploader};
+use crate::upload::{self, Marks, Uploader};
 
 /// Objects of an `object_store` under a prefix.
 #[derive(Debug, Clone)]
@@ -33,16 +33,20 @@ impl Objects {
         limits: Arc<Limits>,
     ) -> Self {
         Self {
-            uploader: Uploader::new(Arc::clone(&store), Arc::clone(&limits)),
+            uploader: Uploader::new(Arc::clone(&store), Arc::clone(&limits), Marks::default()),
             store,
             prefix,
             limits,
         }
     }
 
-    /// Sends long bodies through another client to the same place.
-    pub(crate) fn with_uploads_through(mut self, store: Arc<dyn ObjectStore>) -> Self {
-        self.uploader = Uploader::new(store, Arc::clone(&self.limits));
+    /// Sends long bodies through another client to the same place, and marks what is written.
+    pub(crate) fn with_uploads_through(
+        mut self,
+        store: Arc<dyn ObjectStore>,
+        marks: Marks,
+    ) -> Self {
+        self.uploader = Uploader::new(store, Arc::clone(&self.limits), marks);
         self
     }
 
@@ -87,7 +91,8 @@ impl Objects {
     }
 
     pub(crate) async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), PortError> {
-        upload::create(&*self.store, &self.path(key)?, content.into()).await
+        let marks = &self.uploader.marks;
+        upload::create(&*self.store, &self.path(key)?, content.into(), marks).await
     }
 
     pub(crate) async fn read(

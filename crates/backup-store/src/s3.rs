@@ -1,241 +1,60 @@
 //! Buckets that speak S3.
 
-use std::fmt;
-use std::ops::Range;
-use std::path::Path as FilePath;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use backup_core::body::BodyStream;
-use backup_core::error::{ErrorKind, PortError};
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
-use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
-use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
-use secrecy::ExposeSecret;
-use tokio_util::sync::CancellationToken;
+use backup_core::error::PortError;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use secrecy::ExposeSecret as _;
 
-use crate::config::S3Config;
+use crate::config::{BucketConfig, S3Config, ServerEncryption};
 use crate::error::port_error;
-use crate::limits::Limits;
-use crate::objects::Objects;
 
-/// A bucket, or a prefix in one.
-pub(crate) struct S3Store {
-    name: String,
-    objects: Objects,
-    limits: Arc<Limits>,
-}
-
-impl fmt::Debug for S3Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("S3Store").field(&self.name).finish()
-    }
-}
-
-impl S3Store {
-    pub(crate) fn new(config: &S3Config, limits: Limits) -> Result<Self, PortError> {
-        let limits = Arc::new(limits);
-        let name = match &config.prefix {
-            Some(prefix) => format!("s3://{}/{prefix}", config.bucket),
-            None => format!("s3://{}", config.bucket),
-        };
-        let store: Arc<dyn ObjectStore> = Arc::new(connect(config, &limits, client(&limits))?);
-        // The client counts all of an upload as waiting for the first byte of the answer.
-        let patient = client(&limits).with_read_timeout(limits.request_timeout);
-        let uploads: Arc<dyn ObjectStore> = Arc::new(connect(config, &limits, patient)?);
-        Ok(Self {
-            name,
-            objects: Objects::new(store, config.prefix.clone(), Arc::clone(&limits))
-                .with_uploads_through(uploads),
-            limits,
-        })
-    }
-
-    async fn children(&self, prefix: Option<StoreKey>) -> Result<Vec<Entry>, StoreError> {
-        let path = self.objects.list_path(prefix.as_ref())?;
-        let listed = self.objects.store.list_with_delimiter(path.as_ref()).await;
-        let listed = listed.map_err(|e| list_error(path.as_ref(), &e))?;
-        let objects = listed.objects.iter().filter_map(|meta| self.object(meta));
-        let prefixes = listed.common_prefixes.iter();
-        let prefixes = prefixes.filter_map(|path| self.objects.key(path).map(Entry::Prefix));
-        Ok(objects
-            .chain(prefixes)
-            .filter(|entry| is_below(entry, prefix.as_ref()))
-            .collect())
-    }
-
-    /// `None` for what has no key of ours.
-    fn object(&self, meta: &object_store::ObjectMeta) -> Option<Entry> {
-        let key = self.objects.key(&meta.location)?;
-        Some(Entry::Object(ObjectMeta {
-            key,
-            bytes: meta.size,
-            modified: meta.last_modified,
-        }))
-    }
-}
-
-fn is_below(entry: &Entry, prefix: Option<&StoreKey>) -> bool {
-    let (Entry::Object(ObjectMeta { key, .. }) | Entry::Prefix(key)) = entry;
-    prefix.is_none_or(|prefix| {
-        let rest = key.as_str().strip_prefix(prefix.as_str());
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    })
-}
-
-fn list_error(path: Option<&Path>, error: &object_store::Error) -> PortError {
-    let at = path.map_or("the bucket", Path::as_ref);
-    let port = port_error("list objects of", at, error);
-    if matches!(error, object_store::Error::InvalidPath { .. }) {
-        return port.with_hint(
-            "another program's object has a name that cannot be handled, as a//b; \
-             move it, or use a prefix of the bucket that is ours alone",
-        );
-    }
-    port
-}
-
-fn client(limits: &Limits) -> ClientOptions {
-    ClientOptions::new()
-        .with_connect_timeout(limits.connect_timeout)
-        .with_read_timeout(limits.read_timeout)
-        .with_timeout(limits.request_timeout)
-}
-
-fn connect(
-    config: &S3Config,
-    limits: &Limits,
+pub(crate) fn connect(
+    config: &BucketConfig,
+    s3: &S3Config,
     client: ClientOptions,
-) -> Result<AmazonS3, PortError> {
-    let plain_http = config
-        .endpoint
-        .as_ref()
-        .is_some_and(|url| url.scheme() == "http");
-    let mut client = client.with_allow_http(plain_http);
-    if let Some(file) = &config.ca_certificate {
-        for certificate in certificates(file)? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
+    retry: RetryConfig,
+) -> Result<Arc<dyn ObjectStore>, PortError> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&config.bucket)
-        .with_region(&config.region)
-        .with_access_key_id(config.access_key_id.expose_secret())
-        .with_secret_access_key(config.secret_access_key.expose_secret())
-        .with_virtual_hosted_style_request(config.virtual_hosted_style)
+        .with_region(&s3.region)
+        .with_access_key_id(s3.access_key_id.expose_secret())
+        .with_secret_access_key(s3.secret_access_key.expose_secret())
+        .with_virtual_hosted_style_request(s3.virtual_hosted_style)
         // One object at a time is deleted, and not every server has the bulk request.
         .with_disable_bulk_delete(true)
         .with_client_options(client)
-        .with_retry(RetryConfig {
-            max_retries: limits.max_retries,
-            retry_timeout: limits.retry_timeout,
-            backoff: BackoffConfig {
-                init_backoff: limits.first_backoff,
-                base: 3.0,
-                ..BackoffConfig::default()
-            },
-        });
+        .with_retry(retry);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
     }
-    if let Some(token) = &config.session_token {
+    if let Some(token) = &s3.session_token {
         builder = builder.with_token(token.expose_secret());
     }
-    if config.checksum {
+    if s3.checksum {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
+    for (key, value) in encryption(&s3.encryption) {
+        let key = AmazonS3ConfigKey::from_str(key);
+        let key = key.map_err(|e| port_error("configure bucket", &config.bucket, &e))?;
+        builder = builder.with_config(key, value);
+    }
     let built = builder.build();
-    built.map_err(|e| port_error("configure bucket", &config.bucket, &e))
+    let built = built.map_err(|e| port_error("configure bucket", &config.bucket, &e))?;
+    Ok(Arc::new(built))
 }
 
-fn certificates(file: &FilePath) -> Result<Vec<Certificate>, PortError> {
-    let invalid = || {
-        PortError::new(
-            ErrorKind::InvalidInput,
-            format!("read certificates of {}", file.display()),
-        )
-    };
-    let pem = std::fs::read(file).map_err(|e| invalid().with_source(e))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|e| invalid().with_source(e))?;
-    if found.is_empty() {
-        return Err(invalid().with_hint("the file has no certificate in PEM form"));
-    }
-    Ok(found)
-}
-
-#[async_trait]
-impl Store for S3Store {
-    fn describe(&self) -> String {
-        self.name.clone()
-    }
-
-    fn capacity(&self, options: &PutOptions) -> u64 {
-        self.limits.capacity(options.expected_bytes)
-    }
-
-    async fn put(
-        &self,
-        key: &StoreKey,
-        body: BodyStream,
-        options: &PutOptions,
-        cancel: &CancellationToken,
-    ) -> Result<u64, StoreError> {
-        self.objects.put(key, body, options, cancel).await
-    }
-
-    async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
-        self.objects.create(key, content).await
-    }
-
-    async fn read(
-        &self,
-        key: &StoreKey,
-        range: Option<Range<u64>>,
-    ) -> Result<BodyStream, StoreError> {
-        self.objects.read(key, range).await
-    }
-
-    async fn head(&self, key: &StoreKey) -> Result<ObjectMeta, StoreError> {
-        self.objects.head(key).await
-    }
-
-    fn list(
-        &self,
-        prefix: Option<&StoreKey>,
-        depth: Depth,
-    ) -> BoxStream<'_, Result<Entry, StoreError>> {
-        let prefix = prefix.cloned();
-        if depth == Depth::Children {
-            let children = async move {
-                match self.children(prefix).await {
-                    Ok(entries) => stream::iter(entries).map(Ok).boxed(),
-                    Err(e) => stream::iter([Err(e)]).boxed(),
-                }
-            };
-            return stream::once(children).flatten().boxed();
+/// The settings of the client, by name: its own type for them is not public.
+fn encryption(encryption: &ServerEncryption) -> Vec<(&'static str, &str)> {
+    const KIND: &str = "aws_server_side_encryption";
+    match encryption {
+        ServerEncryption::Default => vec![],
+        ServerEncryption::Aes256 => vec![(KIND, "AES256")],
+        ServerEncryption::Kms(None) => vec![(KIND, "aws:kms")],
+        ServerEncryption::Kms(Some(key)) => {
+            vec![(KIND, "aws:kms"), ("aws_sse_kms_key_id", key)]
         }
-        let path = match self.objects.list_path(prefix.as_ref()) {
-            Ok(path) => path,
-            Err(e) => return stream::iter([Err(e)]).boxed(),
-        };
-        let listed = self.objects.store.list(path.as_ref());
-        let entries = listed.filter_map(move |item| {
-            let entry = match item {
-                Ok(meta) => self
-                    .object(&meta)
-                    .filter(|e| is_below(e, prefix.as_ref()))
-                    .map(Ok),
-                Err(e) => Some(Err(list_error(path.as_ref(), &e))),
-            };
-            std::future::ready(entry)
-        });
-        entries.boxed()
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.objects.delete(key).await
     }
 }

@@ -4,18 +4,51 @@ use std::sync::Arc;
 
 use backup_core::error::{ErrorKind, PortError};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{
+    Attribute, Attributes, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMultipartOptions,
+    PutPayload, TagSet,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BucketConfig;
 use crate::error::port_error;
 use crate::limits::Limits;
 use crate::source::{Part, Source};
 
 /// The budget is counted in these, since a semaphore has 32 bits.
 const UNIT: u64 = 64 << 10;
+
+/// What a service is told of the objects that are written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Marks {
+    storage_class: Option<String>,
+    tags: TagSet,
+}
+
+impl Marks {
+    pub(crate) fn of(config: &BucketConfig) -> Self {
+        let mut tags = TagSet::default();
+        for (name, value) in &config.tags {
+            tags.push(name, value);
+        }
+        Self {
+            storage_class: config.storage_class.clone(),
+            tags,
+        }
+    }
+
+    /// For long bodies alone: what is made by [`create`] is read to list what there is, which an
+    /// archive does not allow.
+    fn attributes(&self) -> Attributes {
+        let class = self.storage_class.iter();
+        class
+            .map(|class| (Attribute::StorageClass, class.clone()))
+            .collect()
+    }
+}
 
 /// What all uploads of a store share.
 #[derive(Debug, Clone)]
@@ -24,16 +57,18 @@ pub(crate) struct Uploader {
     pub(crate) limits: Arc<Limits>,
     budget: Arc<Semaphore>,
     units: u32,
+    pub(crate) marks: Marks,
 }
 
 impl Uploader {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, limits: Arc<Limits>, marks: Marks) -> Self {
         let units = units(limits.upload_memory);
         Self {
             store,
             limits,
             budget: Arc::new(Semaphore::new(units as usize)),
             units,
+            marks,
         }
     }
 
@@ -62,7 +97,13 @@ impl Uploader {
         cancel: &CancellationToken,
     ) -> Result<u64, PortError> {
         let _permit = self.room_for(part.bytes, cancel).await?;
-        let written = or_cancelled(cancel, self.store.put(path, part.payload)).await?;
+        let options = object_store::PutOptions {
+            attributes: self.marks.attributes(),
+            tags: self.marks.tags.clone(),
+            ..object_store::PutOptions::default()
+        };
+        let put = self.store.put_opts(path, part.payload, options);
+        let written = or_cancelled(cancel, put).await?;
         written.map_err(|e| port_error("write object", path, &e))?;
         Ok(part.bytes)
     }
@@ -126,7 +167,12 @@ impl<'a> OpenUpload<'a> {
         cancel: &CancellationToken,
     ) -> Result<Self, PortError> {
         let (store, at) = (Arc::clone(&uploader.store), path.clone());
-        let mut request = tokio::spawn(async move { store.put_multipart(&at).await });
+        let options = PutMultipartOptions {
+            attributes: uploader.marks.attributes(),
+            tags: uploader.marks.tags.clone(),
+            ..PutMultipartOptions::default()
+        };
+        let mut request = tokio::spawn(async move { store.put_multipart_opts(&at, options).await });
         let begun = tokio::select! {
             biased;
             () = cancel.cancelled() => {
@@ -326,9 +372,11 @@ pub(crate) async fn create(
     store: &dyn ObjectStore,
     path: &Path,
     payload: PutPayload,
+    marks: &Marks,
 ) -> Result<(), PortError> {
     let options = object_store::PutOptions {
         mode: object_store::PutMode::Create,
+        tags: marks.tags.clone(),
         ..object_store::PutOptions::default()
     };
     store

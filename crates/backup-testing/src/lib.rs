@@ -23,6 +23,7 @@
 //! ```
 pub mod bodies;
 pub mod contract;
+mod fake_bucket;
 mod fakes;
 mod faulty_store;
 mod framed;
@@ -35,6 +36,7 @@ mod scripted_inspector;
 mod scripted_replacer;
 mod scripted_restorer;
 
+pub use fake_bucket::{FakeBucket, HttpFault, HttpRequest, error_document};
 pub use fakes::{FakeCipher, FakeCompressor, FixedClock, TestObserver};
 pub use faulty_store::{Fault, FaultyStore, Op};
 pub use memory_store::MemoryStore;

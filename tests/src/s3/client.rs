@@ -63,6 +63,22 @@ impl Client {
         })
     }
 
+    pub(super) fn header(&self, bucket: &str, key: &str, name: &str) -> Result<Option<String>> {
+        let answer = self.send(&Call {
+            method: Method::Head,
+            bucket,
+            key: Some(key),
+            ..Call::default()
+        })?;
+        if !answer.status().is_success() {
+            bail!("HEAD {key}: the server answered {}", answer.status());
+        }
+        let value = answer.headers().get(name);
+        Ok(value
+            .map(|value| value.to_str().map(str::to_owned))
+            .transpose()?)
+    }
+
     pub(super) fn put_object(&self, bucket: &str, key: &str, body: &[u8]) -> Result<()> {
         let call = Call {
             method: Method::Put,
@@ -154,6 +170,14 @@ impl Client {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<Vec<u8>> {
+        let what = || {
+            let (method, key) = (call.method.to_str(), call.key.unwrap_or_default());
+            format!("{method} {} {key}", call.bucket)
+        };
+        read(self.send(call)?).with_context(what)
+    }
+
+    fn send(&self, call: &Call<'_>) -> Result<Response<Body>> {
         let address = format!("http://127.0.0.1:{}", self.port).parse()?;
         let place = Bucket::new(address, UrlStyle::Path, call.bucket.to_owned(), REGION)?;
         let url = match call.key {
@@ -179,7 +203,7 @@ impl Client {
             Method::Put | Method::Post => self.agent.run(request.body(call.body)?),
             _ => self.agent.run(request.body(())?),
         };
-        read(response.with_context(what)?).with_context(what)
+        response.with_context(what)
     }
 }
 

@@ -1,9 +1,8 @@
 //! `list`: committed backups, newest first, over all places.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use backup_app::{AppError, Keys, Place, SystemClock};
+use backup_app::{AppError, Place, SystemClock};
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::catalog::ListRequest;
 use backup_core::clock::Clock as _;
@@ -11,7 +10,6 @@ use backup_core::engine::{Engine, JudgedBackup};
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::history::Proofs;
 use backup_core::manifest::Manifest;
-use backup_core::observer::NoopObserver;
 
 use super::listing::Gathered;
 use super::{Context, Outcome, days_ago, history, source_name};
@@ -27,20 +25,19 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     };
     let mut all = Gathered::<(String, String), ListView>::new();
     for place in context.app.places()? {
-        let engine = context
-            .app
-            .engine(&place, Keys::None, Arc::new(NoopObserver))?;
-        let listing = engine
+        let lister = context.app.lister(&place).await?;
+        let listing = lister
+            .engine
             .catalog()
             .list(&request)
             .await
             .map_err(AppError::from)?;
         let oldest = listing.backups.last().map(|oldest| oldest.started_at);
         let proofs = match oldest {
-            Some(oldest) => history::proofs(&engine, &place.name, oldest).await,
+            Some(oldest) => history::proofs(&lister.engine, &place.name, oldest).await,
             None => Proofs::default(),
         };
-        let kept = kept(context, &place, &engine, &listing.backups).await?;
+        let kept = kept(context, &place, &lister.engine, &listing.backups).await?;
         for manifest in &listing.backups {
             let key = (manifest.id.to_string(), manifest.source.to_string());
             let view = match all.found.remove(&key) {
@@ -51,6 +48,7 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
             let view = view.drilled(proofs.newest_drill(manifest));
             all.found.insert(key, kept.show(manifest, view));
         }
+        lister.remember();
         all.damaged(&place.name, &listing.damaged);
     }
     Ok(all.show(context, arguments.limit, print))

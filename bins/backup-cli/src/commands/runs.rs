@@ -1,10 +1,6 @@
 //! `runs`: what was done, newest first, over all places.
 
-use std::sync::Arc;
-
-use backup_app::Keys;
 use backup_core::history::HistoryRequest;
-use backup_core::observer::NoopObserver;
 use backup_core::run_record::Operation;
 
 use super::listing::Gathered;
@@ -31,10 +27,9 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
     // By id, which sorts by age; a copied place has the same records.
     let mut all = Gathered::new();
     for place in context.app.places()? {
-        let engine = context
-            .app
-            .engine(&place, Keys::None, Arc::new(NoopObserver))?;
-        let listing = engine.history().list(&request).await?;
+        let lister = context.app.lister(&place).await?;
+        let listing = lister.engine.history().list(&request).await?;
+        lister.remember();
         for run in &listing.runs {
             let view = || RunView::new(run, &place.name);
             all.found.entry(run.id.clone()).or_insert_with(view);

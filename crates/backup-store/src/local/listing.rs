@@ -1,6 +1,7 @@
 //! Files as a listing of objects. Names that are no keys are skipped, whatever is below them;
 //! links are not followed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,13 @@ fn path_of(root: &Path, key: Option<&StoreKey>) -> PathBuf {
     key.map_or_else(|| root.to_path_buf(), |key| root.join(key.as_str()))
 }
 
+/// The key of what has this name in the folder of `parent`, if it can have one.
+fn key_of(parent: Option<&StoreKey>, name: &OsStr) -> Option<StoreKey> {
+    let name = name.to_str().filter(|name| !name.contains('/'))?;
+    let text = parent.map_or_else(|| name.to_owned(), |parent| format!("{parent}/{name}"));
+    StoreKey::new(text).ok()
+}
+
 /// A directory's content; nothing when it is gone, or was never one.
 fn read(root: &Path, key: Option<&StoreKey>) -> io::Result<Folder> {
     let entries = match fs::read_dir(path_of(root, key)) {
@@ -31,12 +39,7 @@ fn read(root: &Path, key: Option<&StoreKey>) -> io::Result<Folder> {
     let mut found = Folder::default();
     for entry in entries {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.contains('/')) else {
-            continue;
-        };
-        let text = key.map_or_else(|| name.to_owned(), |key| format!("{key}/{name}"));
-        let Ok(key) = StoreKey::new(text) else {
+        let Some(key) = key_of(key, &entry.file_name()) else {
             continue;
         };
         let kind = entry.file_type()?;
@@ -66,14 +69,29 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Whether there is any object below: folders that a failed or deleted backup left behind are
-/// no prefixes.
+/// no prefixes. The first one is enough, and its length is of no interest.
 fn holds_objects(root: &Path, key: &StoreKey) -> io::Result<bool> {
-    let folder = read(root, Some(key))?;
-    if !folder.objects.is_empty() {
-        return Ok(true);
+    let entries = match fs::read_dir(path_of(root, Some(key))) {
+        Ok(entries) => entries,
+        Err(e) if is_absent(&e) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Some(below) = key_of(Some(key), &entry.file_name()) else {
+            continue;
+        };
+        let kind = entry.file_type()?;
+        if kind.is_file() {
+            return Ok(true);
+        }
+        if kind.is_dir() {
+            folders.push(below);
+        }
     }
-    for key in &folder.folders {
-        if holds_objects(root, key)? {
+    for folder in folders {
+        if holds_objects(root, &folder)? {
             return Ok(true);
         }
     }
@@ -103,27 +121,43 @@ pub(super) fn children(
     stream::once(entries).try_flatten().boxed()
 }
 
+/// How many objects are collected before they are handed on: a change of threads for each of
+/// thousands of small folders would cost more than reading them.
+const BATCH: usize = 2000;
+
 /// Everything below, one directory after the other.
 pub(super) fn recursive(
     root: PathBuf,
     prefix: Option<StoreKey>,
 ) -> BoxStream<'static, Result<Entry, StoreError>> {
-    let folders = stream::try_unfold(vec![prefix], move |mut waiting| {
+    let batches = stream::try_unfold(vec![prefix], move |waiting| {
         let root = root.clone();
         async move {
-            let Some(key) = waiting.pop() else {
+            if waiting.is_empty() {
                 return Ok(None);
-            };
-            let at = path_of(&root, key.as_ref());
-            let folder = blocking(move || read(&root, key.as_ref())).await;
-            let folder = folder.map_err(|e| local_error("list", &at, e))?;
-            waiting.extend(folder.folders.into_iter().map(Some));
-            let objects = folder
-                .objects
-                .into_iter()
-                .map(|meta| Ok(Entry::Object(meta)));
+            }
+            let at = root.clone();
+            let walked = blocking(move || walk(&root, waiting)).await;
+            let (objects, waiting) = walked.map_err(|e| local_error("list", &at, e))?;
+            let objects = objects.into_iter().map(|meta| Ok(Entry::Object(meta)));
             Ok(Some((stream::iter(objects), waiting)))
         }
     });
-    folders.try_flatten().boxed()
+    batches.try_flatten().boxed()
+}
+
+/// Reads some of the folders that wait, and says which are left.
+fn walk(
+    root: &Path,
+    mut waiting: Vec<Option<StoreKey>>,
+) -> io::Result<(Vec<ObjectMeta>, Vec<Option<StoreKey>>)> {
+    let mut objects = Vec::new();
+    while objects.len() < BATCH
+        && let Some(key) = waiting.pop()
+    {
+        let folder = read(root, key.as_ref())?;
+        objects.extend(folder.objects);
+        waiting.extend(folder.folders.into_iter().map(Some));
+    }
+    Ok((objects, waiting))
 }

@@ -1,6 +1,7 @@
 //! What real servers do rarely and tests need often.
 
-mod fake_s3;
+mod gcs;
+mod marks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +11,8 @@ use backup_core::body::{BodyStream, counted};
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::{PutOptions, Store, StoreKey};
 use backup_store::{Limits, StoreConfig, StoreOptions, open};
-use backup_testing::bodies;
+use backup_testing::{FakeBucket, HttpFault, HttpRequest, bodies, error_document};
 use bytes::Bytes;
-use fake_s3::{FakeS3, Fault, Request, error_document};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ fn small() -> Limits {
     }
 }
 
-fn store(server: &FakeS3, limits: Limits) -> Arc<dyn Store> {
+fn store(server: &FakeBucket, limits: Limits) -> Arc<dyn Store> {
     let options = StoreOptions {
         endpoint: Some(server.endpoint.clone()),
         access_key_id: Some("id".into()),
@@ -68,7 +68,7 @@ fn body() -> BodyStream {
     bodies::chunked(content(), 100_000)
 }
 
-async fn assert_stored(server: &FakeS3, store: &dyn Store) {
+async fn assert_stored(server: &FakeBucket, store: &dyn Store) {
     let written = put(store, body()).await;
     assert!(matches!(written, Ok(3_500_000)), "{written:?}");
     assert!(
@@ -80,7 +80,7 @@ async fn assert_stored(server: &FakeS3, store: &dyn Store) {
 }
 
 /// The put fails with this kind, soon, and leaves nothing.
-async fn assert_refused(server: &FakeS3, store: &dyn Store, kind: ErrorKind) -> PortError {
+async fn assert_refused(server: &FakeBucket, store: &dyn Store, kind: ErrorKind) -> PortError {
     let begun = Instant::now();
     let error = put(store, body()).await.expect_err("the put fails");
     assert!(
@@ -97,51 +97,51 @@ async fn assert_refused(server: &FakeS3, store: &dyn Store, kind: ErrorKind) -> 
 
 #[tokio::test]
 async fn a_server_that_asks_to_slow_down_is_asked_again() {
-    let server = FakeS3::start().await;
-    let answer = Fault::Answer(503, error_document("SlowDown"));
-    server.fault(Request::is_part, 1, 5, answer);
+    let server = FakeBucket::start().await;
+    let answer = HttpFault::Answer(503, error_document("SlowDown"));
+    server.fault(HttpRequest::is_part, 1, 5, answer);
     assert_stored(&server, &*store(&server, small())).await;
 }
 
 #[tokio::test]
 async fn a_server_that_never_recovers_ends_the_upload_within_the_budget() {
-    let server = FakeS3::start().await;
-    let answer = Fault::Answer(503, error_document("SlowDown"));
-    server.fault(Request::is_part, 1, usize::MAX, answer);
+    let server = FakeBucket::start().await;
+    let answer = HttpFault::Answer(503, error_document("SlowDown"));
+    server.fault(HttpRequest::is_part, 1, usize::MAX, answer);
     let error = assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
     assert_eq!(error.to_string(), "upload part of object");
 }
 
 #[tokio::test]
 async fn parts_are_sent_again_after_a_reset() {
-    let server = FakeS3::start().await;
-    server.fault(Request::is_part, 1, 2, Fault::ResetAfter(300_000));
+    let server = FakeBucket::start().await;
+    server.fault(HttpRequest::is_part, 1, 2, HttpFault::ResetAfter(300_000));
     assert_stored(&server, &*store(&server, small())).await;
 }
 
 #[tokio::test]
 async fn an_error_in_a_200_is_an_error() {
-    let server = FakeS3::start().await;
-    let again = Fault::Answer(200, error_document("InternalError"));
-    server.fault(Request::is_complete, 0, 1, again);
+    let server = FakeBucket::start().await;
+    let again = HttpFault::Answer(200, error_document("InternalError"));
+    server.fault(HttpRequest::is_complete, 0, 1, again);
     assert_stored(&server, &*store(&server, small())).await;
 
-    let server = FakeS3::start().await;
-    let never = Fault::Answer(200, error_document("AccessDenied"));
-    server.fault(Request::is_complete, 0, usize::MAX, never);
+    let server = FakeBucket::start().await;
+    let never = HttpFault::Answer(200, error_document("AccessDenied"));
+    server.fault(HttpRequest::is_complete, 0, usize::MAX, never);
     assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_to_complete_is_found_out() {
-    let server = FakeS3::start().await;
-    server.fault(Request::is_complete, 0, 1, Fault::LoseAnswer);
+    let server = FakeBucket::start().await;
+    server.fault(HttpRequest::is_complete, 0, 1, HttpFault::LoseAnswer);
     assert_stored(&server, &*store(&server, small())).await;
     // An older object of the same length is no proof.
     let old = vec![0; content().len()];
     server.set_object("object", &old);
-    let refused = Fault::Answer(404, error_document("NoSuchUpload"));
-    server.fault(Request::is_complete, 0, usize::MAX, refused);
+    let refused = HttpFault::Answer(404, error_document("NoSuchUpload"));
+    server.fault(HttpRequest::is_complete, 0, usize::MAX, refused);
     put(&*store(&server, small()), body())
         .await
         .expect_err("the put fails");
@@ -151,21 +151,21 @@ async fn a_lost_answer_to_complete_is_found_out() {
 
 #[tokio::test]
 async fn a_silent_server_ends_the_upload() {
-    for request in [Request::is_part, Request::is_complete] {
-        let server = FakeS3::start().await;
-        server.fault(request, 0, usize::MAX, Fault::Stall);
+    for request in [HttpRequest::is_part, HttpRequest::is_complete] {
+        let server = FakeBucket::start().await;
+        server.fault(request, 0, usize::MAX, HttpFault::Stall);
         assert_refused(&server, &*store(&server, small()), ErrorKind::Timeout).await;
     }
 }
 
 #[tokio::test]
 async fn an_upload_that_cannot_be_removed_is_reported() {
-    let server = FakeS3::start().await;
+    let server = FakeBucket::start().await;
     server.fault(
-        Request::is_abort,
+        HttpRequest::is_abort,
         0,
         usize::MAX,
-        Fault::Answer(500, String::new()),
+        HttpFault::Answer(500, String::new()),
     );
     let bad = bodies::failing(content(), ErrorKind::ToolFailed);
     let error = put(&*store(&server, small()), bad)
@@ -178,8 +178,13 @@ async fn an_upload_that_cannot_be_removed_is_reported() {
     );
     assert!(error.hint().is_some());
 
-    let server = FakeS3::start().await;
-    server.fault(Request::is_abort, 0, 3, Fault::Answer(500, String::new()));
+    let server = FakeBucket::start().await;
+    server.fault(
+        HttpRequest::is_abort,
+        0,
+        3,
+        HttpFault::Answer(500, String::new()),
+    );
     let bad = bodies::failing(content(), ErrorKind::ToolFailed);
     let error = put(&*store(&server, small()), bad)
         .await
@@ -192,8 +197,8 @@ async fn an_upload_that_cannot_be_removed_is_reported() {
 
 #[tokio::test]
 async fn cancel_does_not_wait_for_a_silent_server() {
-    let server = FakeS3::start().await;
-    server.fault(Request::is_part, 0, usize::MAX, Fault::Stall);
+    let server = FakeBucket::start().await;
+    server.fault(HttpRequest::is_part, 0, usize::MAX, HttpFault::Stall);
     let store = store(
         &server,
         Limits {
@@ -218,7 +223,7 @@ async fn cancel_does_not_wait_for_a_silent_server() {
 
 #[tokio::test]
 async fn dropped_and_panicking_puts_are_aborted() {
-    let server = FakeS3::start().await;
+    let server = FakeBucket::start().await;
     let store = store(&server, small());
     let dropped = put(&*store, bodies::stalling(content()));
     assert!(
@@ -236,7 +241,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
 
 #[tokio::test]
 async fn parts_are_equal_and_their_number_is_limited() {
-    let server = FakeS3::start().await;
+    let server = FakeBucket::start().await;
     let limits = Limits {
         max_parts: 4,
         ..small()
@@ -260,8 +265,8 @@ async fn parts_are_equal_and_their_number_is_limited() {
 
 #[tokio::test]
 async fn memory_is_bounded_over_all_uploads() {
-    let server = FakeS3::start().await;
-    server.fault(Request::is_part, 0, usize::MAX, Fault::Stall);
+    let server = FakeBucket::start().await;
+    server.fault(HttpRequest::is_part, 0, usize::MAX, HttpFault::Stall);
     let patient = Limits {
         read_timeout: Duration::from_mins(1),
         request_timeout: Duration::from_mins(1),
@@ -293,17 +298,17 @@ async fn memory_is_bounded_over_all_uploads() {
 
 #[tokio::test]
 async fn a_slow_reader_outlives_every_timeout() {
-    let server = FakeS3::start().await;
+    let server = FakeBucket::start().await;
     server.set_object("object", &content());
-    server.fault(Request::is_get, 3, 2, Fault::CutAnswer(50_000));
-    server.fault(Request::is_get, 12, 2, Fault::LoseAnswer);
+    server.fault(HttpRequest::is_get, 3, 2, HttpFault::CutAnswer(50_000));
+    server.fault(HttpRequest::is_get, 12, 2, HttpFault::LoseAnswer);
     server.fault(
-        Request::is_get,
+        HttpRequest::is_get,
         20,
         2,
-        Fault::Answer(503, error_document("SlowDown")),
+        HttpFault::Answer(503, error_document("SlowDown")),
     );
-    server.fault(Request::is_get, 28, 1, Fault::Stall);
+    server.fault(HttpRequest::is_get, 28, 1, HttpFault::Stall);
     let store = store(&server, small());
     let begun = Instant::now();
     let mut body = store.read(&key("object"), None).await.unwrap();
@@ -322,7 +327,7 @@ async fn a_slow_reader_outlives_every_timeout() {
 
 #[tokio::test]
 async fn an_object_that_changes_under_its_reader_is_an_error() {
-    let server = FakeS3::start().await;
+    let server = FakeBucket::start().await;
     server.set_object("object", &content());
     let store = store(&server, small());
     let mut body = store.read(&key("object"), None).await.unwrap();
@@ -337,8 +342,13 @@ async fn an_object_that_changes_under_its_reader_is_an_error() {
 
 #[tokio::test]
 async fn a_lost_answer_to_create_is_not_hidden() {
-    let server = FakeS3::start().await;
-    server.fault(|request| request.method == "PUT", 0, 1, Fault::LoseAnswer);
+    let server = FakeBucket::start().await;
+    server.fault(
+        |request| request.method == "PUT",
+        0,
+        1,
+        HttpFault::LoseAnswer,
+    );
     let store = store(&server, small());
     let outcome = store
         .create(&key("object"), Bytes::from_static(b"mine"))
@@ -389,12 +399,12 @@ async fn answers_that_explain_themselves_are_passed_on() {
             "region",
         ),
     ] {
-        let server = FakeS3::start().await;
+        let server = FakeBucket::start().await;
         server.fault(
             |_| true,
             0,
             usize::MAX,
-            Fault::Answer(status, error_document(code)),
+            HttpFault::Answer(status, error_document(code)),
         );
         let store = store(&server, small());
         let Err(read) = store.read(&key("object"), None).await else {
@@ -424,7 +434,7 @@ async fn answers_that_explain_themselves_are_passed_on() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_unavailable() {
-    let mut server = FakeS3::start().await;
+    let mut server = FakeBucket::start().await;
     "http://127.0.0.1:9".clone_into(&mut server.endpoint);
     let error = store(&server, small())
         .head(&key("object"))
