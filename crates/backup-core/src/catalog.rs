@@ -241,17 +241,24 @@ impl<'a> Catalog<'a> {
         found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut listing = Listing::default();
-        let mut read = stream::iter(found)
-            .map(|(source, id)| async move { self.read(&source, &id).await })
-            .buffered(READERS.min(limit.max(1)));
-        while listing.backups.len() < limit
-            && let Some(item) = read.next().await
-        {
-            match item {
-                Ok(Some(manifest)) => listing.backups.push(manifest),
-                Ok(None) => {}
-                Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
-                Err(Unreadable::Store(error)) => return Err(error),
+        let mut found = found.into_iter();
+        // Those that turn out to be none are made up for; more than that is not read.
+        while listing.backups.len() < limit {
+            let wanted = found.by_ref().take(limit - listing.backups.len());
+            let wanted: Vec<_> = wanted.collect();
+            if wanted.is_empty() {
+                break;
+            }
+            let mut read = stream::iter(wanted)
+                .map(|(source, id)| async move { self.read(&source, &id).await })
+                .buffered(READERS);
+            while let Some(item) = read.next().await {
+                match item {
+                    Ok(Some(manifest)) => listing.backups.push(manifest),
+                    Ok(None) => {}
+                    Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
+                    Err(Unreadable::Store(error)) => return Err(error),
+                }
             }
         }
         Ok(listing)
