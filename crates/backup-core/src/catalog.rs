@@ -1,5 +1,6 @@
 //! Committed backups: the manifests that the store holds, and nothing else.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -244,27 +245,34 @@ impl<'a> Catalog<'a> {
         found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut listing = Listing::default();
-        let mut read = stream::iter(found)
-            .map(|(source, id)| async move {
-                let read = self.read(&source, &id).await;
-                (source, id, read)
-            })
-            .buffered(READERS.min(limit.max(1)));
-        while listing.backups.len() < limit
-            && let Some((source, id, item)) = read.next().await
-        {
-            match item {
-                Ok(Some(manifest)) => listing.backups.push(manifest),
-                Ok(None) => listing.uncommitted.push((source, id)),
-                Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
-                Err(Unreadable::Store(error)) => return Err(error),
+        let mut found = found.into_iter();
+        // Those that turn out to be none are made up for; more than that is not read.
+        while listing.backups.len() < limit {
+            let wanted = found.by_ref().take(limit - listing.backups.len());
+            let wanted: Vec<_> = wanted.collect();
+            if wanted.is_empty() {
+                break;
+            }
+            let mut read = stream::iter(wanted)
+                .map(|(source, id)| async move {
+                    let read = self.read(&source, &id).await;
+                    (source, id, read)
+                })
+                .buffered(READERS);
+            while let Some((source, id, item)) = read.next().await {
+                match item {
+                    Ok(Some(manifest)) => listing.backups.push(manifest),
+                    Ok(None) => listing.uncommitted.push((source, id)),
+                    Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
+                    Err(Unreadable::Store(error)) => return Err(error),
+                }
             }
         }
         Ok(listing)
     }
 
-    /// What looks like a backup: by the name of its folder, which need not be committed, or by
-    /// its manifest.
+    /// What looks like a backup by its name, be it the folder's or that of an object in it; not
+    /// all need be committed.
     async fn candidates(
         &self,
         request: &ListRequest,
@@ -290,21 +298,21 @@ impl<'a> Catalog<'a> {
     ) -> Result<Vec<(SourceName, BackupId)>, Error> {
         let prefix = layout::source_prefix(&source);
         let mut entries = self.store.list(Some(&prefix), depth);
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(|e| Error::store(format!("list {source}"), e))?;
             let id = match entry {
                 Entry::Prefix(prefix) => layout::parse_backup_prefix(&source, &prefix),
-                Entry::Object(meta) => layout::parse_manifest_key(&meta.key)
-                    .and_then(|(of, id)| (of == source).then_some(id)),
+                Entry::Object(meta) => layout::parse_object_key(&source, &meta.key),
             };
             if let Some(id) = id
                 && since.is_none_or(|since| id.started_at() >= since)
             {
-                found.push((source.clone(), id));
+                found.insert(id);
             }
         }
-        Ok(found)
+        let named = found.into_iter().map(|id| (source.clone(), id));
+        Ok(named.collect())
     }
 
     async fn read(

@@ -1,7 +1,8 @@
 //! Finding backups.
 
-use backup_core::catalog::{ListRequest, Selector};
+use backup_core::catalog::{Catalog, ListRequest, Selector};
 use backup_core::error::ErrorKind;
+use backup_testing::RecordingStore;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, dumper, request, source};
@@ -44,6 +45,46 @@ async fn lists_newest_first_within_limits_and_neighbours_apart() {
         ..ListRequest::default()
     };
     assert_eq!(list(since).await, all[..2]);
+}
+
+/// Names tell the order, so that only what is shown is read.
+#[tokio::test]
+async fn what_is_not_asked_for_is_not_read() {
+    let bench = Bench::new();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        bench.clock.advance(std::time::Duration::from_mins(1));
+        ids.push(bench.good().await.manifest.id);
+    }
+    let newest_first: Vec<_> = ids.into_iter().rev().collect();
+    // The second newest turns out to be none, so that a third is looked at.
+    let gone = format!("backups/app/{}/manifest.json", newest_first[1]);
+    assert!(bench.memory.remove(&gone));
+    let recording = RecordingStore::new(bench.memory.clone());
+    let catalog = Catalog::new(&recording);
+    let request = ListRequest {
+        limit: Some(2),
+        ..ListRequest::default()
+    };
+    let listing = catalog.list(&request).await.unwrap();
+    let found: Vec<_> = listing.backups.iter().map(|b| &b.id).collect();
+    assert_eq!(found, [&newest_first[0], &newest_first[2]]);
+    // Whatever is asked for, a folder without a manifest is named as such.
+    let left = (source("app"), newest_first[1].clone());
+    assert_eq!(listing.uncommitted, std::slice::from_ref(&left));
+    let all = Catalog::new(&*bench.memory);
+    let all = all.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(all.uncommitted, [left]);
+    let manifests_read = || {
+        let calls = recording.calls().into_iter();
+        let reads = calls.filter(|call| call.key.ends_with("/manifest.json"));
+        reads.count()
+    };
+    assert_eq!(manifests_read(), 3, "{:?}", recording.log());
+    recording.clear();
+    let latest = catalog.find(&Selector::Latest, Some(&source("app"))).await;
+    assert_eq!(latest.unwrap().id, newest_first[0]);
+    assert_eq!(manifests_read(), 1, "{:?}", recording.log());
 }
 
 #[tokio::test]
