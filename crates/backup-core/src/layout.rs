@@ -164,6 +164,16 @@ pub fn parse_backup_prefix(source: &SourceName, prefix: &StoreKey) -> Option<Bac
         .ok()
 }
 
+/// The backup of `source` that has this object, if it is below one.
+#[must_use]
+pub fn parse_object_key(source: &SourceName, found: &StoreKey) -> Option<BackupId> {
+    let rest = found
+        .as_str()
+        .strip_prefix(source_prefix(source).as_str())?
+        .strip_prefix('/')?;
+    rest.split_once('/')?.0.parse().ok()
+}
+
 /// The backup whose manifest this is, if it is one and in its place.
 #[must_use]
 pub fn parse_manifest_key(found: &StoreKey) -> Option<(SourceName, BackupId)> {
@@ -317,7 +327,14 @@ mod tests {
         let id: BackupId = "20260205T030000Z-7f3a".parse().unwrap();
         let prefix = backup_prefix(&source("app-x"), &id);
         assert_eq!(parse_backup_prefix(&source("app"), &prefix), None);
-        assert_eq!(parse_backup_prefix(&source("app-x"), &prefix), Some(id));
+        assert_eq!(
+            parse_backup_prefix(&source("app-x"), &prefix),
+            Some(id.clone())
+        );
+        let object = object_key(&source("app-x"), &id, "facts.json").unwrap();
+        assert_eq!(parse_object_key(&source("app"), &object), None);
+        assert_eq!(parse_object_key(&source("app-x"), &object), Some(id));
+        assert_eq!(parse_object_key(&source("app-x"), &prefix), None);
     }
 
     #[test]

@@ -69,6 +69,12 @@ async fn what_is_not_asked_for_is_not_read() {
     let listing = catalog.list(&request).await.unwrap();
     let found: Vec<_> = listing.backups.iter().map(|b| &b.id).collect();
     assert_eq!(found, [&newest_first[0], &newest_first[2]]);
+    // Whatever is asked for, a folder without a manifest is named as such.
+    let left = (source("app"), newest_first[1].clone());
+    assert_eq!(listing.uncommitted, std::slice::from_ref(&left));
+    let all = Catalog::new(&*bench.memory);
+    let all = all.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(all.uncommitted, [left]);
     let manifests_read = || {
         let calls = recording.calls().into_iter();
         let reads = calls.filter(|call| call.key.ends_with("/manifest.json"));
