@@ -105,7 +105,7 @@ pub fn pause_after(bytes: u64) -> String {
     format!(
         "set -o pipefail\n\
          \"$real\" \"$@\" | {{ head -c {bytes}; touch \"$dir/paused\"; \
-         until [ -e \"$dir/go\" ]; do sleep 0.05; done; cat; }}"
+         until [ -e \"$dir/go\" -o ! -d \"$dir\" ]; do sleep 0.05; done; cat; }}"
     )
 }
 

@@ -244,7 +244,7 @@ impl<'a> Scene<'a> {
     /// When the place does not tell.
     pub fn state(&self) -> Result<State> {
         let mut keys = self.place.keys()?;
-        keys.retain(|key| !is_record(key));
+        keys.retain(|key| !is_record(key) && !is_lease(key));
         Ok(State {
             keys,
             uploads: self.place.uploads()?,
@@ -427,6 +427,12 @@ impl<'a> Scene<'a> {
 #[must_use]
 pub fn is_record(key: &str) -> bool {
     key.starts_with("_runs/") || key.contains("/_runs/")
+}
+
+/// Whether this lies where leases do, whatever prefix it has.
+#[must_use]
+pub fn is_lease(key: &str) -> bool {
+    key.starts_with("_leases/") || key.contains("/_leases/")
 }
 
 /// The beginning of a database's name that no other test process uses: processes of a scene are

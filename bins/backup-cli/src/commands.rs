@@ -12,6 +12,7 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
+mod reading;
 mod replace;
 mod restore;
 mod runs;
@@ -50,6 +51,8 @@ struct Context {
     quiet: bool,
     /// The places that took no record, which is said once of each.
     unrecorded: Mutex<BTreeSet<String>>,
+    /// The places where readers leave no note, which is said once of each.
+    unprotected: Mutex<BTreeSet<String>>,
 }
 
 /// How a command ended without an error of its own.
@@ -71,7 +74,7 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(exit_code::FAILED);
         }
     };
-    let outcome = dispatch(cli, interrupt.clone()).await;
+    let outcome = Box::pin(dispatch(cli, interrupt.clone())).await;
     let code = match (outcome, interrupt.signal()) {
         (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
@@ -128,6 +131,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         json: cli.json,
         quiet: cli.quiet || cli.json,
         unrecorded: Mutex::default(),
+        unprotected: Mutex::default(),
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,

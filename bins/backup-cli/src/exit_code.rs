@@ -54,8 +54,10 @@ pub(crate) fn of_engine(error: &Error) -> u8 {
         (Error::Store { .. }, _) => STORE,
         (Error::Key { .. }, _) => KEY,
         // A tool that wrote nonsense: nothing that was stored or restored is in doubt. And a table
-        // that is locked in the database: the lock of code 5 is that of another run.
-        (Error::Dump { .. }, ErrorKind::Corrupt)
+        // that is locked in the database: the lock of code 5 is that of another run, and whoever
+        // lost his had it.
+        (Error::LeaseLost { .. }, _)
+        | (Error::Dump { .. }, ErrorKind::Corrupt)
         | (Error::Dump { .. } | Error::Restore { .. }, ErrorKind::Conflict) => FAILED,
         (_, ErrorKind::Corrupt) => INTEGRITY,
         (_, ErrorKind::NotFound) if matches!(error, Error::NotFound { .. }) => NOT_FOUND,

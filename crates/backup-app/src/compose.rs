@@ -13,6 +13,7 @@ use backup_core::catalog::Catalog;
 use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
+use backup_core::lease::LeaseSettings;
 use backup_core::observer::Observer;
 use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
@@ -26,6 +27,8 @@ use crate::clock::SystemClock;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
 use crate::place::Place;
+use crate::processes::SystemProcesses;
+use crate::who::who;
 
 /// What the user said on the command line; it wins over variables and file.
 #[derive(Debug, Clone, Default)]
@@ -241,7 +244,14 @@ impl App {
             place.check_readable(&self.environment)?;
         }
         let store = place.open(&self.environment)?;
-        let mut engine = Engine::new(store, Arc::new(SystemClock)).with_observer(observer);
+        let leases = LeaseSettings {
+            who: who(),
+            processes: Arc::new(SystemProcesses),
+            ttl: self.config.defaults.lease,
+        };
+        let mut engine = Engine::new(store, Arc::new(SystemClock))
+            .with_observer(observer)
+            .with_leases(leases);
         for algorithm in backup_compress::Algorithm::ALL {
             engine = engine.with_compressor(algorithm.compressor(0));
         }

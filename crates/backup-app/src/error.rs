@@ -1,6 +1,7 @@
 //! Every error as a user sees it: what, why, what to do.
 
 use backup_core::error::{Error as CoreError, ErrorKind, PortError, chain};
+use backup_core::lease::Holder;
 use serde::Serialize;
 
 /// What a frontend has to report.
@@ -114,6 +115,15 @@ impl AppError {
         }
     }
 
+    /// Who holds what this needed, or has taken it away.
+    fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Engine(CoreError::Held { holder, .. }) => Some(holder),
+            Self::Engine(CoreError::LeaseLost { by, .. }) => by.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The parts of the message, for JSON.
     #[must_use]
     pub fn report(&self) -> ErrorReport {
@@ -128,6 +138,7 @@ impl AppError {
             message: self.to_string(),
             causes,
             hint: self.hint(),
+            holder: self.holder().cloned(),
         }
     }
 
@@ -169,6 +180,9 @@ pub struct ErrorReport {
     pub causes: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// Who was in the way, if it is another run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
 }
 
 #[cfg(test)]

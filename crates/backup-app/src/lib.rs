@@ -12,6 +12,7 @@ mod drill;
 mod error;
 mod logging;
 mod place;
+mod processes;
 pub mod report;
 mod retention;
 mod signals;

@@ -70,6 +70,10 @@ pub struct DefaultsConfig {
     pub lock_wait_timeout: Duration,
     /// Name of a retention, for sources and destinations that name none.
     pub retention: Option<String>,
+    /// How long a run that died keeps others from the same source. It is to be longer than the
+    /// store may be out of reach: a run that cannot renew its lease for so long ends.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
 }
 
 impl Default for DefaultsConfig {
@@ -81,6 +85,7 @@ impl Default for DefaultsConfig {
             stall_timeout: Duration::from_mins(30),
             lock_wait_timeout: Duration::from_mins(1),
             retention: None,
+            lease: Duration::from_mins(1),
         }
     }
 }

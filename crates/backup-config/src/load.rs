@@ -1,6 +1,8 @@
 //! Reading the file and what overrides it.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use figment::error::Kind;
@@ -15,6 +17,9 @@ use crate::secret::read_private;
 /// Where the file is looked for when none is named; later ones override earlier ones.
 const SYSTEM_FILE: &str = "/etc/backup/backup.toml";
 const USER_FILE: &str = "backup/backup.toml";
+
+/// A shorter lease is lost to one slow answer, a longer one keeps a source for nobody.
+const LEASE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_hours(1);
 
 /// How different a name may be to be suggested.
 const MAX_DISTANCE: usize = 3;
@@ -93,6 +98,12 @@ impl Config {
             return Err(Error::Invalid {
                 message: "encryption has recipients and mode \"none\": one contradicts the other"
                     .to_owned(),
+                suggestion: None,
+            });
+        }
+        if !LEASE.contains(&self.defaults.lease) {
+            return Err(Error::Invalid {
+                message: "defaults.lease must be between 5s and 1h".to_owned(),
                 suggestion: None,
             });
         }
@@ -246,7 +257,6 @@ fn nearest(name: &str, known: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn load(toml: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
         Config::from_toml(toml, &variables.iter().copied().collect())
@@ -279,6 +289,16 @@ mod tests {
                 Some("did you mean \"defaults\"?"),
             ),
             ("[defaults]\njobs = 0", "jobs must be at least 1", None),
+            (
+                "[defaults]\nlease = '4s'",
+                "defaults.lease must be between 5s and 1h",
+                None,
+            ),
+            (
+                "[defaults]\nlease = '61m'",
+                "defaults.lease must be between 5s and 1h",
+                None,
+            ),
             (
                 "[encryption]\nmode = 'none'\nrecipients = ['age1x']",
                 "encryption has recipients and mode \"none\": one contradicts the other",

@@ -310,6 +310,35 @@ impl<'a> Catalog<'a> {
         Ok(named.collect())
     }
 
+    /// Ids of a source that will never be backups, and since when: whoever was to commit them has
+    /// lost his lease. What lies beside such a bar are orphans. The bar itself must stay as long as
+    /// that run may be alive, however long it stood still.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn barred(
+        &self,
+        source: &SourceName,
+    ) -> Result<Vec<(BackupId, DateTime<Utc>)>, Error> {
+        let request = ListRequest {
+            source: Some(source.clone()),
+            ..ListRequest::default()
+        };
+        let found = self.candidates(&request, Depth::Children).await?;
+        stream::iter(found)
+            .map(|(source, id)| async move {
+                let key = layout::manifest_key(&source, &id);
+                let text = read_small(self.store, &key, MAX_MANIFEST_BYTES).await?;
+                Ok(text
+                    .and_then(|text| Manifest::barred_at(&text))
+                    .map(|at| (id, at)))
+            })
+            .buffered(READERS)
+            .try_filter_map(|bar| std::future::ready(Ok(bar)))
+            .try_collect()
+            .await
+    }
+
     async fn read(
         &self,
         source: &SourceName,
@@ -326,6 +355,7 @@ impl<'a> Catalog<'a> {
                 key,
                 "manifest belongs to another backup".to_owned(),
             )),
+            Err(_) if Manifest::barred_at(&text).is_some() => Ok(None),
             Err(e) => Err(Unreadable::Damaged(key, chain(&e))),
         }
     }

@@ -14,6 +14,7 @@ mod part;
 mod reader;
 mod restore;
 mod splitter;
+mod turn;
 mod verify;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::clock::Clock;
 use crate::compressor::Compressor;
 use crate::error::Error;
 use crate::history::History;
+use crate::lease::{LeaseSettings, Leases};
 use crate::manifest::Manifest;
 use crate::observer::{Event, NoopObserver, Observer};
 use crate::pin::Pins;
@@ -52,6 +54,7 @@ pub struct Engine {
     cipher: Option<Arc<dyn Cipher>>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
+    leases: Option<LeaseSettings>,
 }
 
 impl Engine {
@@ -64,6 +67,7 @@ impl Engine {
             cipher: None,
             clock,
             observer: Arc::new(NoopObserver),
+            leases: None,
         }
     }
 
@@ -93,6 +97,22 @@ impl Engine {
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
+    }
+
+    /// Lets one run at a time take backups of a source, on whatever host. Without it, that is for
+    /// the caller to see to.
+    #[must_use]
+    pub fn with_leases(mut self, settings: LeaseSettings) -> Self {
+        self.leases = Some(settings);
+        self
+    }
+
+    /// Takes leases in the store, if the engine was told how.
+    #[must_use]
+    pub fn leases(&self) -> Option<Leases> {
+        let settings = self.leases.clone()?;
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        Some(Leases::new(store, clock, settings))
     }
 
     /// The committed backups of the store.

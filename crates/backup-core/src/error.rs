@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::backup::SourceName;
+use crate::lease::Holder;
 use crate::manifest::PartName;
 
 /// A boxed cause.
@@ -50,6 +52,11 @@ impl ErrorKind {
             self,
             Self::Unavailable | Self::Timeout | Self::Conflict | Self::ToolFailed
         )
+    }
+
+    /// Whether the other side was out of reach.
+    pub(crate) fn is_outage(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Timeout)
     }
 
     /// The name used in JSON.
@@ -263,12 +270,40 @@ pub enum Error {
         /// What was found.
         what: String,
     },
+    /// Another run holds the lease.
+    #[error("{what} is held by {holder}")]
+    Held {
+        /// Of what.
+        what: String,
+        /// By whom.
+        holder: Box<Holder>,
+    },
+    /// The run's own lease is another's by now, or gone; nothing was published.
+    #[error("nothing was published: {what} was lost{}", taken_by(by.as_deref()))]
+    LeaseLost {
+        /// Of what.
+        what: String,
+        /// Who has it, if somebody has.
+        by: Option<Box<Holder>>,
+    },
     /// The caller cancelled; nothing was committed.
     #[error("cancelled")]
     Cancelled,
 }
 
+fn taken_by(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" to {holder}"))
+}
+
 impl Error {
+    /// Somebody else saw to it that this run commits nothing any more.
+    pub(crate) fn barred(source: &SourceName) -> Self {
+        Self::LeaseLost {
+            what: format!("the lease of {source}"),
+            by: None,
+        }
+    }
+
     /// The class of the failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -283,6 +318,7 @@ impl Error {
             Self::InvalidInput { .. } => ErrorKind::InvalidInput,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Stalled { .. } => ErrorKind::Timeout,
+            Self::Held { .. } | Self::LeaseLost { .. } => ErrorKind::Conflict,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -298,6 +334,13 @@ impl Error {
             | Self::Key { source, .. } => source.hint(),
             Self::Corrupt { source, .. } => source.as_ref().and_then(PortError::hint),
             Self::Refused { hint, .. } => Some(hint),
+            Self::Held { .. } => {
+                Some("wait until it is done; if that process is no more, its lease ends by itself")
+            }
+            Self::LeaseLost { .. } => Some(
+                "this process or its store stood still for longer than the lease lasts; see what \
+                 was done meanwhile",
+            ),
             _ => None,
         }
     }

@@ -180,6 +180,11 @@ impl Store for FanOut {
         outcome(active.into_iter().zip(created).collect())
     }
 
+    fn members(&self) -> Vec<Arc<dyn Store>> {
+        let active = self.active().into_iter();
+        active.map(Member::shared_store).collect()
+    }
+
     async fn read(
         &self,
         key: &StoreKey,

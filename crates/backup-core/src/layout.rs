@@ -7,6 +7,9 @@
 //! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
 //! _runs/<YYYY>/<MM>/<run id>.json
 //! _pins/<source>/<id>.json
+//! _leases/<kind>/<source>.json
+//! _leases/readers/<source>/<nonce>.json
+//! _leases/probe/<nonce>.json
 //! ```
 //! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
 //! as `~` and two hex digits.
@@ -15,6 +18,7 @@ use chrono::{DateTime, Utc};
 
 use crate::backup::{BackupId, SourceName};
 use crate::error::PortError;
+use crate::lease::LeaseKind;
 use crate::manifest::{PartFormat, PartName};
 use crate::run_record::RunId;
 use crate::store::StoreKey;
@@ -25,6 +29,8 @@ const RUNS: &str = "_runs";
 const RUN: &str = ".json";
 const PINS: &str = "_pins";
 const PIN: &str = ".json";
+const LEASES: &str = "_leases";
+const LEASE: &str = ".json";
 
 /// The object that names the repository.
 #[must_use]
@@ -246,6 +252,31 @@ pub fn parse_pin_key(source: &SourceName, found: &StoreKey) -> Option<BackupId> 
     (pin_key(source, &id) == *found).then_some(id)
 }
 
+/// The lease of a kind of work on a source.
+#[must_use]
+pub fn lease_key(kind: LeaseKind, source: &SourceName) -> StoreKey {
+    let source = encode(source.as_str());
+    key(format!("{LEASES}/{kind}/{source}{LEASE}"))
+}
+
+/// The prefix of the leases of those who read a source's backups.
+#[must_use]
+pub fn readers_prefix(source: &SourceName) -> StoreKey {
+    key(format!("{LEASES}/readers/{}", encode(source.as_str())))
+}
+
+/// The lease of one reader; `nonce` is random.
+#[must_use]
+pub fn reader_key(source: &SourceName, nonce: u128) -> StoreKey {
+    key(format!("{}/{nonce:032x}{LEASE}", readers_prefix(source)))
+}
+
+/// An object by which a store is tried; `nonce` is random. It is there for a moment.
+#[must_use]
+pub fn probe_key(nonce: u128) -> StoreKey {
+    key(format!("{LEASES}/probe/{nonce:032x}{LEASE}"))
+}
+
 fn encode(name: &str) -> String {
     use std::fmt::Write as _;
     name.bytes().fold(String::new(), |mut text, byte| {
@@ -448,6 +479,21 @@ mod tests {
         ] {
             assert!(!is_object_name(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn no_source_has_the_lease_of_another_or_of_readers() {
+        let backup = |name: &str| lease_key(LeaseKind::Backup, &source(name)).to_string();
+        assert_eq!(backup("app"), "_leases/backup/app.json");
+        assert_eq!(backup("readers/app"), "_leases/backup/readers~2fapp.json");
+        assert_ne!(
+            backup("app"),
+            lease_key(LeaseKind::Prune, &source("app")).to_string()
+        );
+        assert_eq!(
+            reader_key(&source("a b"), 10).as_str(),
+            "_leases/readers/a~20b/0000000000000000000000000000000a.json"
+        );
     }
 
     #[test]

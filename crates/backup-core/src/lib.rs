@@ -16,6 +16,7 @@
 //! | [`compressor::Compressor`], [`cipher::Cipher`] | codecs |
 //! | [`retention::RetentionPolicy`] | what to keep, and why |
 //! | [`observer::Observer`], [`clock::Clock`] | progress out, time in |
+//! | [`lease::Processes`] | whether a holder of a lease on this machine is still alive |
 //!
 //! `examples/embed.rs` backs up through a dumper of its own into memory.
 
@@ -34,6 +35,7 @@ pub mod fan_out;
 pub mod history;
 pub mod inspector;
 pub mod layout;
+pub mod lease;
 pub mod manifest;
 pub mod observer;
 pub mod pin;

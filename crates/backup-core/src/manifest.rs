@@ -255,9 +255,37 @@ impl Manifest {
         versioned::decode(text, FORMAT, "manifest")
     }
 
+    /// What stands in a manifest's place so that none can come: the run that it was for lost its
+    /// lease.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub(crate) fn barred(at: DateTime<Utc>) -> Result<Vec<u8>, PortError> {
+        let bar = Bar {
+            format: FORMAT,
+            barred_at: at,
+        };
+        versioned::encode(&bar, "manifest")
+    }
+
+    /// Since when this stands in a manifest's place, if it is what [`Self::barred`] makes.
+    #[must_use]
+    pub(crate) fn barred_at(text: &[u8]) -> Option<DateTime<Utc>> {
+        let bar = versioned::decode::<Bar>(text, FORMAT, "manifest").ok()?;
+        Some(bar.barred_at)
+    }
+
     /// The part of that name.
     #[must_use]
     pub fn part(&self, name: &PartName) -> Option<&PartRecord> {
         self.parts.iter().find(|part| part.name == *name)
     }
+}
+
+/// The stored form of what bars a manifest. No manifest has its field.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bar {
+    format: u32,
+    barred_at: DateTime<Utc>,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::BodyStream;
-use crate::error::PortError;
+use crate::error::{ErrorKind, PortError};
 
 /// The error of a store call.
 pub type StoreError = PortError;
@@ -39,7 +40,7 @@ impl StoreKey {
             Ok(Self(text))
         } else {
             Err(PortError::new(
-                crate::error::ErrorKind::InvalidInput,
+                ErrorKind::InvalidInput,
                 format!("{text:?} is not a store key"),
             ))
         }
@@ -135,6 +136,41 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// answer was lost: read back and compare before believing it.
     async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError>;
 
+    /// Replaces a small object if its content is still `seen`, as one step: of several callers
+    /// that have seen the same, one succeeds. Only for objects that this way alone changes, and
+    /// whose every content is different from those before. A store that cannot do it need not
+    /// have it: nothing but a lease needs it.
+    ///
+    /// # Errors
+    /// `Conflict` when the object is another or gone, possibly by an earlier try of this very
+    /// call whose answer was lost: read back and compare before believing it. `Unsuitable` where
+    /// the store cannot. After `Timeout` or `Unavailable` it is unknown which content is there.
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        let _ = (key, seen, content);
+        Err(unconditional(&self.describe()))
+    }
+
+    /// Finds out, at the first call, whether [`Self::create`] and [`Self::replace`] keep their
+    /// word: some servers answer the second create of a key with success, or replace whatever is
+    /// there. Leaves no object behind.
+    ///
+    /// # Errors
+    /// `Unsuitable` where they do not.
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        Err(unconditional(&self.describe()))
+    }
+
+    /// The stores behind this one that get all that is written, each of which knows by itself whose
+    /// turn it is. None for a store of its own.
+    fn members(&self) -> Vec<Arc<dyn Store>> {
+        Vec::new()
+    }
+
     /// Streams an object, or a range of it. Survives lost connections and a reader that is
     /// slow for hours.
     ///
@@ -166,6 +202,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// `PermissionDenied` where the store forbids deletion (object lock, a writer's rights).
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError>;
+}
+
+/// Says that a store cannot write on a condition.
+fn unconditional(store: &str) -> StoreError {
+    let message = format!("{store} cannot replace an object on a condition");
+    PortError::new(ErrorKind::Unsuitable, message)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod expire;
 mod fan_out;
 #[path = "engine/history.rs"]
 mod history;
+#[path = "engine/lease.rs"]
+mod lease;
 #[path = "engine/replace.rs"]
 mod replace;
 #[path = "engine/restore.rs"]

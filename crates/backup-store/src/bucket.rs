@@ -13,8 +13,10 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions;
 use crate::config::{BucketConfig, Service};
 use crate::error::port_error;
 use crate::limits::Limits;
@@ -27,6 +29,8 @@ pub(crate) struct BucketStore {
     name: String,
     objects: Objects,
     limits: Arc<Limits>,
+    /// Set once the server was found to keep its word.
+    conditional: OnceCell<()>,
 }
 
 impl fmt::Debug for BucketStore {
@@ -48,6 +52,7 @@ impl BucketStore {
             name: config.describe(),
             objects: objects.with_uploads_through(uploads, Marks::of(config)),
             limits,
+            conditional: OnceCell::new(),
         })
     }
 
@@ -168,6 +173,21 @@ impl Store for BucketStore {
 
     async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), StoreError> {
         self.objects.create(key, content).await
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        let path = self.objects.path(key)?;
+        conditions::replace(&self.objects, &path, seen, content).await
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        let check = || conditions::check(&self.objects, &self.name);
+        self.conditional.get_or_try_init(check).await.copied()
     }
 
     async fn read(

@@ -245,6 +245,19 @@ impl Store for CachedStore {
         self.inner.create(key, content).await
     }
 
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        self.inner.replace(key, seen, content).await
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        self.inner.check_conditions().await
+    }
+
     async fn read(
         &self,
         key: &StoreKey,

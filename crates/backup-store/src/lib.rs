@@ -20,6 +20,7 @@
 mod azure;
 mod bucket;
 mod cached;
+mod conditions;
 mod config;
 mod download;
 mod error;

@@ -28,6 +28,7 @@ use crate::limits::Limits;
 use crate::objects::Objects;
 
 mod listing;
+mod replace;
 mod sweep;
 
 /// A file is read and written in pieces of this size; larger ones gain nothing.
@@ -269,6 +270,32 @@ impl Store for LocalStore {
         self.make_folders(key).await?;
         objects.create(key, content).await?;
         self.close_to_others(key).await
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        self.prepare().await?;
+        let (file, seen) = (self.file(key), seen.clone());
+        let replaced = blocking(move || replace::replace(&file, &seen, &content)).await;
+        match replaced {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let message = format!("object {key} is another by now");
+                Err(PortError::new(ErrorKind::Conflict, message))
+            }
+            Err(e) => Err(replace::error(&self.root, &self.file(key), e)),
+        }
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        self.prepare().await?;
+        let root = self.root.clone();
+        let locked = blocking(move || replace::check(&root)).await;
+        locked.map_err(|e| replace::error(&self.root, &self.root, e))
     }
 
     async fn read(

@@ -50,6 +50,11 @@ impl Objects {
         self
     }
 
+    /// What small objects are marked with.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.uploader.marks
+    }
+
     /// The path of a key. Not [`Path::from`], which would encode `~` once more.
     pub(crate) fn path(&self, key: &StoreKey) -> Result<Path, PortError> {
         let text = match &self.prefix {
@@ -91,8 +96,8 @@ impl Objects {
     }
 
     pub(crate) async fn create(&self, key: &StoreKey, content: Bytes) -> Result<(), PortError> {
-        let marks = &self.uploader.marks;
-        upload::create(&*self.store, &self.path(key)?, content.into(), marks).await
+        let path = self.path(key)?;
+        upload::create(&*self.store, &path, content.into(), self.marks()).await
     }
 
     pub(crate) async fn read(

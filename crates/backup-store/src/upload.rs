@@ -25,7 +25,7 @@ const UNIT: u64 = 64 << 10;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Marks {
     storage_class: Option<String>,
-    tags: TagSet,
+    pub(crate) tags: TagSet,
 }
 
 impl Marks {

@@ -49,6 +49,12 @@ impl HttpRequest {
         self.method == "DELETE" && self.query.starts_with("uploadId=")
     }
 
+    /// Whether it has a header.
+    #[must_use]
+    pub fn has(&self, header: &str) -> bool {
+        self.headers.contains_key(header)
+    }
+
     /// A read or a listing.
     #[must_use]
     pub fn is_get(&self) -> bool {
@@ -120,6 +126,7 @@ struct State {
     requests: usize,
     rules: Vec<Rule>,
     writes: usize,
+    unheeded: Vec<&'static str>,
 }
 
 /// The server; it ends with its runtime.
@@ -168,6 +175,11 @@ impl FakeBucket {
             times,
             fault,
         });
+    }
+
+    /// From now on, puts are carried out as if they had not this header.
+    pub fn passes_over(&self, header: &'static str) {
+        self.state().unheeded.push(header);
     }
 
     /// An object's bytes.
@@ -314,9 +326,13 @@ impl State {
     }
 }
 
+fn tag_of(object: &Object) -> String {
+    format!("\"e{}-{}\"", object.content.len(), object.generation)
+}
+
 fn headers_of(object: &Object) -> String {
-    let (length, generation) = (object.content.len(), object.generation);
-    format!("etag: \"e{length}-{generation}\"\r\nx-goog-generation: {generation}\r\n")
+    let (tag, generation) = (tag_of(object), object.generation);
+    format!("etag: {tag}\r\nx-goog-generation: {generation}\r\n")
 }
 
 fn put(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
@@ -330,7 +346,13 @@ fn put(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
         return reply(200, &format!("etag: \"part{number}\"\r\n"), Vec::new());
     }
     let found = state.objects.get(&request.key);
-    let taken = found.is_some() && request.headers.contains_key("if-none-match");
+    let header = |name| {
+        let heeded = !state.unheeded.contains(&name);
+        request.headers.get(name).filter(|_| heeded)
+    };
+    let tag = found.map(tag_of);
+    let changed = header("if-match").is_some_and(|wanted| Some(wanted) != tag.as_ref());
+    let taken = changed || found.is_some() && header("if-none-match").is_some();
     let generation = found.map_or(0, |object| object.generation).to_string();
     let wanted = request.headers.get("x-goog-if-generation-match");
     if taken || wanted.is_some_and(|wanted| *wanted != generation) {
@@ -415,7 +437,7 @@ fn get(state: &State, request: &HttpRequest) -> (String, Vec<u8>) {
         return reply(404, "", error_document("NoSuchKey").into());
     };
     let content = &object.content;
-    let tag = format!("\"e{}-{}\"", content.len(), object.generation);
+    let tag = tag_of(object);
     if request
         .headers
         .get("if-match")

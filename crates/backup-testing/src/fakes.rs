@@ -9,6 +9,7 @@ use backup_core::cipher::{BackupKey, Cipher, SealedKey};
 use backup_core::clock::Clock;
 use backup_core::compressor::Compressor;
 use backup_core::error::{ErrorKind, PortError};
+use backup_core::lease::{ProcessMark, Processes};
 use backup_core::observer::{Event, Observer};
 use chrono::{DateTime, TimeZone, Utc};
 
@@ -48,6 +49,49 @@ impl Default for FixedClock {
 impl Clock for FixedClock {
     fn now(&self) -> DateTime<Utc> {
         *lock(&self.0)
+    }
+}
+
+/// Processes of which some have ended. Clones share what is known of them.
+#[derive(Debug, Clone)]
+pub struct FakeProcesses {
+    me: u32,
+    gone: Arc<Mutex<Vec<u32>>>,
+}
+
+impl FakeProcesses {
+    /// The view of process `me`, while all are alive.
+    #[must_use]
+    pub fn new(me: u32) -> Self {
+        Self {
+            me,
+            gone: Arc::default(),
+        }
+    }
+
+    /// The view of another process.
+    #[must_use]
+    pub fn seen_by(&self, me: u32) -> Self {
+        Self { me, ..self.clone() }
+    }
+
+    /// Lets a process end.
+    pub fn end(&self, pid: u32) {
+        lock(&self.gone).push(pid);
+    }
+}
+
+impl Processes for FakeProcesses {
+    fn me(&self) -> ProcessMark {
+        ProcessMark {
+            pid: self.me,
+            table: "here".to_owned(),
+            started: 1,
+        }
+    }
+
+    fn is_gone(&self, process: &ProcessMark) -> bool {
+        lock(&self.gone).contains(&process.pid)
     }
 }
 

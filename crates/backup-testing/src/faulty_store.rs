@@ -23,6 +23,8 @@ pub enum Op {
     Put,
     /// `create`
     Create,
+    /// `replace`
+    Replace,
     /// `read`
     Read,
     /// `head`
@@ -38,6 +40,7 @@ impl fmt::Display for Op {
         f.write_str(match self {
             Self::Put => "put",
             Self::Create => "create",
+            Self::Replace => "replace",
             Self::Read => "read",
             Self::Head => "head",
             Self::List => "list",
@@ -370,6 +373,20 @@ impl Store for FaultyStore {
                 lost(lose, self.inner.create(key, content).await)
             }
         }
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        let lose = self.before(Op::Replace, key.as_str()).await?;
+        lost(lose, self.inner.replace(key, seen, content).await)
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        self.inner.check_conditions().await
     }
 
     async fn read(

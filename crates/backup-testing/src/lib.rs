@@ -37,7 +37,7 @@ mod scripted_replacer;
 mod scripted_restorer;
 
 pub use fake_bucket::{FakeBucket, HttpFault, HttpRequest, error_document};
-pub use fakes::{FakeCipher, FakeCompressor, FixedClock, TestObserver};
+pub use fakes::{FakeCipher, FakeCompressor, FakeProcesses, FixedClock, TestObserver};
 pub use faulty_store::{Fault, FaultyStore, Op};
 pub use memory_store::MemoryStore;
 pub use programs::write_program;

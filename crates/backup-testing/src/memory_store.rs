@@ -215,6 +215,30 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut objects = lock(&self.objects);
+        match objects.get_mut(key) {
+            Some(object) if object.0 == seen => {
+                *object = (content, now);
+                Ok(())
+            }
+            _ => Err(PortError::new(
+                ErrorKind::Conflict,
+                format!("object {key} is another by now"),
+            )),
+        }
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn read(
         &self,
         key: &StoreKey,

@@ -116,6 +116,20 @@ impl Store for RecordingStore {
         self.end(call, self.inner.create(key, content).await)
     }
 
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        seen: &Bytes,
+        content: Bytes,
+    ) -> Result<(), StoreError> {
+        let call = self.begin(Op::Replace, key.as_str());
+        self.end(call, self.inner.replace(key, seen, content).await)
+    }
+
+    async fn check_conditions(&self) -> Result<(), StoreError> {
+        self.inner.check_conditions().await
+    }
+
     async fn read(
         &self,
         key: &StoreKey,

@@ -184,7 +184,7 @@ async fn within_time(
                 () = cancel.cancelled() => return Err(CoreError::Cancelled),
             }
         }
-        engine.backup(&job.dumper, &request, &cancel).await
+        Box::pin(engine.backup(&job.dumper, &request, &cancel)).await
     };
     tokio::pin!(work);
     let mut timed_out = false;

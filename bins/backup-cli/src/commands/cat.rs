@@ -5,10 +5,11 @@ use backup_core::error::{Error as CoreError, ErrorKind, PortError};
 use backup_core::facts::find_table;
 use backup_core::inspector::{Inspector as _, RowFormat};
 use backup_core::restorer::PartReader as _;
+use backup_core::run_record::Operation;
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Context, Outcome};
+use super::{Context, Found, Outcome};
 use crate::args::{CatArgs, RowFormatArg};
 use crate::exit_code;
 
@@ -20,7 +21,16 @@ pub(super) async fn run(context: &Context, arguments: &CatArgs) -> Outcome {
             Keys::Identities,
         )
         .await?;
-    let reader = found.engine.open(found.manifest).await?;
+    let operation = Operation::Other("cat".to_owned());
+    let what = (&found.manifest, operation);
+    let work = rows(&found, arguments);
+    context
+        .reading(&found.engine, &found.place.name, what, work)
+        .await
+}
+
+async fn rows(found: &Found, arguments: &CatArgs) -> Outcome {
+    let reader = found.engine.open(found.manifest.clone()).await?;
     let tables = reader.facts().tables().into_keys();
     let table = find_table(tables, &arguments.table).map_err(CoreError::from)?;
     let mut format = match arguments.format {

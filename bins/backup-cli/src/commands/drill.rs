@@ -95,7 +95,11 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
         &setup.options,
         &cancel,
     ));
-    let (outcome, timed_out) = within(setup.timeout, work, &cancel).await;
+    let work = within(setup.timeout, work, &cancel);
+    let what = (manifest, Operation::Drill);
+    let (outcome, timed_out) = context
+        .reading(&engine, &drill.place.name, what, work)
+        .await;
     progress.finish();
     run.drilled(&outcome);
     let late = AppError::Timeout(setup.timeout);

@@ -92,8 +92,10 @@ async fn restore(
     };
     let cancel = context.interrupt.token().child_token();
     let backup = found.manifest.clone();
-    let result = engine
-        .restore(&target.restorer, backup, &options, &cancel)
+    let work = engine.restore(&target.restorer, backup, &options, &cancel);
+    let what = (&found.manifest, Operation::Restore);
+    let result = context
+        .reading(&engine, &found.place.name, what, Box::pin(work))
         .await;
     progress.finish();
     result

@@ -76,10 +76,11 @@ async fn one(
     let mut run = history::begin(&found.engine, Operation::Verify);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
-    let result = found
-        .engine
-        .verify(&found.manifest, request, Arc::new(PgInspector), &cancel)
-        .await;
+    let inspector = Arc::new(PgInspector);
+    let (engine, manifest) = (&found.engine, &found.manifest);
+    let work = engine.verify(manifest, request, inspector, &cancel);
+    let what = (manifest, Operation::Verify);
+    let result = context.reading(engine, &found.place.name, what, work).await;
     progress.finish();
     match &result {
         Ok(report) => run.verified(report),

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::part::{Codec, PartWriter, StoredPart};
+use super::turn::Turn;
 use super::{Engine, unless};
-use crate::backup::{BackupId, SourceName};
+use crate::backup::SourceName;
 use crate::body::{body_of, collect, lock, sha256_hex};
 use crate::dumper::{DumpRequest, DumpSession, Dumper, PartPlan, PartReport, PartStream};
 use crate::error::{Error, ErrorKind, PortError, chain};
@@ -76,6 +77,13 @@ pub struct BackupOutcome {
     pub warnings: Vec<String>,
 }
 
+/// What is known of a backup before its source is touched.
+struct Begun<'a> {
+    turn: &'a Turn,
+    started_at: DateTime<Utc>,
+    repository: String,
+}
+
 /// One backup in the making.
 struct Run {
     writer: Arc<PartWriter>,
@@ -103,9 +111,30 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<BackupOutcome, Error> {
         let started_at = self.clock.now();
-        let id = BackupId::new(started_at, rand::random());
-        let (codec, sealed) = self.codec(request)?;
+        let codec = self.codec(request)?;
         let repository = unless(cancel, self.catalog().repository(started_at)).await??;
+        let turn = self.take_turn(&request.source, started_at, cancel).await?;
+        let begun = Begun {
+            turn: &turn,
+            started_at,
+            repository,
+        };
+        let taken = self
+            .take(dumper, request, (begun, codec), turn.token())
+            .await;
+        let result = turn.judge(taken, cancel).await;
+        self.end_turn(turn).await;
+        result
+    }
+
+    /// Takes a backup whose id is ours.
+    async fn take(
+        &self,
+        dumper: &dyn Dumper,
+        request: &BackupRequest,
+        (begun, (codec, sealed)): (Begun<'_>, (Codec, Option<(EncryptionRecord, Bytes)>)),
+        cancel: &CancellationToken,
+    ) -> Result<BackupOutcome, Error> {
         let dump = DumpRequest { jobs: request.jobs };
         let session: Arc<dyn DumpSession> = dumper
             .open(&dump, cancel)
@@ -119,21 +148,21 @@ impl Engine {
                 observer: Arc::clone(&self.observer),
                 codec,
                 source: request.source.clone(),
-                id,
+                id: begun.turn.id.clone(),
                 stall_timeout: request.stall_timeout,
                 written: Mutex::default(),
             }),
             session,
-            copies: copies(&request.repositories, &repository),
-            repository,
-            started_at,
+            copies: copies(&request.repositories, &begun.repository),
+            repository: begun.repository,
+            started_at: begun.started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
         };
         let result = self.run(&run, request, sealed, cancel).await;
         // Ends the session on every path; an error of the run itself comes first.
         let finished = run.session.finish().await;
         let committed = match (result, finished) {
-            (Ok(stored), Ok(())) => self.commit(&run, stored, cancel).await,
+            (Ok(stored), Ok(())) => self.commit(&run, begun.turn, stored, cancel).await,
             (Ok(_), Err(e)) => Err(Error::dump("hold the source until all parts were read", e)),
             (Err(e), _) => Err(e),
         };
@@ -236,6 +265,7 @@ impl Engine {
     async fn commit(
         &self,
         run: &Run,
+        turn: &Turn,
         stored: Vec<StoredPart>,
         cancel: &CancellationToken,
     ) -> Result<BackupOutcome, Error> {
@@ -275,6 +305,7 @@ impl Engine {
             parts,
             warnings: facts.warnings.len() as u64,
         };
+        turn.confirm(cancel).await?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -338,8 +369,14 @@ impl Engine {
         let operation = format!("write {key}");
         match there {
             Ok(found) if found == content => Ok(()),
-            Ok(_) => {
+            Ok(found) => {
                 lock(&writer.written).retain(|written| *written != key);
+                if Manifest::barred_at(&found).is_some() {
+                    return Err(NotCreated {
+                        error: Error::barred(&writer.source),
+                        absent: true,
+                    });
+                }
                 let foreign = PortError::new(ErrorKind::Conflict, "another run has written it");
                 Err(NotCreated {
                     error: Error::store(operation, foreign),

@@ -44,6 +44,10 @@ impl Member {
         self.store.as_ref()
     }
 
+    pub(super) fn shared_store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
     /// Whether it still takes part.
     pub(super) fn is_active(&self) -> bool {
         lock(&self.state).failure.is_none()

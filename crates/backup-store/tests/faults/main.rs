@@ -446,3 +446,79 @@ async fn an_unreachable_server_is_unavailable() {
         .to_string();
     assert!(source.contains("refused"), "{source}");
 }
+
+/// What a server does to writes on a condition.
+type Habit = fn(&FakeBucket);
+
+#[tokio::test]
+async fn a_server_that_passes_over_conditions_is_found_out() {
+    let habits: [(Habit, Option<&str>); 5] = [
+        (|_| {}, None),
+        (
+            |server| server.passes_over("if-none-match"),
+            Some("creates objects that are there already"),
+        ),
+        (
+            |server| server.passes_over("if-match"),
+            Some("replaces objects whatever their tag"),
+        ),
+        (
+            |server| {
+                let answer = HttpFault::Answer(501, error_document("NotImplemented"));
+                server.fault(|request| request.has("if-match"), 0, usize::MAX, answer);
+            },
+            Some("does not know writing on a condition"),
+        ),
+        (
+            |server| {
+                let answer = HttpFault::Answer(412, error_document("PreconditionFailed"));
+                server.fault(|request| request.has("if-match"), 0, usize::MAX, answer);
+            },
+            Some("does not replace an object by its tag"),
+        ),
+    ];
+    for (habit, complaint) in habits {
+        let server = FakeBucket::start().await;
+        habit(&server);
+        let checked = store(&server, small()).check_conditions().await;
+        match (complaint, checked) {
+            (None, Ok(())) => {}
+            (Some(words), Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Unsuitable, "{error:?}");
+                assert!(error.to_string().contains(words), "{error}");
+                assert!(error.hint().is_some_and(|hint| hint.contains("If-Match")));
+            }
+            (complaint, checked) => panic!("{complaint:?}: {checked:?}"),
+        }
+        assert_eq!(server.keys(), Vec::<String>::new(), "{complaint:?}");
+    }
+}
+
+#[tokio::test]
+async fn lost_answers_do_not_make_a_server_look_bad() {
+    for lost in 0..4 {
+        let server = FakeBucket::start().await;
+        server.fault(
+            |request| request.method == "PUT",
+            lost,
+            1,
+            HttpFault::LoseAnswer,
+        );
+        let store = store(&server, small());
+        let checked = store.check_conditions().await;
+        assert!(checked.is_ok(), "answer {lost} to a put: {checked:?}");
+        assert_eq!(server.keys(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_tried_once() {
+    let server = FakeBucket::start().await;
+    let store = store(&server, small());
+    store.check_conditions().await.expect("it keeps its word");
+    server.passes_over("if-match");
+    store
+        .check_conditions()
+        .await
+        .expect("it is not asked again");
+}

@@ -25,6 +25,9 @@ pub async fn all<F: AsyncFn() -> Arc<dyn Store>>(fresh: F) {
     empty_body(&*fresh().await).await;
     create_is_exclusive(&*fresh().await).await;
     concurrent_creates_have_one_winner(&*fresh().await).await;
+    replace_wants_what_was_seen(&*fresh().await).await;
+    concurrent_replaces_have_one_winner(&*fresh().await).await;
+    checking_conditions_leaves_nothing(&*fresh().await).await;
     read_ranges(&*fresh().await).await;
     missing_objects(&*fresh().await).await;
     head(&*fresh().await).await;
@@ -219,6 +222,74 @@ pub async fn concurrent_creates_have_one_winner(store: &dyn Store) {
         let found = content(store, "race").await;
         assert_eq!(found, Ok(format!("owner {n}").into_bytes()));
     }
+}
+
+/// Only what was seen is replaced: not another content, not an object that is gone.
+pub async fn replace_wants_what_was_seen(store: &dyn Store) {
+    let name = key("a/lease");
+    let replace = async |seen: &'static str, content: &'static str| {
+        let (seen, content) = (Bytes::from_static(seen.as_bytes()), content.into());
+        let replaced = store.replace(&name, &seen, content).await;
+        replaced.map_err(|e| e.kind())
+    };
+    assert_eq!(replace("one", "two").await, Err(ErrorKind::Conflict));
+    assert_eq!(
+        content(store, "a/lease").await,
+        Err(ErrorKind::NotFound),
+        "a replace makes nothing"
+    );
+    let created = store.create(&name, Bytes::from_static(b"one")).await;
+    created.expect("the create succeeds");
+    assert_eq!(replace("one", "two, and longer").await, Ok(()));
+    for seen in ["one", "two", "", "two, and longer "] {
+        assert_eq!(
+            replace(seen, "bad").await,
+            Err(ErrorKind::Conflict),
+            "{seen}"
+        );
+    }
+    let found = content(store, "a/lease").await;
+    assert_eq!(found, Ok(b"two, and longer".to_vec()));
+    assert_eq!(replace("two, and longer", "three").await, Ok(()));
+    assert_eq!(content(store, "a/lease").await, Ok(b"three".to_vec()));
+    assert_eq!(names(store, None, Depth::Recursive).await, ["a/lease"]);
+}
+
+/// Of many replaces of the same content at once exactly one succeeds; a loser finds the winner's.
+pub async fn concurrent_replaces_have_one_winner(store: &dyn Store) {
+    let name = key("race");
+    let created = store.create(&name, Bytes::from_static(b"round 0")).await;
+    created.expect("the create succeeds");
+    let mut seen = Bytes::from_static(b"round 0");
+    for round in 1..=20 {
+        let replaces = (0..8).map(|n| {
+            let (name, seen) = (&name, &seen);
+            async move {
+                let content = Bytes::from(format!("round {round} of {n}"));
+                let outcome = store.replace(name, seen, content.clone()).await;
+                (content, outcome.map_err(|e| e.kind()))
+            }
+        });
+        let outcomes = futures::future::join_all(replaces).await;
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|(_, o)| o.is_ok());
+        assert_eq!(won.len(), 1, "round {round}: {won:?}, {lost:?}");
+        assert!(
+            lost.iter().all(|(_, o)| *o == Err(ErrorKind::Conflict)),
+            "round {round}: {lost:?}"
+        );
+        seen = won[0].0.clone();
+        assert_eq!(content(store, "race").await, Ok(seen.to_vec()));
+    }
+}
+
+/// A store that keeps its word says so, as often as it is asked, and has no more objects for it.
+pub async fn checking_conditions_leaves_nothing(store: &dyn Store) {
+    for _ in 0..2 {
+        let checked = store.check_conditions().await;
+        assert!(checked.is_ok(), "{checked:?}");
+    }
+    let left = names(store, None, Depth::Recursive).await;
+    assert_eq!(left, Vec::<String>::new());
 }
 
 /// Any range inside the object; one that leaves it is an error.

@@ -1,0 +1,169 @@
+//! The id of a backup that is about to be taken, and the lease that makes it ours alone.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, unless};
+use crate::backup::{BackupId, SourceName};
+use crate::error::{Error, ErrorKind, PortError};
+use crate::layout;
+use crate::lease::{Lease, LeaseKind, Work};
+use crate::observer::Event;
+use crate::run_record::Operation;
+use crate::store::{Depth, Store};
+
+/// How often an id is drawn. Two runs of one source draw the same one only when they begin in the
+/// same second, and then one time in 65536.
+const DRAWS: usize = 4;
+
+/// What a run may write under, and until when.
+pub(super) struct Turn {
+    pub(super) id: BackupId,
+    /// One in each store.
+    leases: Vec<Lease>,
+    token: CancellationToken,
+}
+
+impl Engine {
+    /// Draws an id that nothing is stored under, and holds the source for it.
+    pub(super) async fn take_turn(
+        &self,
+        source: &SourceName,
+        started_at: DateTime<Utc>,
+        cancel: &CancellationToken,
+    ) -> Result<Turn, Error> {
+        let members = self.store.members();
+        let stores = if members.is_empty() {
+            vec![Arc::clone(&self.store)]
+        } else {
+            members
+        };
+        for _ in 0..DRAWS {
+            let mut turn = Turn {
+                id: BackupId::new(started_at, rand::random()),
+                leases: Vec::new(),
+                token: cancel.clone(),
+            };
+            if self.leases().is_none() {
+                return Ok(turn);
+            }
+            let mut unused = true;
+            for store in &stores {
+                match unless(cancel, self.enter(store, source, &mut turn)).await {
+                    Ok(Ok(is_unused)) => unused &= is_unused,
+                    // What happens to one store is no harm to the others, except that somebody
+                    // else is at it.
+                    Ok(Err(error)) if stores.len() > 1 && error.kind().is_outage() => {
+                        let why = crate::error::chain(&error);
+                        let text = format!("no lease in {}: {why}", store.describe());
+                        self.observer.event(&Event::Warning(text));
+                    }
+                    Ok(Err(error)) | Err(error) => {
+                        self.end_turn(turn).await;
+                        return Err(error);
+                    }
+                }
+            }
+            if unused {
+                return Ok(turn);
+            }
+            self.end_turn(turn).await;
+        }
+        let taken = PortError::new(ErrorKind::Conflict, "every id that was drawn is taken");
+        Err(Error::store(format!("name a backup of {source}"), taken))
+    }
+
+    /// Takes the lease of one store; whether nothing lies there under the id.
+    async fn enter(
+        &self,
+        store: &Arc<dyn Store>,
+        source: &SourceName,
+        turn: &mut Turn,
+    ) -> Result<bool, Error> {
+        let Some(leases) = self.clone().over(Arc::clone(store)).leases() else {
+            return Ok(true);
+        };
+        let work = Work {
+            operation: Operation::Backup,
+            backup: Some(turn.id.clone()),
+        };
+        let lease = leases
+            .exclusive(LeaseKind::Backup, source, &work, &turn.token)
+            .await?;
+        // Whichever is lost ends the run: each token is a child of the one before.
+        turn.token = lease.token().clone();
+        turn.leases.push(lease);
+        // Nobody else writes below the source now: what is not there will not come.
+        let prefix = layout::backup_prefix(source, &turn.id);
+        match store.list(Some(&prefix), Depth::Children).next().await {
+            None => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(e)) => Err(Error::store(format!("list {prefix}"), e)),
+        }
+    }
+
+    /// Lets others take backups of the source again. That it cannot is no failure of the run.
+    pub(super) async fn end_turn(&self, turn: Turn) {
+        for released in join_all(turn.leases.into_iter().map(Lease::release)).await {
+            if let Err(error) = released {
+                let why = crate::error::chain(&error);
+                let text = format!("the lease ends by itself only, in its own time: {why}");
+                self.observer.event(&Event::Warning(text));
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// Cancelled with the run, and when a lease is lost.
+    pub(super) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Sees that it is still our turn. To be asked right before the commit.
+    pub(super) async fn confirm(&self, cancel: &CancellationToken) -> Result<(), Error> {
+        let confirmed = join_all(self.leases.iter().map(Lease::confirm));
+        let mut failed = Vec::new();
+        for confirmed in unless(cancel, confirmed).await? {
+            match confirmed {
+                Err(error) if error.kind().is_outage() => failed.push(error),
+                other => other?,
+            }
+        }
+        // A store that is out of reach gets no manifest either; one is enough.
+        if failed.len() < self.leases.len() {
+            return Ok(());
+        }
+        failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What a run ends with: whoever was stopped because he lost his lease says so. Any other
+    /// error is that of the run itself, which may not even know whether it has committed.
+    pub(super) async fn judge<T>(
+        &self,
+        result: Result<T, Error>,
+        cancel: &CancellationToken,
+    ) -> Result<T, Error> {
+        let Err(error) = &result else {
+            return result;
+        };
+        if let Error::LeaseLost { by: None, .. } = error {
+            for lease in &self.leases {
+                let lost = lease.taken_over().await;
+                if matches!(lost, Error::LeaseLost { by: Some(_), .. }) {
+                    return Err(lost);
+                }
+            }
+            return result;
+        }
+        let stopped = error.kind() == ErrorKind::Cancelled && !cancel.is_cancelled();
+        match self.leases.iter().find_map(Lease::loss) {
+            Some(lost) if stopped => Err(lost),
+            _ => result,
+        }
+    }
+}
