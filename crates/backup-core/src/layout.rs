@@ -193,13 +193,6 @@ pub fn parse_manifest_key(found: &StoreKey) -> Option<(SourceName, BackupId)> {
     Some((source, id))
 }
 
-/// The backup of the source in whose folder an object lies.
-#[must_use]
-pub fn parse_object_key(source: &SourceName, found: &StoreKey) -> Option<BackupId> {
-    let (folder, _) = found.as_str().rsplit_once('/')?;
-    parse_backup_prefix(source, &StoreKey::new(folder).ok()?)
-}
-
 /// The prefix of all run records.
 #[must_use]
 pub fn runs_prefix() -> StoreKey {
