@@ -339,6 +339,17 @@ impl<'a> Catalog<'a> {
             .await
     }
 
+    /// Whether what stands in the place of this backup's manifest keeps it from being one.
+    pub(crate) async fn is_barred(
+        &self,
+        source: &SourceName,
+        id: &BackupId,
+    ) -> Result<bool, Error> {
+        let key = layout::manifest_key(source, id);
+        let text = read_small(self.store, &key, MAX_MANIFEST_BYTES).await?;
+        Ok(text.is_some_and(|text| Manifest::barred_at(&text).is_some()))
+    }
+
     async fn read(
         &self,
         source: &SourceName,

@@ -14,6 +14,8 @@ mod copy;
 mod drill;
 #[path = "engine/expire.rs"]
 mod expire;
+#[path = "engine/expire_leased.rs"]
+mod expire_leased;
 #[path = "engine/fan_out.rs"]
 mod fan_out;
 #[path = "engine/history.rs"]

@@ -6,8 +6,10 @@ use backup_app::{AppError, Keys, Place, SystemClock};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::engine::{Engine, ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup};
-use backup_core::error::Error as CoreError;
+use backup_core::error::{Error as CoreError, chain};
+use backup_core::lease::Lease;
 use backup_core::run_record::{Operation, RunRecord};
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, Outcome, confirm, history, source_name};
 use crate::args::PruneArgs;
@@ -98,7 +100,42 @@ async fn sources(context: &Context, arguments: &PruneArgs) -> Result<Vec<SourceN
 async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
     let mut run = history::begin(&job.engine, Operation::Prune);
     run.source = Some(job.source.clone());
-    let cancel = context.interrupt.token();
+    let lease = match hold(context, arguments, job).await {
+        Ok(lease) => lease,
+        Err(error) => return failed(context, arguments, job, (run, error)).await,
+    };
+    let stop = context.interrupt.token();
+    let cancel = lease.as_ref().map_or(stop, Lease::token).clone();
+    let code = held(context, arguments, job, (run, &cancel)).await;
+    if let Some(lease) = lease
+        && let Err(error) = lease.release().await
+    {
+        let why = render::name(&chain(&error));
+        let place = &job.place.name;
+        render::warn(&format!("{place}: the lease ends by itself only: {why}"));
+    }
+    code
+}
+
+/// Keeps others from doing the same meanwhile. Looking needs no lease.
+async fn hold(
+    context: &Context,
+    arguments: &PruneArgs,
+    job: &Job,
+) -> Result<Option<Lease>, AppError> {
+    if arguments.dry_run {
+        return Ok(None);
+    }
+    let stop = context.interrupt.token();
+    Ok(job.engine.hold_for_expiry(&job.source, stop).await?)
+}
+
+async fn held(
+    context: &Context,
+    arguments: &PruneArgs,
+    job: &Job,
+    (mut run, cancel): (RunRecord, &CancellationToken),
+) -> Outcome {
     let planned = job.engine.plan_expiry(&job.source, &job.rules, cancel);
     let plan = match planned.await {
         Ok(plan) => plan,

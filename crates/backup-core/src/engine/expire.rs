@@ -15,11 +15,13 @@ use crate::catalog::{ListRequest, Listing};
 use crate::error::Error;
 use crate::history::{HistoryRequest, Proofs};
 use crate::layout;
+use crate::lease::{Holder, Lease, LeaseKind, Work};
 use crate::manifest::Manifest;
 use crate::pin::FoundPin;
 use crate::retention::{
     Candidate, Count, Guards, KeepReason, RetentionPolicy, Verdict, judge, plan,
 };
+use crate::run_record::Operation;
 use crate::store::{Depth, Entry, ObjectMeta, StoreKey};
 
 pub use delete::ExpireOutcome;
@@ -191,6 +193,8 @@ impl Engine {
         let mut orphans = Vec::new();
         // Without a backup to compare it with, nothing speaks for the clock.
         let uncommitted = listing.uncommitted.iter();
+        let in_use = self.in_use(source).await?;
+        let uncommitted = uncommitted.filter(|(_, id)| !in_use.contains_key(id));
         for (source, id) in uncommitted.filter(|_| !candidates.is_empty()) {
             let found = self.orphan(source, id, rules.orphan_grace).await?;
             orphans.extend(found);
@@ -221,6 +225,35 @@ impl Engine {
         let candidates = known.candidates(now);
         let verdicts = judge(&*rules.policy, &candidates, &rules.guards, now)?;
         Ok(known.judged(candidates, verdicts))
+    }
+
+    /// Holds a source, so that one run at a time lets its backups go. None where the engine was
+    /// not told how to.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another run does it.
+    pub async fn hold_for_expiry(
+        &self,
+        source: &SourceName,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
+        let Some(leases) = self.leases() else {
+            return Ok(None);
+        };
+        let work = Work {
+            operation: Operation::Prune,
+            backup: None,
+        };
+        let taking = leases.exclusive(LeaseKind::Prune, source, &work, cancel);
+        Ok(Some(unless(cancel, taking).await??))
+    }
+
+    /// The backups of a source that are being read or written now, and by whom.
+    async fn in_use(&self, source: &SourceName) -> Result<BTreeMap<BackupId, Vec<Holder>>, Error> {
+        match self.leases() {
+            Some(leases) => leases.in_use(source).await,
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     async fn known(&self, source: &SourceName, now: DateTime<Utc>) -> Result<Known, Error> {
@@ -264,14 +297,19 @@ impl Engine {
         let objects = self.objects_below(source, id).await?;
         let newest = objects.iter().map(|object| object.modified).max();
         let manifest = layout::manifest_key(source, id);
-        let committed = objects.iter().any(|object| object.key == manifest);
-        let Some(newest) = newest.filter(|_| !committed) else {
+        let named = objects.iter().any(|object| object.key == manifest);
+        // A bar stays: the run that it keeps out may stand still for long.
+        if named && !self.catalog().is_barred(source, id).await? {
+            return Ok(None);
+        }
+        let Some(newest) = newest else {
             return Ok(None);
         };
         if self.clock.now() - newest.max(id.started_at()) < grace {
             return Ok(None);
         }
-        let ours = ours(source, id, objects);
+        let mut ours = ours(source, id, objects);
+        ours.retain(|object| object.key != manifest);
         Ok((!ours.is_empty()).then(|| Orphan {
             id: id.clone(),
             bytes: ours.iter().map(|object| object.bytes).sum(),

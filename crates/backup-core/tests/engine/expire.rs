@@ -40,7 +40,7 @@ impl RetentionPolicy for Last {
     }
 }
 
-fn rules(keep: u32) -> ExpiryRules {
+pub(super) fn rules(keep: u32) -> ExpiryRules {
     let mut rules = ExpiryRules::new(Arc::new(Last(keep)));
     rules.guards.min_keep = 1.try_into().unwrap();
     rules
@@ -66,7 +66,7 @@ fn bench<S: backup_core::store::Store + 'static>(
 }
 
 /// Backups of a source, one a day, oldest first; their objects are as old.
-async fn daily(bench: &Bench, name: &str, count: usize) -> Vec<Manifest> {
+pub(super) async fn daily(bench: &Bench, name: &str, count: usize) -> Vec<Manifest> {
     let mut taken = Vec::new();
     for _ in 0..count {
         bench.clock.advance(DAY);
@@ -87,7 +87,7 @@ fn age(bench: &Bench, backup: &Manifest) {
     }
 }
 
-fn objects(bench: &Bench, backup: &Manifest) -> Vec<String> {
+pub(super) fn objects(bench: &Bench, backup: &Manifest) -> Vec<String> {
     let mut keys = bench.memory.keys();
     let folder = format!("backups/{}/{}/", backup.source, backup.id);
     keys.retain(|key| key.starts_with(&folder));
@@ -108,7 +108,7 @@ async fn prune(bench: &Bench, rules: &ExpiryRules) -> ExpireOutcome {
     bench.engine.expire(&plan, &never()).await
 }
 
-async fn listed(bench: &Bench, name: &str) -> Vec<Manifest> {
+pub(super) async fn listed(bench: &Bench, name: &str) -> Vec<Manifest> {
     let request = ListRequest {
         source: Some(source(name)),
         ..ListRequest::default()

@@ -46,20 +46,21 @@ pub struct ExpireOutcome {
 /// Why a backup is still there.
 enum Stays {
     Pinned,
+    /// Somebody reads it.
+    InUse(String),
     Forbidden(String),
     Failed(Error),
 }
 
 impl Engine {
     /// Deletes what the plan lets go, oldest first, and says what came of it. What was pinned
-    /// since stays.
+    /// since stays, and so does what somebody reads. [`Engine::hold_for_expiry`] keeps others from
+    /// doing the same meanwhile.
     ///
     /// # Cancellation
     /// The token ends it between two requests.
     pub async fn expire(&self, plan: &ExpiryPlan, cancel: &CancellationToken) -> ExpireOutcome {
         let mut outcome = ExpireOutcome::default();
-        // A lease on the source belongs here, from before the first deletion to after the last:
-        // nobody may read a backup that goes, or write one that seems to be left by a dead run.
         let mut going: Vec<_> = plan.going().collect();
         going.reverse();
         let mut refusal = None;
@@ -73,6 +74,10 @@ impl Engine {
                 Ok(()) => outcome.deleted.push(id.clone()),
                 Err(Stays::Pinned) => {
                     let text = format!("backup {id} was pinned meanwhile and stays");
+                    outcome.warnings.push(text);
+                }
+                Err(Stays::InUse(by)) => {
+                    let text = format!("backup {id} stays for now: it is in use by {by}");
                     outcome.warnings.push(text);
                 }
                 Err(Stays::Forbidden(why)) => {
@@ -112,16 +117,30 @@ impl Engine {
         let (source, id) = (&manifest.source, &manifest.id);
         let look = async {
             let pin = self.pins().get(source, id).await?;
-            Ok((pin, self.objects_below(source, id).await?))
+            let users = self.users(source, id).await?;
+            Ok((pin, users, self.objects_below(source, id).await?))
         };
         let looked: Result<_, Error> = unless(cancel, look).await.and_then(|looked| looked);
-        let (pin, objects) = looked.map_err(Stays::Failed)?;
+        let (pin, users, objects) = looked.map_err(Stays::Failed)?;
+        if let Some(by) = users {
+            return Err(Stays::InUse(by));
+        }
         if pin.as_ref().is_some_and(|pin| pin.holds(self.clock.now())) {
             return Err(Stays::Pinned);
         }
         self.uncommit(source, id).await?;
         self.observer
             .event(&Event::Note(format!("backup {id} is deleted")));
+        // Who read the manifest just before it went has said so before.
+        if let Some(by) = self
+            .users(source, id)
+            .await
+            .unwrap_or_else(|e| Some(chain(&e)))
+        {
+            let text = format!("objects of backup {id} are left for now: in use by {by}");
+            outcome.warnings.push(text);
+            return Ok(());
+        }
         outcome.freed_bytes += manifest.totals.stored_bytes;
         let mut keys: BTreeSet<_> = named(manifest).collect();
         keys.extend(
@@ -135,6 +154,16 @@ impl Engine {
         self.delete_all(keys.into_iter().collect(), outcome, cancel)
             .await;
         Ok(())
+    }
+
+    /// Who reads or writes a backup now, in words.
+    async fn users(&self, source: &SourceName, id: &BackupId) -> Result<Option<String>, Error> {
+        let in_use = self.in_use(source).await?;
+        let holders = in_use.get(id).filter(|holders| !holders.is_empty());
+        Ok(holders.map(|holders| {
+            let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
+            names.join("; ")
+        }))
     }
 
     /// Removes the manifest. An answer that got lost is resolved by looking.

@@ -1,0 +1,165 @@
+//! Letting backups go while others read and write them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_core::backup::BackupId;
+use backup_core::engine::{Engine, ExpireOutcome};
+use backup_core::error::Error;
+use backup_core::lease::{Lease, LeaseKind, LeaseSettings, Work};
+use backup_core::manifest::Manifest;
+use backup_core::run_record::{Operation, Who};
+use backup_testing::FakeProcesses;
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use super::expire::{daily, listed, objects, rules};
+use super::{Bench, source};
+
+/// Two processes over one store, with three backups.
+struct House {
+    bench: Bench,
+    processes: FakeProcesses,
+    backups: Vec<Manifest>,
+}
+
+impl House {
+    async fn new() -> Self {
+        let bench = Bench::new();
+        let backups = daily(&bench, "app", 3).await;
+        Self {
+            bench,
+            processes: FakeProcesses::new(1),
+            backups,
+        }
+    }
+
+    fn engine(&self, pid: u32) -> Engine {
+        self.bench.engine.clone().with_leases(LeaseSettings {
+            who: Who {
+                user: "postgres".to_owned(),
+                host: format!("host-{pid}"),
+            },
+            processes: Arc::new(self.processes.seen_by(pid)),
+            ttl: Duration::from_mins(1),
+        })
+    }
+
+    /// The second process says that it reads a backup.
+    async fn reader(&self, backup: &BackupId) -> Lease {
+        let work = Work {
+            operation: Operation::Restore,
+            backup: Some(backup.clone()),
+        };
+        let leases = self.engine(2).leases().unwrap();
+        let (app, never) = (source("app"), CancellationToken::new());
+        leases.reading(&app, &work, &never).await.unwrap()
+    }
+
+    /// The first process lets all go but the newest.
+    async fn prune(&self) -> ExpireOutcome {
+        let (engine, never) = (self.engine(1), CancellationToken::new());
+        let app = source("app");
+        let lease = engine.hold_for_expiry(&app, &never).await.unwrap();
+        let plan = engine.plan_expiry(&app, &rules(1), &never).await.unwrap();
+        let outcome = engine.expire(&plan, &never).await;
+        lease.unwrap().release().await.unwrap();
+        outcome
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_reads_stays_until_he_has_done() {
+    let house = House::new().await;
+    let [oldest, second, newest] = house.backups.as_slice() else {
+        panic!("three backups");
+    };
+    let reader = house.reader(&oldest.id).await;
+    let outcome = house.prune().await;
+    assert_eq!(outcome.deleted, std::slice::from_ref(&second.id));
+    let [warning] = outcome.warnings.as_slice() else {
+        panic!("{:?}", outcome.warnings);
+    };
+    let start = format!("backup {} stays for now: it is in use by", oldest.id);
+    assert!(warning.starts_with(&start), "{warning}");
+    assert!(warning.contains("postgres@host-2"), "{warning}");
+    assert!(objects(&house.bench, oldest).len() > 3);
+    assert_eq!(
+        listed(&house.bench, "app").await,
+        [oldest.clone(), newest.clone()]
+    );
+    reader.release().await.unwrap();
+    let outcome = house.prune().await;
+    assert_eq!(outcome.deleted, std::slice::from_ref(&oldest.id));
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_reader_that_died_protects_only_for_its_time() {
+    let house = House::new().await;
+    let reader = house.reader(&house.backups[0].id).await;
+    // Its task renews nothing more.
+    drop(reader);
+    house.bench.clock.advance(Duration::from_mins(2));
+    let outcome = house.prune().await;
+    assert_eq!(outcome.deleted.len(), 2, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn one_prune_at_a_time() {
+    let house = House::new().await;
+    let (app, never) = (source("app"), CancellationToken::new());
+    let other = house.engine(2);
+    let lease = other.hold_for_expiry(&app, &never).await.unwrap();
+    let error = house.engine(1).hold_for_expiry(&app, &never).await;
+    let Err(Error::Held { holder, .. }) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(holder.operation, Operation::Prune);
+    lease.unwrap().release().await.unwrap();
+    assert_eq!(house.prune().await.deleted.len(), 2);
+}
+
+/// However old what lies there is: its run may be slow.
+#[tokio::test]
+async fn what_is_being_written_is_no_orphan_and_a_bar_stays() {
+    let house = House::new().await;
+    let never = CancellationToken::new();
+    let long_ago = house.backups[0].started_at - TimeDelta::days(9);
+    let (writing, dead) = (BackupId::new(long_ago, 1), BackupId::new(long_ago, 2));
+    let memory = &house.bench.memory;
+    let put = |id: &BackupId| {
+        let key = format!("backups/app/{id}/data-0001.dump");
+        memory.set(&key, "rows");
+        memory.set_modified(&key, long_ago);
+        key
+    };
+    let (kept, gone) = (put(&writing), put(&dead));
+    let work = |id: &BackupId| Work {
+        operation: Operation::Backup,
+        backup: Some(id.clone()),
+    };
+    // The one of the dead run is taken over, which bars its manifest.
+    let leases = house.engine(2).leases().unwrap();
+    let app = source("app");
+    let dead_work = work(&dead);
+    let first = leases.exclusive(LeaseKind::Backup, &app, &dead_work, &never);
+    drop(first.await.unwrap());
+    house.bench.clock.advance(Duration::from_mins(2));
+    let leases = house.engine(3).leases().unwrap();
+    let writing_work = work(&writing);
+    let second = leases.exclusive(LeaseKind::Backup, &app, &writing_work, &never);
+    let second = second.await.unwrap();
+    let bar = format!("backups/app/{dead}/manifest.json");
+    assert!(memory.bytes(&bar).is_some());
+
+    let outcome = house.prune().await;
+    assert_eq!(outcome.swept, [dead]);
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+    assert!(memory.bytes(&kept).is_some() && memory.bytes(&gone).is_none());
+    assert!(memory.bytes(&bar).is_some());
+    second.release().await.unwrap();
+    let outcome = house.prune().await;
+    assert_eq!(outcome.swept, [writing]);
+    assert!(memory.bytes(&kept).is_none());
+}
