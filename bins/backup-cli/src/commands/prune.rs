@@ -6,7 +6,7 @@ use backup_app::{AppError, Keys, Place, SystemClock};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::engine::{Engine, ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup};
-use backup_core::error::{Error as CoreError, chain};
+use backup_core::error::{Error as CoreError, ErrorKind, chain};
 use backup_core::lease::Lease;
 use backup_core::run_record::{Operation, RunRecord};
 use tokio_util::sync::CancellationToken;
@@ -127,7 +127,15 @@ async fn hold(
         return Ok(None);
     }
     let stop = context.interrupt.token();
-    Ok(job.engine.hold_for_expiry(&job.source, stop).await?)
+    match job.engine.hold_for_expiry(&job.source, stop).await {
+        // Whoever may delete need not be allowed to write.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let what = "others do not see that it is pruned: the login may not write there";
+            render::note(&format!("{}: {what}", render::name(&job.place.name)));
+            Ok(None)
+        }
+        held => Ok(held?),
+    }
 }
 
 async fn held(
