@@ -37,6 +37,10 @@ fn write(home: &Path, toml: &str) -> std::io::Result<PathBuf> {
 /// What stands in the file, and what follows the file's name in the message.
 const WRONG: &[(&str, &str)] = &[
     (
+        "[destination.a]\nurl = 's3://b'\nendpoint = 'http://u:hunter2@h'",
+        "destination.a.endpoint: a URL holds no login",
+    ),
+    (
         "[defaults]\nlease = '4s'",
         "defaults.lease: must be between 5s and 1h",
     ),

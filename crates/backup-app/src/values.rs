@@ -38,6 +38,9 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
         .map_err(|error| WrongValue::new(&["encryption", "recipients"], chain(&error)))?;
     for (name, place) in &config.destination {
         url(&["destination", name, "url"], &place.url)?;
+        if let Some(endpoint) = &place.endpoint {
+            without_secret(&["destination", name, "endpoint"], endpoint)?;
+        }
     }
     for (name, policy) in &config.retention {
         if let Some(zone) = &policy.timezone
@@ -60,10 +63,7 @@ fn compression(path: &[&str], text: &str) -> Result<(), WrongValue> {
 }
 
 fn url(path: &[&str], url: &str) -> Result<(), WrongValue> {
-    if without_login(url) != url {
-        let message = "a URL holds no login; say access_key_id and secret_access_key beside it";
-        return Err(WrongValue::new(path, message));
-    }
+    without_secret(path, url)?;
     let said = |error: PortError| match error.hint() {
         Some(hint) => format!("{}; {hint}", chain(&error)),
         None => chain(&error),
@@ -72,4 +72,13 @@ fn url(path: &[&str], url: &str) -> Result<(), WrongValue> {
         Ok(_) => Ok(()),
         Err(error) => Err(WrongValue::new(path, said(error))),
     }
+}
+
+/// The configuration is shown, and a URL with it.
+fn without_secret(path: &[&str], url: &str) -> Result<(), WrongValue> {
+    if without_login(url) == url {
+        return Ok(());
+    }
+    let message = "a URL holds no login; say access_key_id and secret_access_key beside it";
+    Err(WrongValue::new(path, message))
 }
