@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
     Copy(CopyArgs),
+    /// Write a configuration to fill in, and a key pair
+    Init(InitArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
     Keygen(KeygenArgs),
     /// Look at the configuration
@@ -589,6 +591,14 @@ pub(crate) struct KeygenArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// `init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The directory for backup.toml and identity.txt, which must not be there yet
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+}
+
 /// `config`
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
@@ -602,7 +612,11 @@ pub(crate) enum ConfigCommand {
     /// Say whether it can be used
     Check,
     /// Print what is in force; secrets by where they are
-    Show,
+    Show {
+        /// Say of each value whether it is a default, or which file or variable says it
+        #[arg(long)]
+        origin: bool,
+    },
 }
 
 /// The command line, or the code to end with: help and version are no errors, and a usage

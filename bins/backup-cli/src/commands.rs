@@ -7,6 +7,7 @@ mod confirm;
 mod copy;
 mod drill;
 mod history;
+mod init;
 mod keygen;
 mod list;
 mod listing;
@@ -109,6 +110,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     let overrides = match &cli.command {
         Command::Completions { shell } => return Ok(completions(*shell)),
         Command::Man { dir } => return man(dir),
+        Command::Init(arguments) => return init::run(arguments, cli.json),
         Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
         Command::Backup(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
@@ -148,10 +150,13 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Simulate(arguments) => simulate::run(&context, arguments),
         Command::Pin(arguments) => pin::pin(&context, arguments).await,
         Command::Unpin(arguments) => pin::unpin(&context, arguments).await,
-        Command::Config(arguments) => config::run(&context, &arguments.command),
-        Command::Completions { .. } | Command::Man { .. } | Command::Keygen(_) => {
-            Ok(exit_code::DONE)
+        Command::Config(arguments) => {
+            config::run(&context, &arguments.command, cli.config.as_deref())
         }
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Init(_)
+        | Command::Keygen(_) => Ok(exit_code::DONE),
     }
 }
 

@@ -147,7 +147,8 @@ impl App {
         overrides: Overrides,
     ) -> Result<Self, AppError> {
         let config = Config::load(file, &environment)?;
-        crate::retention::check(&config)?;
+        crate::values::check(&config)
+            .map_err(|wrong| Config::refuse(file, &environment, &wrong.path, &wrong.message))?;
         Ok(Self {
             config,
             environment,

@@ -17,10 +17,11 @@ pub mod report;
 mod retention;
 mod signals;
 pub mod text;
+mod values;
 mod who;
 
 pub use backup_compress::Compression;
-pub use backup_config::{Config, Environment, RetentionConfig, names};
+pub use backup_config::{Config, Environment, Origin, RetentionConfig, Setting, names, starter};
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;

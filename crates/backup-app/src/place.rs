@@ -200,7 +200,7 @@ fn with_azure_variables(given: StoreOptions, variables: &Environment) -> StoreOp
 }
 
 /// A URL as it may be said: who puts a password into one is told so, without it.
-fn without_login(url: &str) -> String {
+pub(crate) fn without_login(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

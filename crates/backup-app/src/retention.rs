@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_config::{Config, RetentionConfig};
+use backup_config::RetentionConfig;
 use backup_core::backup::SourceName;
 use backup_core::engine::ExpiryRules;
 use backup_core::retention::{Count, RetentionPolicy};
@@ -16,17 +16,10 @@ use crate::place::Place;
 /// No orphan is younger.
 const LEAST_GRACE: TimeDelta = TimeDelta::days(1);
 
-/// Refuses policies that cannot be made, before anything is done by any of them.
-pub(crate) fn check(config: &Config) -> Result<(), AppError> {
-    for (name, settings) in &config.retention {
-        policy(&format!("retention.{name}"), settings)?;
-    }
-    Ok(())
-}
-
 /// The policy that settings describe; `name` is what they are called in errors.
 fn policy(name: &str, settings: &RetentionConfig) -> Result<Box<dyn RetentionPolicy>, AppError> {
-    settings.check(name)?;
+    let checked = settings.check();
+    checked.map_err(|reason| AppError::usage(format!("{name}: {reason}")))?;
     let zone = match &settings.timezone {
         Some(zone) => zone.parse::<Tz>().map_err(|_| {
             AppError::usage_hint(

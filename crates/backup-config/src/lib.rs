@@ -28,8 +28,10 @@ mod environment;
 mod error;
 mod file;
 mod load;
+mod origin;
 mod retention;
 mod secret;
+mod starter;
 
 pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
@@ -38,5 +40,7 @@ pub use file::{
     AdminConfig, Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode,
     RestoreConfig, ServerConfig, SourceConfig,
 };
+pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use secret::SecretRef;
+pub use starter::starter;

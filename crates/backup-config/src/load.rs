@@ -1,17 +1,16 @@
 //! Reading the file and what overrides it.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::Figment;
 use figment::error::Kind;
-use figment::providers::{Format, Serialized, Toml};
-use figment::value::{Dict, Value};
 
 use crate::environment::{Environment, names};
 use crate::error::Error;
 use crate::file::{Config, EncryptionMode, SourceConfig};
+use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::secret::read_private;
 
 /// Where the file is looked for when none is named; later ones override earlier ones.
@@ -31,22 +30,36 @@ impl Config {
     /// # Errors
     /// When a named file does not exist, others can read it, or its content is wrong.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
-        let named = file.or_else(|| environment.get(names::CONFIG).map(Path::new));
-        let mut figment = Figment::new();
-        match named {
-            Some(path) => figment = figment.merge(Toml::string(&read_private(path)?)),
-            None => {
-                for path in usual_files(environment) {
-                    match read_private(&path) {
-                        Ok(text) => figment = figment.merge(Toml::string(&text)),
-                        Err(Error::Read { source, .. })
-                            if source.kind() == std::io::ErrorKind::NotFound => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
+        finish(&layers(file, environment)?)
+    }
+
+    /// Every value that [`Config::load`] would give, with where it comes from.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn explain(file: Option<&Path>, environment: &Environment) -> Result<Vec<Setting>, Error> {
+        let layers = layers(file, environment)?;
+        let effective = toml::Value::try_from(finish(&layers)?);
+        let effective = effective.map_err(|e| Error::Invalid {
+            message: e.to_string(),
+            suggestion: None,
+        })?;
+        Ok(layers.settings(effective))
+    }
+
+    /// The error for a value of [`Config::load`] that is well formed and cannot be used: it says
+    /// where the value comes from.
+    #[must_use]
+    pub fn refuse(
+        file: Option<&Path>,
+        environment: &Environment,
+        path: &[String],
+        message: &str,
+    ) -> Error {
+        match layers(file, environment) {
+            Ok(layers) => refused(&layers, path, message),
+            Err(error) => error,
         }
-        finish(figment, environment)
     }
 
     /// Reads a configuration from text.
@@ -54,7 +67,7 @@ impl Config {
     /// # Errors
     /// When the content is wrong.
     pub fn from_toml(text: &str, environment: &Environment) -> Result<Self, Error> {
-        finish(Figment::new().merge(Toml::string(text)), environment)
+        finish(&Layers::default().text(text).variables(environment))
     }
 
     /// The source of that name.
@@ -68,81 +81,108 @@ impl Config {
         })
     }
 
-    fn check(&self) -> Result<(), Error> {
-        for source in self.source.values() {
-            let server = source.server.iter().map(|name| ("server", name));
-            let destinations = source.destinations.iter().map(|name| ("destination", name));
-            for (section, name) in server.chain(destinations) {
-                let known = match section {
-                    "server" => self.server.contains_key(name),
-                    _ => self.destination.contains_key(name),
-                };
-                if !known {
-                    return Err(Error::Undefined {
-                        section,
-                        name: name.clone(),
-                    });
+    fn check(&self) -> Result<(), Problem> {
+        for (name, source) in &self.source {
+            if let Some(server) = &source.server {
+                self.check_server(&["source", name, "server"], server)?;
+            }
+            for place in &source.destinations {
+                if !self.destination.contains_key(place) {
+                    let message = format!("destination {place:?} is not configured");
+                    return Err(Problem::new(&["source", name, "destinations"], message));
                 }
+            }
+            if source.jobs == Some(0) {
+                return Err(Problem::new(&["source", name, "jobs"], NO_JOBS));
             }
         }
         self.check_retention()?;
-        if let Some(name) = &self.drill.server
-            && !self.server.contains_key(name)
-        {
-            return Err(Error::Undefined {
-                section: "server",
-                name: name.clone(),
-            });
+        if let Some(server) = &self.drill.server {
+            self.check_server(&["drill", "server"], server)?;
         }
         if self.encryption.mode == EncryptionMode::None && !self.encryption.recipients.is_empty() {
-            return Err(Error::Invalid {
-                message: "encryption has recipients and mode \"none\": one contradicts the other"
-                    .to_owned(),
-                suggestion: None,
-            });
+            let message = "it has recipients and mode \"none\": one contradicts the other";
+            return Err(Problem::new(&["encryption"], message));
         }
         if !LEASE.contains(&self.defaults.lease) {
-            return Err(Error::Invalid {
-                message: "defaults.lease must be between 5s and 1h".to_owned(),
-                suggestion: None,
-            });
+            let message = "must be between 5s and 1h";
+            return Err(Problem::new(&["defaults", "lease"], message));
         }
-        let jobs = std::iter::once(self.defaults.jobs)
-            .chain(self.source.values().filter_map(|source| source.jobs));
-        if jobs.into_iter().any(|jobs| jobs == 0) {
-            return Err(Error::Invalid {
-                message: "jobs must be at least 1".to_owned(),
-                suggestion: None,
-            });
+        if self.defaults.jobs == 0 {
+            return Err(Problem::new(&["defaults", "jobs"], NO_JOBS));
+        }
+        Ok(())
+    }
+
+    fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {
+        if self.server.contains_key(name) {
+            return Ok(());
+        }
+        let message = format!("server {name:?} is not configured");
+        Err(Problem::new(path, message))
+    }
+
+    /// Policies that make sense, under names that are there.
+    fn check_retention(&self) -> Result<(), Problem> {
+        for (name, policy) in &self.retention {
+            policy
+                .check()
+                .map_err(|message| Problem::new(&["retention", name], message))?;
+        }
+        let sources = self.source.iter();
+        let sources = sources.map(|(name, source)| (["source", name], &source.retention));
+        let destinations = self.destination.iter();
+        let destinations =
+            destinations.map(|(name, place)| (["destination", name], &place.retention));
+        let defaults = self.defaults.retention.as_ref();
+        let named = sources.chain(destinations);
+        let named = named.filter_map(|(path, name)| Some((path.to_vec(), name.as_ref()?)));
+        for (mut path, name) in named.chain(defaults.map(|name| (vec!["defaults"], name))) {
+            if !self.retention.contains_key(name) {
+                path.push("retention");
+                let message = format!("retention {name:?} is not configured");
+                return Err(Problem::new(&path, message));
+            }
         }
         Ok(())
     }
 }
 
-impl Config {
-    /// Policies that make sense, under names that are there.
-    fn check_retention(&self) -> Result<(), Error> {
-        for (name, policy) in &self.retention {
-            policy.check(&format!("retention.{name}"))?;
+const NO_JOBS: &str = "must be at least 1";
+
+/// What is wrong with values that are well formed, each for itself.
+struct Problem {
+    path: Vec<String>,
+    message: String,
+}
+
+impl Problem {
+    fn new(path: &[&str], message: impl Into<String>) -> Self {
+        Self {
+            path: path.iter().map(|&key| key.to_owned()).collect(),
+            message: message.into(),
         }
-        let sources = self.source.iter();
-        let sources = sources.map(|(name, source)| (format!("source.{name}"), &source.retention));
-        let destinations = self.destination.iter();
-        let destinations =
-            destinations.map(|(name, place)| (format!("destination.{name}"), &place.retention));
-        let defaults = std::iter::once(("defaults".to_owned(), &self.defaults.retention));
-        for (section, name) in sources.chain(destinations).chain(defaults) {
-            if let Some(name) = name
-                && !self.retention.contains_key(name)
-            {
-                return Err(Error::Invalid {
-                    message: format!("retention {name:?} of {section} is not configured"),
-                    suggestion: None,
-                });
+    }
+}
+
+/// The files, and the variables over them.
+fn layers(file: Option<&Path>, environment: &Environment) -> Result<Layers, Error> {
+    let named = file.or_else(|| environment.get(names::CONFIG).map(Path::new));
+    let mut layers = Layers::default();
+    match named {
+        Some(path) => layers = layers.file(path, &read_private(path)?),
+        None => {
+            for path in usual_files(environment) {
+                match read_private(&path) {
+                    Ok(text) => layers = layers.file(&path, &text),
+                    Err(Error::Read { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(())
     }
+    Ok(layers.variables(environment))
 }
 
 fn usual_files(environment: &Environment) -> Vec<PathBuf> {
@@ -157,68 +197,68 @@ fn usual_files(environment: &Environment) -> Vec<PathBuf> {
     files
 }
 
-fn finish(figment: Figment, environment: &Environment) -> Result<Config, Error> {
-    let figment = figment.merge(Serialized::defaults(overrides(environment)));
-    let config: Config = figment.extract().map_err(|e| invalid(&e))?;
-    config.check()?;
+fn finish(layers: &Layers) -> Result<Config, Error> {
+    let config: Config = layers
+        .figment()
+        .extract()
+        .map_err(|error| invalid(layers, &error))?;
+    let checked = config.check();
+    checked.map_err(|problem| refused(layers, &problem.path, &problem.message))?;
     Ok(config)
 }
 
-/// `BACKUP_DEFAULTS__JOBS=2` as `{defaults: {jobs: 2}}`.
-fn overrides(environment: &Environment) -> Dict {
-    let mut root = Dict::new();
-    for (name, value) in environment.iter() {
-        let Some(path) = name.strip_prefix(names::PREFIX) else {
-            continue;
-        };
-        if !path.contains("__") {
-            continue;
-        }
-        let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-        insert(&mut root, &keys, value);
-    }
-    root
-}
-
-fn insert(dict: &mut Dict, keys: &[String], text: &str) {
-    match keys {
-        [] => {}
-        [last] => {
-            let value = text
-                .parse::<Value>()
-                .unwrap_or_else(|_| Value::from(text.to_owned()));
-            dict.insert(last.clone(), value);
-        }
-        [first, rest @ ..] => {
-            let entry = dict
-                .entry(first.clone())
-                .or_insert_with(|| Value::from(Dict::new()));
-            if let Value::Dict(_, inner) = entry {
-                insert(inner, rest, text);
-            }
-        }
+fn refused(layers: &Layers, path: &[String], message: &str) -> Error {
+    Error::Invalid {
+        message: format!(
+            "{}{}: {message}",
+            prefix(&layers.origins(path)),
+            dotted(path)
+        ),
+        suggestion: None,
     }
 }
 
-fn invalid(error: &figment::Error) -> Error {
+/// The files and variables to look at.
+fn prefix(origins: &BTreeSet<Origin>) -> String {
+    let names: Vec<_> = origins.iter().map(Origin::to_string).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!("{}: ", names.join(" and ")),
+    }
+}
+
+fn invalid(layers: &Layers, error: &figment::Error) -> Error {
+    let mut origins = layers.origins(&error.path);
+    if error.path.is_empty() || origins.is_empty() {
+        origins.extend(error.metadata.as_ref().and_then(origin));
+    }
     // figment's path ends with the unknown key itself.
     let known = match &error.kind {
         Kind::UnknownField(..) => error.path.len().saturating_sub(1),
         _ => error.path.len(),
     };
-    let place = error.path[..known].join(".");
+    let place = dotted(&error.path[..known]);
     let suggestion = match &error.kind {
         Kind::UnknownField(name, expected) => nearest(name, expected),
         _ => None,
     };
     let message = match &error.kind {
-        Kind::UnknownField(name, _) if place.is_empty() => format!("unknown key {name:?}"),
-        Kind::UnknownField(name, _) => format!("unknown key {name:?} in {place}"),
-        kind if place.is_empty() => format!("configuration: {}", without_values(kind)),
+        Kind::UnknownField(name, expected) => {
+            let place = match place.as_str() {
+                "" => String::new(),
+                place => format!(" in {place}"),
+            };
+            let allowed = match &suggestion {
+                None => format!("; expected one of {}", expected.join(", ")),
+                Some(_) => String::new(),
+            };
+            format!("unknown key {name:?}{place}{allowed}")
+        }
+        kind if place.is_empty() => without_values(kind),
         kind => format!("{place}: {}", without_values(kind)),
     };
     Error::Invalid {
-        message,
+        message: format!("{}{message}", prefix(&origins)),
         suggestion,
     }
 }
@@ -226,10 +266,12 @@ fn invalid(error: &figment::Error) -> Error {
 /// What is wrong, without what stands there: in the wrong place, that may well be a secret.
 fn without_values(kind: &Kind) -> String {
     match kind {
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-            format!("expected {expected}")
-        }
+        Kind::InvalidType(_, expected)
+        | Kind::InvalidValue(_, expected)
+        | Kind::InvalidLength(_, expected) => format!("expected {}", in_words(expected)),
+        Kind::ISizeOutOfRange(_) | Kind::USizeOutOfRange(_) => "the number is too large".to_owned(),
         Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
+        Kind::MissingField(name) => format!("{name} is missing"),
         // The parser shows the line of the file, between bars.
         Kind::Message(text) => {
             let is_source = |line: &&str| {
@@ -242,6 +284,22 @@ fn without_values(kind: &Kind) -> String {
             lines.join(": ")
         }
         kind => kind.to_string(),
+    }
+}
+
+/// What the parser expects, as people who write TOML call it.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "true or false",
+        "a duration" => "a duration such as \"90s\", \"6h\" or \"30d\"",
+        "a sequence" => "an array",
+        "path string" => "a path in quotes",
+        "a string" => "text in quotes",
+        "u16" => "a whole number from 0 to 65535",
+        "usize" | "a nonzero usize" => "a whole number from 1",
+        "struct Said" => crate::secret::FORMS,
+        text if text.starts_with("struct ") || text == "a map" => "a table",
+        text => text,
     }
 }
 
@@ -288,40 +346,44 @@ mod tests {
                 "unknown key \"defauts\"",
                 Some("did you mean \"defaults\"?"),
             ),
-            ("[defaults]\njobs = 0", "jobs must be at least 1", None),
+            (
+                "[defaults]\njobs = 0",
+                "defaults.jobs: must be at least 1",
+                None,
+            ),
             (
                 "[defaults]\nlease = '4s'",
-                "defaults.lease must be between 5s and 1h",
+                "defaults.lease: must be between 5s and 1h",
                 None,
             ),
             (
                 "[defaults]\nlease = '61m'",
-                "defaults.lease must be between 5s and 1h",
+                "defaults.lease: must be between 5s and 1h",
                 None,
             ),
             (
                 "[encryption]\nmode = 'none'\nrecipients = ['age1x']",
-                "encryption has recipients and mode \"none\": one contradicts the other",
+                "encryption: it has recipients and mode \"none\": one contradicts the other",
                 None,
             ),
             (
                 "[drill]\nserver = 'x'",
-                "server \"x\" is not configured",
+                "drill.server: server \"x\" is not configured",
                 None,
             ),
             (
                 "[drill]\nassertions = [{ source = 'a', query = 'b' }]",
-                "unknown key \"query\" in drill.assertions.0",
+                "unknown key \"query\" in drill.assertions.0; expected one of source, sql",
                 None,
             ),
             (
                 "[source.a]\nserver = 'x'",
-                "server \"x\" is not configured",
+                "source.a.server: server \"x\" is not configured",
                 None,
             ),
             (
                 "[source.a]\ndestinations = ['x']",
-                "destination \"x\" is not configured",
+                "source.a.destinations: destination \"x\" is not configured",
                 None,
             ),
         ] {

@@ -6,8 +6,6 @@ use std::time::Duration;
 use backup_core::retention::{Count, Guards};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-
 /// `[retention.NAME]`. Of the four tiers, those that are not said have their defaults, unless a
 /// number or an age is all that is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,17 +87,11 @@ impl RetentionConfig {
         }
     }
 
-    /// Refuses what would keep nothing. `name` is how the policy is called in the error.
+    /// Refuses what would keep nothing.
     ///
     /// # Errors
-    /// `Invalid`.
-    pub fn check(&self, name: &str) -> Result<(), Error> {
-        let invalid = |message: &str| {
-            Err(Error::Invalid {
-                message: format!("{name}: {message}"),
-                suggestion: None,
-            })
-        };
+    /// Why it is refused.
+    pub fn check(&self) -> Result<(), &'static str> {
         let tiers = self.tiers();
         let counts = [
             tiers.daily,
@@ -109,13 +101,13 @@ impl RetentionConfig {
             self.keep_last.unwrap_or(Count::None),
         ];
         if self.keep_within.is_some_and(|within| within.is_zero()) {
-            return invalid("keep_within is no time at all");
+            return Err("keep_within is no time at all");
         }
         if counts.iter().all(|count| *count == Count::None) && self.keep_within.is_none() {
-            return invalid("it keeps nothing");
+            return Err("it keeps nothing");
         }
         if self.max_deletions == Some(Count::None) {
-            return invalid("max_deletions must be a number from 1, or \"unlimited\"");
+            return Err("max_deletions must be a number from 1, or \"unlimited\"");
         }
         Ok(())
     }
@@ -123,7 +115,7 @@ impl RetentionConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::error::Error;
     use crate::{Config, Environment};
 
     fn load(toml: &str) -> Result<Config, Error> {
@@ -173,7 +165,7 @@ mod tests {
     fn a_name_that_is_not_defined_is_an_error_wherever_it_stands() {
         for section in ["source.a", "destination.a", "defaults"] {
             let error = load(&format!("[{section}]\nretention = 'x'")).unwrap_err();
-            let text = format!("retention \"x\" of {section} is not configured");
+            let text = format!("{section}.retention: retention \"x\" is not configured");
             assert_eq!(error.to_string(), text);
             let toml = format!("[{section}]\nretention = 'x'\n[retention.x]\ndaily = 3");
             load(&toml).unwrap();

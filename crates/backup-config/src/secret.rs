@@ -20,7 +20,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Says where a secret is; the file never holds the secret itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[serde(try_from = "Said")]
 pub enum SecretRef {
     /// A file that nobody else can read.
     File(PathBuf),
@@ -30,6 +30,39 @@ pub enum SecretRef {
     Command(Vec<String>),
     /// A systemd credential (<https://systemd.io/CREDENTIALS/>).
     Credential(String),
+}
+
+/// What is allowed, for messages.
+pub(crate) const FORMS: &str =
+    "{ file = \"…\" }, { env = \"…\" }, { command = [\"…\"] } or { credential = \"…\" }";
+
+/// As it is written. An enum would take one of several places and forget the others, which a file
+/// and a variable over it may well name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    file: Option<PathBuf>,
+    env: Option<String>,
+    command: Option<Vec<String>>,
+    credential: Option<String>,
+}
+
+impl TryFrom<Said> for SecretRef {
+    type Error = String;
+
+    fn try_from(said: Said) -> Result<Self, String> {
+        let places = [
+            said.file.map(Self::File),
+            said.env.map(Self::Env),
+            said.command.map(Self::Command),
+            said.credential.map(Self::Credential),
+        ];
+        let mut places = places.into_iter().flatten();
+        match (places.next(), places.next()) {
+            (Some(place), None) => Ok(place),
+            _ => Err(format!("expected one place: {FORMS}")),
+        }
+    }
 }
 
 impl SecretRef {

@@ -1,15 +1,19 @@
 //! `config`: is it right, and what is in force.
 
+use std::path::Path;
+
+use backup_app::Config;
 use serde_json::json;
 
 use super::{Context, Outcome};
 use crate::args::ConfigCommand;
 use crate::{exit_code, render};
 
-pub(super) fn run(context: &Context, command: &ConfigCommand) -> Outcome {
+pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path>) -> Outcome {
     match command {
         ConfigCommand::Check => check(context),
-        ConfigCommand::Show => show(context),
+        ConfigCommand::Show { origin: false } => show(context),
+        ConfigCommand::Show { origin: true } => explain(context, file),
     }
 }
 
@@ -47,6 +51,18 @@ fn show(context: &Context) -> Outcome {
         render::pretty_json(config);
     } else {
         render::line(config.to_toml()?.trim_end());
+    }
+    Ok(exit_code::DONE)
+}
+
+fn explain(context: &Context, file: Option<&Path>) -> Outcome {
+    let settings = Config::explain(file, context.app.environment())?;
+    if context.json {
+        render::pretty_json(&settings);
+    } else {
+        for setting in &settings {
+            render::line(&setting.to_string());
+        }
     }
     Ok(exit_code::DONE)
 }

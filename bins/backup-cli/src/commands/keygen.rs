@@ -1,7 +1,8 @@
 //! `keygen`: a key pair.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use backup_app::{AppError, SystemClock, generate_identity};
 use backup_core::clock::Clock as _;
@@ -27,15 +28,7 @@ pub(super) fn run(arguments: &KeygenArgs, as_json: bool) -> Outcome {
                 operation: format!("write {}", path.display()),
                 source,
             };
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(failure)?;
-            file.write_all(identity.identity_file.expose_secret().as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(failure)?;
+            write_private(path, identity.identity_file.expose_secret()).map_err(failure)?;
             if as_json {
                 render::json(&json!({ "recipient": recipient, "identity_file": path }));
                 return Ok(exit_code::DONE);
@@ -50,4 +43,15 @@ pub(super) fn run(arguments: &KeygenArgs, as_json: bool) -> Outcome {
         ));
     }
     Ok(exit_code::DONE)
+}
+
+/// Writes a new file that nobody else can read.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
 }

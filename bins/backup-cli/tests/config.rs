@@ -1,0 +1,330 @@
+//! The configuration as a user meets it: what is wrong with it, what is in force, a first one.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+fn run(
+    home: &Path,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> std::io::Result<(Option<i32>, String, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backup-cli"));
+    let command = command.env_clear().env("HOME", home).current_dir(home);
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .envs(variables.iter().copied())
+        .args(arguments)
+        .output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((status.code(), text(stdout), text(stderr)))
+}
+
+fn write(home: &Path, toml: &str) -> std::io::Result<PathBuf> {
+    let path = home.join("backup.toml");
+    std::fs::write(&path, toml)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(path)
+}
+
+/// What stands in the file, and what follows the file's name in the message.
+const WRONG: &[(&str, &str)] = &[
+    (
+        "[destination.a]\nurl = 's3://b'\nendpoint = 'http://u:hunter2@h'",
+        "destination.a.endpoint: a URL holds no login",
+    ),
+    (
+        "[defaults]\nlease = '4s'",
+        "defaults.lease: must be between 5s and 1h",
+    ),
+    (
+        "[defaults]\njobs = 'many'",
+        "defaults.jobs: expected a whole number",
+    ),
+    (
+        "[defaults]\njobs = -1",
+        "defaults.jobs: expected a whole number",
+    ),
+    ("[defaults]\njobs = 0", "defaults.jobs: must be at least 1"),
+    (
+        "[defaults]\ntimeout = 30",
+        "defaults.timeout: expected a duration such as \"90s\", \"6h\" or \"30d\"",
+    ),
+    (
+        "[defaults]\nstall_timeout = '999999999999999999999y'",
+        "defaults.stall_timeout: expected a duration such as",
+    ),
+    (
+        "[defaults]\njbos = 2",
+        "unknown key \"jbos\" in defaults\nhint: did you mean \"jobs\"?",
+    ),
+    (
+        "[defaults]\nzzzzzzzz = 2",
+        "unknown key \"zzzzzzzz\" in defaults; expected one of compression,",
+    ),
+    ("[defaults]\ncompression = 'zip'", "defaults.compression: "),
+    (
+        "[source.a]\ncompression = 'zstd:99'",
+        "source.a.compression: level `99` is not possible",
+    ),
+    ("[source.a]\njobs = 0", "source.a.jobs: must be at least 1"),
+    (
+        "[source.a]\ndestinations = 'x'",
+        "source.a.destinations: expected an array",
+    ),
+    (
+        "[source.a]\nserver = 'x'",
+        "source.a.server: server \"x\" is not configured",
+    ),
+    (
+        "[server.a]\nport = 99999",
+        "server.a.port: expected a whole number from 0 to 65535",
+    ),
+    (
+        "[server.a]\nproduction = 'yes'",
+        "server.a.production: expected true or false",
+    ),
+    (
+        "[server.a]\nhost = 5",
+        "server.a.host: expected text in quotes",
+    ),
+    ("[server.a]\nadmin = {}", "server.a.admin: user is missing"),
+    ("server = 5", "server: expected a table"),
+    (
+        "[server.a]\npassword = 'hunter2'",
+        "server.a.password: expected { file = \"…\" }, { env = \"…\" }, { command = [\"…\"] } or",
+    ),
+    (
+        "[server.a]\npassword = { file = 'x', env = 'Y' }",
+        "server.a.password: expected one place: { file",
+    ),
+    (
+        "[server.a]\npassword = {}",
+        "server.a.password: expected one place: { file",
+    ),
+    (
+        "[server.a]\npassword = { command = 'x' }",
+        "server.a.password.command: expected an array",
+    ),
+    (
+        "[encryption]\nmode = 'gpg'",
+        "encryption.mode: expected one of age, none",
+    ),
+    (
+        "[encryption]\nrecipients = ['age1no']",
+        "encryption.recipients: ",
+    ),
+    (
+        "[encryption]\nrecipients = [5]",
+        "encryption.recipients.0: expected text in quotes",
+    ),
+    (
+        "[destination.a]\nurl = 'ftp://x'",
+        "destination.a.url: the store is neither a URL nor",
+    ),
+    (
+        "[destination.a]\nurl = 's3://u:hunter2@h/b'",
+        "destination.a.url: a URL holds no login",
+    ),
+    (
+        "[retention.a]\ndaily = 0",
+        "retention.a.daily: expected a number from 1, \"none\" or \"unlimited\"",
+    ),
+    (
+        "[retention.a]\nmin_keep = 0",
+        "retention.a.min_keep: expected a whole number from 1",
+    ),
+    (
+        "[retention.a]\ntimezone = 'x/y'",
+        "retention.a.timezone: there is no time zone \"x/y\"; say",
+    ),
+    (
+        "[retention.a]\nkeep_within = '0s'",
+        "retention.a: keep_within is no time at all",
+    ),
+    (
+        "[drill]\nassertions = [{ source = 'a' }]",
+        "drill.assertions.0: sql is missing",
+    ),
+    (
+        "[defaults]\njobs = 99999999999999999999999",
+        "TOML parse error at line 2",
+    ),
+    ("[defaults\n", "TOML parse error at line 1"),
+    (
+        "[defaults]\njobs = 1\njobs = 2",
+        "TOML parse error at line 3, column 1: duplicate key",
+    ),
+];
+
+#[test]
+fn a_wrong_value_is_named_with_its_file_its_key_and_what_is_allowed() -> Tested {
+    let home = tempfile::tempdir()?;
+    for (toml, says) in WRONG {
+        let path = write(home.path(), toml)?;
+        let name = path.to_string_lossy();
+        let (code, out, err) = run(home.path(), &[], &["--config", &name, "config", "show"])?;
+        let expected = format!("error: configuration: {name}: {says}");
+        assert!(err.starts_with(&expected), "{toml}\n{err}\n{expected}");
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{toml}");
+        assert!(!err.contains("hunter2"), "{err}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_variable_is_named_by_its_name() -> Tested {
+    let home = tempfile::tempdir()?;
+    let path = write(
+        home.path(),
+        "[encryption]\nmode = 'none'\n[server.a]\npassword = { file = '/p' }\n",
+    )?;
+    let name = path.to_string_lossy();
+    for (variable, value, says) in [
+        (
+            "BACKUP_DEFAULTS__JOBS",
+            "x",
+            "BACKUP_DEFAULTS__JOBS: defaults.jobs: expected a whole",
+        ),
+        (
+            "BACKUP_DEFAULTS__JOBS",
+            "0",
+            "BACKUP_DEFAULTS__JOBS: defaults.jobs: must be at least 1",
+        ),
+        (
+            "BACKUP_DEFAUTS__JOBS",
+            "1",
+            "BACKUP_DEFAUTS__JOBS: unknown key \"defauts\"\nhint: did",
+        ),
+        (
+            "BACKUP_DEFAULTS__COMPRESSION",
+            "zip",
+            "BACKUP_DEFAULTS__COMPRESSION: defaults.compr",
+        ),
+        (
+            "BACKUP_SERVER__A__PASSWORD",
+            "hunter2",
+            "BACKUP_SERVER__A__PASSWORD: server.a.password: expected { file",
+        ),
+        (
+            "BACKUP_SERVER__A__PASSWORD__ENV",
+            "PW",
+            "FILE and BACKUP_SERVER__A__PASSWORD__ENV: server.a.password: expected one place",
+        ),
+        (
+            "BACKUP_ENCRYPTION__RECIPIENTS",
+            "[age1x]",
+            "FILE and BACKUP_ENCRYPTION__RECIPIENTS: encryption: it has recipients and mode",
+        ),
+    ] {
+        let arguments = ["--config", &name, "config", "check"];
+        let (code, _, err) = run(home.path(), &[(variable, value)], &arguments)?;
+        let says = format!("error: configuration: {}", says.replace("FILE", &name));
+        assert!(err.starts_with(&says), "{variable}={value}\n{err}\n{says}");
+        assert_eq!(code, Some(2), "{variable}");
+        assert!(!err.contains("hunter2"), "{err}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_where_it_comes_from() -> Tested {
+    let home = tempfile::tempdir()?;
+    let toml = "[defaults]\njobs = 2\n[server.m]\npassword = { command = ['vault', 'hunter2'] }\n";
+    let path = write(home.path(), toml)?;
+    let name = path.to_string_lossy();
+    let variables = [("BACKUP_DEFAULTS__TIMEOUT", "2h")];
+    let arguments = ["--config", &name, "config", "show", "--origin"];
+    let (code, out, err) = run(home.path(), &variables, &arguments)?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    for line in [
+        format!("defaults.jobs = 2    # {name}").as_str(),
+        "defaults.timeout = \"2h\"    # BACKUP_DEFAULTS__TIMEOUT",
+        "defaults.compression = \"zstd:2\"    # default",
+        format!("server.m.password = \"command vault\"    # {name}").as_str(),
+    ] {
+        assert!(lines.contains(&line), "{line}\n{out}");
+    }
+    assert!(!out.contains("hunter2"), "{out}");
+    let (_, out, _) = run(
+        home.path(),
+        &variables,
+        &[&arguments[..], &["--json"]].concat(),
+    )?;
+    let values: serde_json::Value = serde_json::from_str(&out)?;
+    for expected in [
+        serde_json::json!({"key": "defaults.jobs", "value": 2,
+            "origin": {"kind": "file", "name": name}}),
+        serde_json::json!({"key": "defaults.timeout", "value": "2h",
+            "origin": {"kind": "variable", "name": "BACKUP_DEFAULTS__TIMEOUT"}}),
+        serde_json::json!({"key": "defaults.compression", "value": "zstd:2",
+            "origin": {"kind": "default"}}),
+    ] {
+        let list = values.as_array().ok_or("no array")?;
+        assert!(list.contains(&expected), "{expected}\n{out}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_first_configuration_is_private_loads_and_is_never_written_over() -> Tested {
+    let home = tempfile::tempdir()?;
+    let (code, out, err) = run(home.path(), &[], &["init", "new dir"])?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let config = home.path().join("new dir/backup.toml");
+    let identity = home.path().join("new dir/identity.txt");
+    let mut texts = Vec::new();
+    for path in [&config, &identity] {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        texts.push(std::fs::read_to_string(path)?);
+    }
+    let key = texts[1]
+        .lines()
+        .find(|line| line.starts_with("AGE-SECRET-KEY-1"));
+    let recipient = texts[1]
+        .split("# public key: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let (key, recipient) = (key.ok_or("no key")?, recipient.ok_or("no recipient")?);
+    assert!(texts[0].contains(recipient) && !texts[0].contains(key));
+    assert!(!out.contains(key), "the private key is printed");
+    let command = format!("  backup-cli --config '{}' ", config.display());
+    for says in [
+        &format!("public key:    {recipient}"),
+        "nobody can restore them without it",
+        &format!("{command}config check\n{command}backup --all\n{command}drill --all -i '"),
+    ] {
+        assert!(out.contains(says), "{says}\n{out}");
+    }
+    let name = config.to_string_lossy();
+    let (code, out, _) = run(home.path(), &[], &["--config", &name, "config", "check"])?;
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "ok: 0 sources, 0 servers, 0 destinations\n")
+    );
+
+    // Whichever of the two is there, nothing is written.
+    for gone in [None, Some(&config)] {
+        if let Some(gone) = gone {
+            std::fs::remove_file(gone)?;
+        }
+        let (code, _, err) = run(home.path(), &[], &["init", "new dir"])?;
+        assert_eq!(code, Some(2), "{err}");
+        assert!(
+            err.contains("is there already, and nothing was written"),
+            "{err}"
+        );
+        assert_eq!(std::fs::read_to_string(&identity)?, texts[1]);
+        assert_eq!(config.exists(), gone.is_none());
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Values of the configuration whose form only an adapter knows.
+
+use backup_compress::Compression;
+use backup_config::Config;
+use backup_core::error::{PortError, chain};
+use backup_crypt::parse_recipients;
+use backup_retention::Tz;
+use backup_store::Scheme;
+
+use crate::place::without_login;
+
+/// A value that cannot be used, and where it stands.
+pub(crate) struct WrongValue {
+    pub(crate) path: Vec<String>,
+    /// What is wrong and what is allowed; no secret is in it.
+    pub(crate) message: String,
+}
+
+impl WrongValue {
+    fn new(path: &[&str], message: impl Into<String>) -> Self {
+        Self {
+            path: path.iter().map(|&key| key.to_owned()).collect(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Refuses what cannot be used, before anything is done: what only a backup would find at night
+/// is found when the file is written, and what may be a secret is never shown.
+pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
+    compression(&["defaults", "compression"], &config.defaults.compression)?;
+    for (name, source) in &config.source {
+        if let Some(text) = &source.compression {
+            compression(&["source", name, "compression"], text)?;
+        }
+    }
+    parse_recipients(&config.encryption.recipients)
+        .map_err(|error| WrongValue::new(&["encryption", "recipients"], chain(&error)))?;
+    for (name, place) in &config.destination {
+        url(&["destination", name, "url"], &place.url)?;
+        if let Some(endpoint) = &place.endpoint {
+            without_secret(&["destination", name, "endpoint"], endpoint)?;
+        }
+    }
+    for (name, policy) in &config.retention {
+        if let Some(zone) = &policy.timezone
+            && zone.parse::<Tz>().is_err()
+        {
+            let path = ["retention", name, "timezone"];
+            let message =
+                format!("there is no time zone {zone:?}; say one like UTC or Europe/Berlin");
+            return Err(WrongValue::new(&path, message));
+        }
+    }
+    Ok(())
+}
+
+fn compression(path: &[&str], text: &str) -> Result<(), WrongValue> {
+    match text.parse::<Compression>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WrongValue::new(path, chain(&error))),
+    }
+}
+
+fn url(path: &[&str], url: &str) -> Result<(), WrongValue> {
+    without_secret(path, url)?;
+    let said = |error: PortError| match error.hint() {
+        Some(hint) => format!("{}; {hint}", chain(&error)),
+        None => chain(&error),
+    };
+    match Scheme::of(url) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WrongValue::new(path, said(error))),
+    }
+}
+
+/// The configuration is shown, and a URL with it.
+fn without_secret(path: &[&str], url: &str) -> Result<(), WrongValue> {
+    if without_login(url) == url {
+        return Ok(());
+    }
+    let message = "a URL holds no login; say access_key_id and secret_access_key beside it";
+    Err(WrongValue::new(path, message))
+}
