@@ -5,6 +5,7 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+pub mod check;
 mod clock;
 mod compose;
 mod connection;
@@ -18,6 +19,7 @@ mod retention;
 mod signals;
 pub mod text;
 mod who;
+mod whole_file;
 
 pub use backup_compress::Compression;
 pub use backup_config::{Config, Environment, RetentionConfig, names};

@@ -23,6 +23,7 @@
 //! # Ok::<(), backup_config::Error>(())
 //! ```
 
+mod alerts;
 mod drill;
 mod environment;
 mod error;
@@ -31,6 +32,7 @@ mod load;
 mod retention;
 mod secret;
 
+pub use alerts::AlertsConfig;
 pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
 pub use error::Error;
