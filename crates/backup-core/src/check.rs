@@ -309,9 +309,9 @@ fn duration(newest: &Manifest, limits: &Limits) -> Option<Finding> {
 
 fn failure(copies: &Copies, now: DateTime<Utc>) -> Option<Finding> {
     let run = copies.last_run.as_ref().filter(|run| !run.is_success())?;
-    let newest = copies.newest(now).map(|newest| newest.started_at);
-    // A backup that came since, from another host's run perhaps, makes up for it.
-    if newest.is_some_and(|newest| newest > run.started_at) {
+    let newest = copies.newest(now).map(|newest| newest.finished_at);
+    // One that was done since makes up for it, also one in whose way this run would have been.
+    if newest.is_some_and(|newest| newest > run.finished_at) {
         return None;
     }
     let why = run.error.as_deref().unwrap_or("no reason is known");

@@ -66,6 +66,11 @@ fn succeeded(mut run: RunRecord) -> RunRecord {
     run
 }
 
+fn with_end(mut run: RunRecord, at: DateTime<Utc>) -> RunRecord {
+    (run.started_at, run.finished_at) = (at, at);
+    run
+}
+
 fn verified(backup: &Manifest, good: bool) -> RunRecord {
     let problem = PartProblem {
         part: PartName::new("schema").unwrap(),
@@ -203,6 +208,10 @@ fn the_last_run_counts_unless_a_backup_came_after_it() {
     check(&[aged(5)], &[run(2)], &[failed]);
     check(&[aged(5)], &[succeeded(run(1)), run(2)], &[]);
     check(&[aged(5)], &[run(8)], &[]);
+    // It would have been in the way of one that was being taken.
+    let during = TimeDelta::hours(5) + TimeDelta::minutes(5);
+    let refused = with_end(run(5), now() - during);
+    check(&[aged(5)], &[refused], &[]);
     check(&[], &[run(2)], &[NONE, failed]);
     let mut stopped = run(1);
     stopped.result = RunResult::Cancelled;
