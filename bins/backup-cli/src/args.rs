@@ -2,6 +2,7 @@
 
 mod retention;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -76,6 +77,10 @@ pub(crate) enum Command {
     Drill(DrillArgs),
     /// List what was done: backups, restores, verifications, drills, failures too; newest first
     Runs(RunsArgs),
+    /// Say whether backups are fresh and healthy, from their places alone
+    ///
+    /// Exit codes as monitoring wants them: 0 ok, 1 warning, 2 critical, 3 unknown.
+    Check(CheckArgs),
     /// Let old backups go, and say of each why it stays or goes
     Prune(PruneArgs),
     /// Say what a policy would keep over time
@@ -255,6 +260,19 @@ pub(crate) struct ListArgs {
     /// At most N backups
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Only these sources [default: those that are configured, else all that are there]
+    #[arg(value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+    /// Write metrics for Prometheus' node exporter into this file, as a whole
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prometheus: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
@@ -626,11 +644,18 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
         // Nothing can be done when even this cannot be printed.
         let _ = error.print();
         if error.use_stderr() {
-            ExitCode::from(exit_code::USAGE)
+            ExitCode::from(exit_code::of_usage(asks_for_check(std::env::args_os())))
         } else {
             ExitCode::SUCCESS
         }
     })
+}
+
+/// Whether what could not be parsed was to be a check, whose exit codes are its own.
+fn asks_for_check(words: impl Iterator<Item = OsString>) -> bool {
+    let command = command();
+    let mut words = words.skip(1).filter_map(|word| word.into_string().ok());
+    words.find(|word| command.find_subcommand(word).is_some()) == Some("check".to_owned())
 }
 
 /// The description of the command line, for completions and man pages.

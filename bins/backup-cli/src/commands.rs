@@ -2,6 +2,7 @@
 
 mod backup;
 mod cat;
+mod check;
 mod config;
 mod confirm;
 mod copy;
@@ -68,15 +69,21 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
         Command::Restore(_) | Command::Undo(_) => "stopped by a signal; nothing was changed",
         _ => "stopped by a signal",
     };
+    let is_check = matches!(cli.command, Command::Check(_));
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => {
             render::complain(&format!("listen to signals: {error}"));
-            return ExitCode::from(exit_code::FAILED);
+            return ExitCode::from(if is_check {
+                exit_code::UNKNOWN
+            } else {
+                exit_code::FAILED
+            });
         }
     };
     let outcome = Box::pin(dispatch(cli, interrupt.clone())).await;
     let code = match (outcome, interrupt.signal()) {
+        (Ok(_), _) if is_check && render::result_is_lost() => exit_code::UNKNOWN,
         (Ok(exit_code::DONE), _) if render::result_is_lost() => exit_code::FAILED,
         (Ok(code), _) => code,
         (Err(AppError::Engine(CoreError::Cancelled)), Some(signal)) => {
@@ -87,6 +94,7 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
             }
             exit_code::of_signal(signal)
         }
+        (Err(error), _) if is_check => check::unknown(&error, json),
         (Err(error), _) => {
             render::error(&error, json);
             exit_code::of(&error)
@@ -121,6 +129,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Cat(arguments) => arguments.from.overrides(),
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
+        Command::Check(arguments) => arguments.place.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
@@ -144,6 +153,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Verify(arguments) => verify::run(&context, arguments).await,
         Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
+        Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,

@@ -32,6 +32,14 @@ pub(crate) const TIMEOUT: u8 = 124;
 /// Added to the number of a signal.
 const SIGNAL: u8 = 128;
 
+/// `check` alone: it could not be told. It has the codes that monitoring knows.
+pub(crate) const UNKNOWN: u8 = 3;
+
+/// The code for a wrong command line.
+pub(crate) fn of_usage(is_check: bool) -> u8 {
+    if is_check { UNKNOWN } else { USAGE }
+}
+
 /// The code for an error.
 pub(crate) fn of(error: &AppError) -> u8 {
     match error {

@@ -5,6 +5,7 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+pub mod check;
 mod clock;
 mod compose;
 mod connection;
@@ -19,6 +20,7 @@ mod signals;
 pub mod text;
 mod values;
 mod who;
+mod whole_file;
 
 pub use backup_compress::Compression;
 pub use backup_config::{Config, Environment, Origin, RetentionConfig, Setting, names, starter};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_config::{DestinationConfig, Environment, SecretRef, names};
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::Store;
-use backup_store::{Scheme, StoreConfig, StoreOptions};
+use backup_store::{Scheme, Space, StoreConfig, StoreOptions};
 use secrecy::SecretString;
 
 use crate::error::AppError;
@@ -53,6 +53,13 @@ impl Place {
             config.limits.retry_timeout = limit;
         }
         backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
+    }
+
+    /// The room that is left where it is a directory.
+    pub(crate) fn space(&self, environment: &Environment) -> Option<Space> {
+        let options = self.options(environment).ok()?;
+        let config = StoreConfig::parse(&self.settings.url, &options).ok()?;
+        backup_store::space(config.local_root()?).ok()
     }
 
     /// Whether reading many small objects of it is so cheap that nothing has to be remembered.

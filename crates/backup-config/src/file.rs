@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::AlertsConfig;
 use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::retention::RetentionConfig;
@@ -31,6 +32,8 @@ pub struct Config {
     pub drill: DrillConfig,
     /// What restores may do.
     pub restore: RestoreConfig,
+    /// What is not as it should be.
+    pub alerts: AlertsConfig,
 }
 
 /// `[restore]`.
@@ -74,6 +77,8 @@ pub struct DefaultsConfig {
     /// store may be out of reach: a run that cannot renew its lease for so long ends.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
+    /// How full, in percent, the file system of a local destination may be.
+    pub warn_used_percent: u8,
 }
 
 impl Default for DefaultsConfig {
@@ -86,6 +91,7 @@ impl Default for DefaultsConfig {
             lock_wait_timeout: Duration::from_mins(1),
             retention: None,
             lease: Duration::from_mins(1),
+            warn_used_percent: 80,
         }
     }
 }
@@ -172,6 +178,9 @@ pub struct SourceConfig {
     pub jobs: Option<usize>,
     /// Name of its retention.
     pub retention: Option<String>,
+    /// How old its newest backup may be, instead of what `[alerts]` says.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Option<Duration>,
 }
 
 impl Config {
@@ -192,6 +201,18 @@ impl SourceConfig {
     #[must_use]
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
+    }
+
+    /// Whether its backups are meant to leave something out.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        let filters = [
+            &self.schemas,
+            &self.exclude_schemas,
+            &self.tables,
+            &self.exclude_tables,
+        ];
+        filters.iter().any(|patterns| !patterns.is_empty())
     }
 }
 

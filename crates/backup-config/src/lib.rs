@@ -23,6 +23,7 @@
 //! # Ok::<(), backup_config::Error>(())
 //! ```
 
+mod alerts;
 mod drill;
 mod environment;
 mod error;
@@ -33,6 +34,7 @@ mod retention;
 mod secret;
 mod starter;
 
+pub use alerts::AlertsConfig;
 pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
 pub use error::Error;

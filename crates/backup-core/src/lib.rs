@@ -23,6 +23,7 @@
 pub mod backup;
 pub mod body;
 pub mod catalog;
+pub mod check;
 pub mod cipher;
 pub mod clock;
 pub mod compressor;

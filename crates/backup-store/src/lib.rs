@@ -43,7 +43,7 @@ pub use config::{
     ServerEncryption, Service, StoreConfig, StoreOptions,
 };
 pub use limits::Limits;
-pub use local::free_bytes;
+pub use local::{Space, free_bytes, space};
 
 /// Opens a store. No connection is made and nothing is created: that is for the first call.
 ///

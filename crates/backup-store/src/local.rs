@@ -221,14 +221,45 @@ fn local_error(operation: &str, path: &Path, error: io::Error) -> PortError {
     crate::error::port_error(operation, path.display(), &wrapped)
 }
 
-/// Bytes that this user can still write below `path`, which must exist.
+/// Room in a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What this user can still write.
+    pub free: u64,
+    /// What is taken.
+    pub used: u64,
+}
+
+impl Space {
+    /// How much of it is taken, in percent, rounded up as `df` does.
+    #[must_use]
+    pub fn used_percent(self) -> u64 {
+        let all = u128::from(self.free) + u128::from(self.used);
+        let percent = (u128::from(self.used) * 100).div_ceil(all.max(1));
+        u64::try_from(percent).unwrap_or(100)
+    }
+}
+
+/// The room in the file system of `path`, which must exist.
 ///
 /// # Errors
 /// `NotFound` or `PermissionDenied` when the file system cannot be asked.
-pub fn free_bytes(path: &Path) -> Result<u64, PortError> {
+pub fn space(path: &Path) -> Result<Space, PortError> {
     let stat = nix::sys::statvfs::statvfs(path)
         .map_err(|e| local_error("ask for free space of", path, e.into()))?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    let used = stat.blocks().saturating_sub(stat.blocks_free());
+    Ok(Space {
+        free: stat.blocks_available().saturating_mul(stat.fragment_size()),
+        used: used.saturating_mul(stat.fragment_size()),
+    })
+}
+
+/// Bytes that this user can still write below `path`, which must exist.
+///
+/// # Errors
+/// As [`space`].
+pub fn free_bytes(path: &Path) -> Result<u64, PortError> {
+    Ok(space(path)?.free)
 }
 
 #[async_trait]

@@ -1,10 +1,10 @@
 //! Where a report goes.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::DrillView;
 use crate::error::AppError;
+use crate::whole_file::{self, Readers, parent};
 
 /// Where a report goes, by what somebody said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,22 +79,7 @@ fn json(view: &DrillView) -> Result<String, AppError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), AppError> {
-    let written = tempfile::Builder::new()
-        .prefix(".drill-")
-        .tempfile_in(parent(path))
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)
-        });
-    written.map(drop).map_err(failed(path))
-}
-
-fn parent(path: &Path) -> &Path {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
+    whole_file::write(path, text, Readers::Us).map_err(failed(path))
 }
 
 /// A source may have any name; as the name of a file, all but the plainest characters are written

@@ -1,0 +1,411 @@
+//! How fresh and how healthy backups are, from their places alone, in the form that JSON, metrics
+//! and text share.
+
+mod metrics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use backup_config::SourceConfig;
+use backup_core::backup::SourceName;
+use backup_core::catalog::{ListRequest, Listing};
+use backup_core::check::{self, Copies, Finding, Limits, Status};
+use backup_core::clock::Clock as _;
+use backup_core::error::chain;
+use backup_core::history::HistoryRequest;
+use backup_core::layout;
+use backup_core::run_record::RunRecord;
+use backup_store::Space;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::future::join_all;
+use serde::{Serialize, Serializer};
+
+use crate::clock::SystemClock;
+use crate::compose::App;
+use crate::error::AppError;
+use crate::place::Place;
+use crate::whole_file::{self, Readers};
+
+/// How far back failures matter where there is no backup to tell.
+const REMEMBERED: TimeDelta = TimeDelta::days(35);
+
+/// Everything that was looked at.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// The worst of all.
+    #[serde(serialize_with = "word")]
+    pub status: Status,
+    /// When.
+    #[serde(serialize_with = "moment")]
+    pub checked_at: DateTime<Utc>,
+    /// Each source at each of its places.
+    pub sources: Vec<SourceCheck>,
+    /// The places themselves.
+    pub destinations: Vec<DestinationCheck>,
+}
+
+/// One source at one place. Of what could not be asked, nothing is known.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct SourceCheck {
+    pub source: String,
+    pub destination: String,
+    #[serde(serialize_with = "word")]
+    pub status: Status,
+    #[serde(skip)]
+    pub reached: bool,
+    pub backup: Option<String>,
+    #[serde(serialize_with = "maybe_moment")]
+    pub last_success: Option<DateTime<Utc>>,
+    pub age_seconds: Option<i64>,
+    #[serde(serialize_with = "maybe_moment")]
+    pub last_verified: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "maybe_moment")]
+    pub last_drill: Option<DateTime<Utc>>,
+    pub duration_seconds: Option<f64>,
+    pub raw_bytes: Option<u64>,
+    pub stored_bytes: Option<u64>,
+    pub rows: Option<u64>,
+    pub findings: Vec<FindingView>,
+}
+
+/// One place.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct DestinationCheck {
+    pub name: String,
+    #[serde(serialize_with = "word")]
+    pub status: Status,
+    pub repository_bytes: Option<u64>,
+    pub free_bytes: Option<u64>,
+    pub findings: Vec<FindingView>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct FindingView {
+    #[serde(serialize_with = "word")]
+    pub severity: Status,
+    pub kind: &'static str,
+    pub message: String,
+}
+
+impl From<Finding> for FindingView {
+    fn from(finding: Finding) -> Self {
+        Self {
+            severity: finding.severity,
+            kind: finding.kind,
+            message: finding.message,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn word<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(status.as_str())
+}
+
+fn moment<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[expect(clippy::ref_option, reason = "serde gives references")]
+fn maybe_moment<S: Serializer>(
+    at: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => moment(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl CheckReport {
+    /// All findings with where they are, the worst first.
+    #[must_use]
+    pub fn findings(&self) -> Vec<(String, &FindingView)> {
+        let of_places = self.destinations.iter().flat_map(|place| {
+            let at = |finding| (place.name.clone(), finding);
+            place.findings.iter().map(at)
+        });
+        let of_sources = self.sources.iter().flat_map(|source| {
+            let name = format!("{} at {}", source.source, source.destination);
+            let at = move |finding| (name.clone(), finding);
+            source.findings.iter().map(at)
+        });
+        let mut all: Vec<_> = of_sources.chain(of_places).collect();
+        all.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
+        all
+    }
+
+    /// The metrics, as a file that Prometheus' node exporter reads. It is replaced as a whole, and
+    /// everybody may read it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_metrics(&self, path: &Path) -> Result<(), AppError> {
+        let written = whole_file::write(path, &metrics::text(self), Readers::All);
+        written.map_err(|source| AppError::File {
+            operation: format!("write metrics {}", path.display()),
+            source,
+        })
+    }
+}
+
+/// What a place has.
+struct Held {
+    listing: Listing,
+    runs: Vec<RunRecord>,
+    findings: Vec<Finding>,
+}
+
+/// One place, and what it has if it could be asked.
+struct Looked {
+    place: Place,
+    space: Option<Space>,
+    held: Result<Held, AppError>,
+}
+
+impl App {
+    /// Looks at the backups of these sources, else of those that are configured, else of all that
+    /// the places have. A place that cannot be asked is a finding, and the others are judged.
+    ///
+    /// # Errors
+    /// When names or settings make no sense.
+    pub async fn check(&self, asked: &[String]) -> Result<CheckReport, AppError> {
+        let now = SystemClock.now();
+        let named = if asked.is_empty() {
+            self.sources()
+        } else {
+            asked.to_vec()
+        };
+        let wanted: BTreeSet<SourceName> = named
+            .into_iter()
+            .map(|name| SourceName::new(name).map_err(|e| AppError::usage(e.to_string())))
+            .collect::<Result<_, _>>()?;
+        let places = self.places_of_all(&wanted)?;
+        let looked = join_all(places.into_iter().map(|place| self.look(place, now))).await;
+        let sources = if wanted.is_empty() {
+            found(&looked)
+        } else {
+            wanted
+        };
+        let mut checks = Vec::new();
+        for source in &sources {
+            checks.extend(self.check_source(source, &looked, now)?);
+        }
+        let nothing = sources.is_empty();
+        let destinations: Vec<_> = looked
+            .into_iter()
+            .map(|looked| self.check_place(looked, nothing))
+            .collect();
+        let of_sources = checks.iter().map(|check| check.status);
+        let of_places = destinations.iter().map(|check| check.status);
+        Ok(CheckReport {
+            status: of_sources.chain(of_places).max().unwrap_or(Status::Ok),
+            checked_at: now,
+            sources: checks,
+            destinations,
+        })
+    }
+
+    fn places_of_all(&self, sources: &BTreeSet<SourceName>) -> Result<Vec<Place>, AppError> {
+        if sources.is_empty() {
+            return self.places();
+        }
+        let mut places: BTreeMap<String, Place> = BTreeMap::new();
+        for source in sources {
+            let of_source = self.places_of_source(source)?.into_iter();
+            places.extend(of_source.map(|place| (place.name.clone(), place)));
+        }
+        Ok(places.into_values().collect())
+    }
+
+    async fn look(&self, place: Place, now: DateTime<Utc>) -> Looked {
+        let held = self.held(&place, now).await;
+        Looked {
+            space: place.space(self.environment()),
+            place,
+            held,
+        }
+    }
+
+    async fn held(&self, place: &Place, now: DateTime<Utc>) -> Result<Held, AppError> {
+        let lister = self.lister(place).await?;
+        let listing = lister
+            .engine
+            .catalog()
+            .list(&ListRequest::default())
+            .await?;
+        let oldest = listing.backups.last().map(|oldest| oldest.started_at);
+        let drills = self
+            .config()
+            .alerts
+            .undrilled_after
+            .map_or(REMEMBERED, span);
+        let remembered = now.checked_sub_signed(drills.max(REMEMBERED));
+        let request = HistoryRequest {
+            since: oldest.into_iter().chain(remembered).min(),
+            ..HistoryRequest::default()
+        };
+        let history = lister.engine.history().list(&request).await?;
+        lister.remember();
+        let records = history.damaged.iter().map(|(key, reason)| {
+            Finding::warning("damaged-record", format!("{key}: {reason}: remove it"))
+        });
+        Ok(Held {
+            listing,
+            runs: history.runs,
+            findings: records.collect(),
+        })
+    }
+
+    /// One source at all of its places.
+    fn check_source(
+        &self,
+        source: &SourceName,
+        looked: &[Looked],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<SourceCheck>, AppError> {
+        let settings = self.config().source.get(source.as_str());
+        let partly = settings.is_some_and(SourceConfig::is_partial);
+        let limits = self.limits(source);
+        let places = self.places_of_source(source)?;
+        let is_its = |looked: &&Looked| places.iter().any(|p| p.name == looked.place.name);
+        let copies: Vec<(&Looked, Option<Copies>)> = looked
+            .iter()
+            .filter(is_its)
+            .map(|looked| {
+                let held = looked.held.as_ref().ok();
+                let copies =
+                    held.map(|held| Copies::new(source, &held.listing, &held.runs).partly(partly));
+                (looked, copies)
+            })
+            .collect();
+        let runs = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
+        let drilled = check::last_drill(source, runs.flat_map(|held| &held.runs));
+        let checks = copies.iter().map(|(looked, own)| {
+            let place = &looked.place.name;
+            let Some(own) = own else {
+                return unknown(source, looked);
+            };
+            let others = copies
+                .iter()
+                .filter(|(other, _)| other.place.name != *place);
+            let others: Vec<&Copies> = others.filter_map(|(_, copies)| copies.as_ref()).collect();
+            let findings = check::judge(own, &others, drilled, &limits, now);
+            let newest = own.newest(now);
+            SourceCheck {
+                status: worst(&findings),
+                reached: true,
+                backup: newest.map(|newest| newest.id.to_string()),
+                last_success: newest.map(|newest| newest.finished_at),
+                age_seconds: newest.map(|newest| (now - newest.finished_at).num_seconds()),
+                last_verified: own.verified_at(),
+                last_drill: drilled,
+                duration_seconds: newest
+                    .map(|newest| (newest.finished_at - newest.started_at).as_seconds_f64()),
+                raw_bytes: newest.map(|newest| newest.totals.raw_bytes),
+                stored_bytes: newest.map(|newest| newest.totals.stored_bytes),
+                rows: newest.map(|newest| newest.totals.rows),
+                findings: findings.into_iter().map(FindingView::from).collect(),
+                ..unknown(source, looked)
+            }
+        });
+        Ok(checks.collect())
+    }
+
+    fn limits(&self, source: &SourceName) -> Limits {
+        let alerts = &self.config().alerts;
+        let settings = self.config().source.get(source.as_str());
+        let own = settings.and_then(|settings| settings.max_age);
+        Limits {
+            max_age: span(own.unwrap_or(alerts.max_age)),
+            min_size_ratio: alerts.min_size_ratio,
+            max_duration: alerts.max_duration.map(span),
+            undrilled_after: alerts.undrilled_after.map(span),
+        }
+    }
+
+    /// The place itself; `nothing` is whether no source was found anywhere.
+    fn check_place(&self, looked: Looked, nothing: bool) -> DestinationCheck {
+        let mut findings = Vec::new();
+        let mut repository_bytes = None;
+        match looked.held {
+            Ok(held) => {
+                findings.extend(held.findings);
+                let stored = held.listing.backups.iter();
+                repository_bytes = Some(stored.map(|b| b.totals.stored_bytes).sum());
+                if nothing {
+                    let message = "there is no backup: take one, or look at another place";
+                    findings.push(Finding::critical("no-backup", message));
+                }
+            }
+            Err(error) => findings.push(unreachable(&error)),
+        }
+        let limit = u64::from(self.config().defaults.warn_used_percent);
+        let used = looked.space.map(Space::used_percent);
+        if let Some(used) = used.filter(|used| *used > limit) {
+            let message = format!("{used} % of the disk are used, more than {limit} %: make room");
+            findings.push(Finding::warning("space", message));
+        }
+        DestinationCheck {
+            name: looked.place.name,
+            status: worst(&findings),
+            repository_bytes,
+            free_bytes: looked.space.map(|space| space.free),
+            findings: findings.into_iter().map(FindingView::from).collect(),
+        }
+    }
+}
+
+/// A source at a place that could not be asked.
+fn unknown(source: &SourceName, looked: &Looked) -> SourceCheck {
+    let finding = looked.held.as_ref().err().map(unreachable);
+    SourceCheck {
+        source: source.to_string(),
+        destination: looked.place.name.clone(),
+        status: Status::Unknown,
+        reached: false,
+        backup: None,
+        last_success: None,
+        age_seconds: None,
+        last_verified: None,
+        last_drill: None,
+        duration_seconds: None,
+        raw_bytes: None,
+        stored_bytes: None,
+        rows: None,
+        findings: finding.into_iter().map(FindingView::from).collect(),
+    }
+}
+
+fn unreachable(error: &AppError) -> Finding {
+    let hint = error
+        .hint()
+        .map_or_else(String::new, |hint| format!(": {hint}"));
+    Finding::unknown("unreachable", format!("{}{hint}", chain(error)))
+}
+
+/// Every source of which a place has at least a manifest.
+fn found(looked: &[Looked]) -> BTreeSet<SourceName> {
+    let held = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
+    held.flat_map(|held| {
+        let unreadable = held.listing.damaged.iter();
+        let unreadable = unreadable.filter_map(|(key, _)| layout::parse_manifest_key(key));
+        let backups = held.listing.backups.iter();
+        let readable = backups.map(|backup| backup.source.clone());
+        readable.chain(unreadable.map(|(source, _)| source))
+    })
+    .collect()
+}
+
+fn worst(findings: &[Finding]) -> Status {
+    let severities = findings.iter().map(|finding| finding.severity);
+    severities.max().unwrap_or(Status::Ok)
+}
+
+fn span(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
