@@ -3,8 +3,8 @@
 //! A [`FanOut`] is a store that writes everything to all of its members while it passes. The
 //! slowest sets the pace. A member that fails, or that takes nothing for too long, is given up for
 //! the rest of the run and never spoils the others: writing fails only when it fails everywhere.
-//! [`FanOut::settle`] tells in the end who has the backup, and removes what is left where it is
-//! not. Reading goes to the first member that was not given up.
+//! [`Store::settle`] in the end removes what is left where the backup is not, and
+//! [`FanOut::outcomes`] tells who has it. Reading goes to the first member that was not given up.
 
 mod member;
 mod spread;
@@ -94,14 +94,8 @@ impl FanOut {
         }
     }
 
-    /// Ends the run: removes what it left where it failed, and tells how it went everywhere. Only
-    /// after a run that published; one that did not has removed everything itself.
-    pub async fn settle(&self) -> Vec<MemberOutcome> {
-        join_all(self.members.iter().map(Member::settle)).await
-    }
-
-    /// How it stands everywhere, without doing anything.
-    pub fn standing(&self) -> Vec<MemberOutcome> {
+    /// How it went everywhere, when all is over.
+    pub fn outcomes(&self) -> Vec<MemberOutcome> {
         self.members.iter().map(Member::outcome).collect()
     }
 
@@ -183,6 +177,10 @@ impl Store for FanOut {
     fn members(&self) -> Vec<Arc<dyn Store>> {
         let active = self.active().into_iter();
         active.map(Member::shared_store).collect()
+    }
+
+    async fn settle(&self) {
+        join_all(self.members.iter().map(Member::settle)).await;
     }
 
     async fn read(

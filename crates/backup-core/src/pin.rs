@@ -126,16 +126,7 @@ impl<'a> Pins<'a> {
                 },
             });
         }
-        let manifest = layout::manifest_key(source, id);
-        match self.store.head(&manifest).await {
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::NotFound {
-                    what: format!("backup {id} of {source}"),
-                });
-            }
-            Err(e) => return Err(Error::store(format!("look for {manifest}"), e)),
-        }
+        self.look_for(source, id).await?;
         let pin = Pin {
             format: PIN_FORMAT,
             source: source.clone(),
@@ -146,7 +137,24 @@ impl<'a> Pins<'a> {
             pinned_at: now,
         };
         self.write(&pin).await?;
-        Ok(pin)
+        // Whoever let it go meanwhile may not have seen the pin.
+        let there = self.look_for(source, id).await;
+        if let Err(Error::NotFound { .. }) = &there {
+            let _ = self.store.delete(&layout::pin_key(source, id)).await;
+        }
+        there.map(|()| pin)
+    }
+
+    /// Whether there is such a backup.
+    async fn look_for(&self, source: &SourceName, id: &BackupId) -> Result<(), Error> {
+        let manifest = layout::manifest_key(source, id);
+        match self.store.head(&manifest).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(Error::NotFound {
+                what: format!("backup {id} of {source}"),
+            }),
+            Err(e) => Err(Error::store(format!("look for {manifest}"), e)),
+        }
     }
 
     async fn write(&self, pin: &Pin) -> Result<(), Error> {

@@ -171,6 +171,10 @@ pub trait Store: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Ends a run that published: where it failed behind this store, what it left is removed. Only
+    /// as long as nobody else may write there.
+    async fn settle(&self) {}
+
     /// Streams an object, or a range of it. Survives lost connections and a reader that is
     /// slow for hours.
     ///

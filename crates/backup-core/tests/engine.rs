@@ -36,10 +36,12 @@ use backup_core::backup::SourceName;
 use backup_core::engine::{BackupOutcome, BackupRequest, Engine};
 use backup_core::error::Error;
 use backup_core::facts::{ContentHash, Fingerprint, PartFacts, TableFacts, TableName};
+use backup_core::lease::LeaseSettings;
+use backup_core::run_record::Who;
 use backup_core::store::Store;
 use backup_testing::{
-    FakeCipher, FakeCompressor, FixedClock, MemoryStore, ScriptedDumper, ScriptedPart,
-    TestObserver, bodies,
+    FakeCipher, FakeCompressor, FakeProcesses, FixedClock, MemoryStore, ScriptedDumper,
+    ScriptedPart, TestObserver, bodies,
 };
 use chrono::{TimeZone, Utc};
 use tokio_util::sync::CancellationToken;
@@ -97,6 +99,18 @@ fn request(name: &str) -> BackupRequest {
         part_retry_delay: Duration::from_millis(1),
         stall_timeout: Duration::from_millis(300),
         ..BackupRequest::new(source(name))
+    }
+}
+
+/// Leases of a process of its own.
+fn lease_settings(pid: u32) -> LeaseSettings {
+    LeaseSettings {
+        who: Who {
+            user: "postgres".to_owned(),
+            host: format!("host-{pid}"),
+        },
+        processes: Arc::new(FakeProcesses::new(pid)),
+        ttl: Duration::from_mins(1),
     }
 }
 

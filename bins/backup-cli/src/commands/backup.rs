@@ -84,7 +84,7 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
     run.source = Some(job.source.clone());
     let result = within_time(context, job, &engine, fan_out.as_deref()).await;
     let result = match (result, &fan_out) {
-        (Ok(outcome), Some(fan_out)) => Ok(settled(outcome, fan_out.settle().await)),
+        (Ok(outcome), Some(fan_out)) => Ok(settled(outcome, fan_out.outcomes())),
         (Ok(outcome), None) => Ok((outcome, vec![DestinationView::good(&job.places[0].name)])),
         (Err(error), _) => Err(error),
     };

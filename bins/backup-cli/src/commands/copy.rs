@@ -1,4 +1,4 @@
-//! `copy`: bring backups to another place, to repair it or to have them elsewhere too.
+//! `copy`: bring backups to another place that lacks them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::{exit_code, render};
 /// The two ends.
 struct Ends {
     from: Engine,
+    from_place: Place,
     to: Engine,
     to_place: Place,
     progress: Arc<Progress>,
@@ -38,10 +39,11 @@ pub(super) async fn run(context: &Context, arguments: &CopyArgs) -> Outcome {
     let ends = Ends {
         from: app.engine(&from_place, Keys::None, Arc::clone(&observer))?,
         to: app.engine(&to_place, Keys::Recipients, observer)?,
+        from_place,
         to_place,
         progress,
     };
-    let wanted = choose(arguments, &ends, &from_place.name);
+    let wanted = choose(arguments, &ends, &ends.from_place.name);
     let wanted = context.stoppable(wanted).await?;
     if wanted.is_empty() {
         render::note("nothing is missing");
@@ -79,10 +81,10 @@ async fn one(
     let mut run = history::begin(&ends.to, Operation::Copy);
     run.source = Some(backup.source.clone());
     run.backup = Some(backup.id.clone());
-    let copied = ends
-        .from
-        .copy(backup, &ends.to, arguments.jobs, &cancel)
-        .await;
+    let work = ends.from.copy(backup, &ends.to, arguments.jobs, &cancel);
+    let what = (backup, Operation::Copy);
+    let copied = context.reading(&ends.from, &ends.from_place.name, what, work);
+    let copied = copied.await;
     ends.progress.finish();
     match &copied {
         Ok(outcome) => run.copied(outcome),

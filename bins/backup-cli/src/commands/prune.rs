@@ -106,7 +106,8 @@ async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
     };
     let stop = context.interrupt.token();
     let cancel = lease.as_ref().map_or(stop, Lease::token).clone();
-    let code = held(context, arguments, job, (run, &cancel)).await;
+    let code = held(context, arguments, job, (run.clone(), &cancel)).await;
+    let lost = lease.as_ref().and_then(Lease::loss);
     if let Some(lease) = lease
         && let Err(error) = lease.release().await
     {
@@ -114,7 +115,13 @@ async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
         let place = &job.place.name;
         render::warn(&format!("{place}: the lease ends by itself only: {why}"));
     }
-    code
+    match (code, lost) {
+        // Nobody stopped it but whoever took its turn.
+        (Err(AppError::Engine(CoreError::Cancelled)), Some(lost)) if !stop.is_cancelled() => {
+            failed(context, arguments, job, (run, lost.into())).await
+        }
+        (code, _) => code,
+    }
 }
 
 /// Keeps others from doing the same meanwhile. Looking needs no lease.
@@ -127,7 +134,8 @@ async fn hold(
         return Ok(None);
     }
     let stop = context.interrupt.token();
-    match job.engine.hold_for_expiry(&job.source, stop).await {
+    let holding = job.engine.hold_stored(&job.source, Operation::Prune, stop);
+    match holding.await {
         // Whoever may delete need not be allowed to write.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             let what = "others do not see that it is pruned: the login may not write there";

@@ -123,6 +123,9 @@ impl Engine {
             .take(dumper, request, (begun, codec), turn.token())
             .await;
         let result = turn.judge(taken, cancel).await;
+        if result.is_ok() {
+            self.store.settle().await;
+        }
         self.end_turn(turn).await;
         result
     }
@@ -305,7 +308,7 @@ impl Engine {
             parts,
             warnings: facts.warnings.len() as u64,
         };
-        turn.confirm(cancel).await?;
+        turn.confirm(self.store.as_ref(), cancel).await?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

@@ -10,11 +10,13 @@ use super::reader::{checked_object, read_error, wrapped_key};
 use super::{Engine, unless};
 use crate::body::{BodyStream, body_of, counted};
 use crate::catalog::read_small;
-use crate::error::{Error, ErrorKind, PortError};
+use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::fan_out::Member;
 use crate::layout;
+use crate::lease::Lease;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, StoredObject};
 use crate::observer::Event;
+use crate::run_record::Operation;
 use crate::store::{PutOptions, StoreKey};
 
 /// What was copied.
@@ -44,19 +46,35 @@ impl Engine {
         jobs: usize,
         cancel: &CancellationToken,
     ) -> Result<CopyOutcome, Error> {
+        // Nobody else copies there, and nobody removes what is not yet a backup.
+        let held = to.hold_stored(&backup.source, Operation::Copy, cancel);
+        let held = held.await?;
+        let token = held.as_ref().map_or(cancel, Lease::token);
+        let copied = self.copy_alone(backup, to, jobs, token).await;
+        let lost = held.as_ref().and_then(Lease::loss);
+        if let Some(lease) = held
+            && let Err(error) = lease.release().await
+        {
+            let text = format!("the lease ends by itself only: {}", chain(&error));
+            self.observer.event(&Event::Warning(text));
+        }
+        match (copied, lost) {
+            (Err(Error::Cancelled), Some(lost)) if !cancel.is_cancelled() => Err(lost),
+            (copied, _) => copied,
+        }
+    }
+
+    async fn copy_alone(
+        &self,
+        backup: &Manifest,
+        to: &Self,
+        jobs: usize,
+        cancel: &CancellationToken,
+    ) -> Result<CopyOutcome, Error> {
         let manifest_key = layout::manifest_key(&backup.source, &backup.id);
         let manifest = unless(cancel, self.manifest_text(backup, &manifest_key)).await??;
-        let there = read_small(to.store.as_ref(), &manifest_key, MAX_MANIFEST_BYTES);
-        match unless(cancel, there).await?? {
-            Some(found) if found == manifest => return Ok(CopyOutcome::default()),
-            Some(_) => {
-                let place = to.store.describe();
-                return Err(Error::corrupt(format!(
-                    "{place} has another manifest of backup {}",
-                    backup.id
-                )));
-            }
-            None => {}
+        if unless(cancel, is_there(backup, to, (&manifest_key, &manifest))).await?? {
+            return Ok(CopyOutcome::default());
         }
         let joined = to.catalog();
         let joined = joined.join_repository(self.clock.now(), Some(&backup.repository));
@@ -75,7 +93,8 @@ impl Engine {
         let copied = copying.run(&manifest_key, &manifest, jobs).await;
         if let Err(error) = &copied {
             member.give_up(PortError::new(error.kind(), "not copied"));
-            for text in member.settle().await.warnings {
+            member.settle().await;
+            for text in member.outcome().warnings {
                 self.observer.event(&Event::Warning(text));
             }
         }
@@ -98,6 +117,32 @@ impl Engine {
                 backup.id
             ))),
         }
+    }
+}
+
+/// Whether the other place has the backup already.
+async fn is_there(
+    backup: &Manifest,
+    to: &Engine,
+    (key, manifest): (&StoreKey, &Bytes),
+) -> Result<bool, Error> {
+    let place = || to.store.describe();
+    match read_small(to.store.as_ref(), key, MAX_MANIFEST_BYTES).await? {
+        None if to.in_use(&backup.source).await?.contains_key(&backup.id) => Err(Error::refused(
+            format!("backup {} is being written to {}", backup.id, place()),
+            "copy it when that has ended, if it is not there then",
+        )),
+        None => Ok(false),
+        Some(found) if found == *manifest => Ok(true),
+        Some(found) if Manifest::barred_at(&found).is_some() => Err(Error::refused(
+            format!("backup {} can never be in {}", backup.id, place()),
+            "another run took over there while it was written; its next backup is there",
+        )),
+        Some(_) => Err(Error::corrupt(format!(
+            "{} has another manifest of backup {}",
+            place(),
+            backup.id
+        ))),
     }
 }
 

@@ -227,21 +227,22 @@ impl Engine {
         Ok(known.judged(candidates, verdicts))
     }
 
-    /// Holds a source, so that one run at a time lets its backups go. None where the engine was
-    /// not told how to.
+    /// Holds what is stored of a source, so that one run at a time lets backups go or brings some.
+    /// None where the engine was not told how to.
     ///
     /// # Errors
     /// [`Error::Held`] when another run does it.
-    pub async fn hold_for_expiry(
+    pub async fn hold_stored(
         &self,
         source: &SourceName,
+        operation: Operation,
         cancel: &CancellationToken,
     ) -> Result<Option<Lease>, Error> {
         let Some(leases) = self.leases() else {
             return Ok(None);
         };
         let work = Work {
-            operation: Operation::Prune,
+            operation,
             backup: None,
         };
         let taking = leases.exclusive(LeaseKind::Prune, source, &work, cancel);
@@ -249,7 +250,10 @@ impl Engine {
     }
 
     /// The backups of a source that are being read or written now, and by whom.
-    async fn in_use(&self, source: &SourceName) -> Result<BTreeMap<BackupId, Vec<Holder>>, Error> {
+    pub(super) async fn in_use(
+        &self,
+        source: &SourceName,
+    ) -> Result<BTreeMap<BackupId, Vec<Holder>>, Error> {
         match self.leases() {
             Some(leases) => leases.in_use(source).await,
             None => Ok(BTreeMap::new()),

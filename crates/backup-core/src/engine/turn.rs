@@ -24,7 +24,7 @@ const DRAWS: usize = 4;
 pub(super) struct Turn {
     pub(super) id: BackupId,
     /// One in each store.
-    leases: Vec<Lease>,
+    leases: Vec<(Arc<dyn Store>, Lease)>,
     token: CancellationToken,
 }
 
@@ -96,7 +96,7 @@ impl Engine {
             .await?;
         // Whichever is lost ends the run: each token is a child of the one before.
         turn.token = lease.token().clone();
-        turn.leases.push(lease);
+        turn.leases.push((Arc::clone(store), lease));
         // Nobody else writes below the source now: what is not there will not come.
         let prefix = layout::backup_prefix(source, &turn.id);
         match store.list(Some(&prefix), Depth::Children).next().await {
@@ -108,7 +108,7 @@ impl Engine {
 
     /// Lets others take backups of the source again. That it cannot is no failure of the run.
     pub(super) async fn end_turn(&self, turn: Turn) {
-        for released in join_all(turn.leases.into_iter().map(Lease::release)).await {
+        for released in join_all(turn.leases.into_iter().map(|(_, lease)| lease.release())).await {
             if let Err(error) = released {
                 let why = crate::error::chain(&error);
                 let text = format!("the lease ends by itself only, in its own time: {why}");
@@ -124,9 +124,20 @@ impl Turn {
         &self.token
     }
 
-    /// Sees that it is still our turn. To be asked right before the commit.
-    pub(super) async fn confirm(&self, cancel: &CancellationToken) -> Result<(), Error> {
-        let confirmed = join_all(self.leases.iter().map(Lease::confirm));
+    /// Sees that it is still our turn. To be asked right before the commit. A store that was given
+    /// up gets no manifest, so it need not say.
+    pub(super) async fn confirm(
+        &self,
+        store: &dyn Store,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let members = store.members();
+        let takes_part = |store: &Arc<dyn Store>| {
+            members.is_empty() || members.iter().any(|member| Arc::ptr_eq(member, store))
+        };
+        let leases = self.leases.iter().filter(|(store, _)| takes_part(store));
+        let leases: Vec<_> = leases.map(|(_, lease)| lease).collect();
+        let confirmed = join_all(leases.iter().map(|lease| lease.confirm()));
         let mut failed = Vec::new();
         for confirmed in unless(cancel, confirmed).await? {
             match confirmed {
@@ -135,7 +146,7 @@ impl Turn {
             }
         }
         // A store that is out of reach gets no manifest either; one is enough.
-        if failed.len() < self.leases.len() {
+        if failed.len() < leases.len() {
             return Ok(());
         }
         failed.into_iter().next().map_or(Ok(()), Err)
@@ -152,7 +163,7 @@ impl Turn {
             return result;
         };
         if let Error::LeaseLost { by: None, .. } = error {
-            for lease in &self.leases {
+            for (_, lease) in &self.leases {
                 let lost = lease.taken_over().await;
                 if matches!(lost, Error::LeaseLost { by: Some(_), .. }) {
                     return Err(lost);
@@ -161,7 +172,7 @@ impl Turn {
             return result;
         }
         let stopped = error.kind() == ErrorKind::Cancelled && !cancel.is_cancelled();
-        match self.leases.iter().find_map(Lease::loss) {
+        match self.leases.iter().find_map(|(_, lease)| lease.loss()) {
             Some(lost) if stopped => Err(lost),
             _ => result,
         }

@@ -10,6 +10,7 @@ use super::MemberOutcome;
 use crate::body::{BodyStream, collect, lock};
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, PortError};
+use crate::layout;
 use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::removal;
 use crate::store::{PutOptions, Store, StoreKey};
@@ -29,6 +30,8 @@ struct State {
     uncertain: bool,
     /// Keys that may exist because of this run.
     written: Vec<StoreKey>,
+    /// What could not be removed.
+    warnings: Vec<String>,
 }
 
 impl Member {
@@ -112,35 +115,35 @@ impl Member {
             Ok(found) if found == *content => return Ok(()),
             Ok(_) => lock(&self.state).written.retain(|written| written != key),
             Err(e) if settled && e.kind() == ErrorKind::NotFound => {}
+            // Without its manifest it is no backup, whatever else may still turn up.
+            Err(_) if layout::parse_manifest_key(key).is_none() => {}
             Err(_) => lock(&self.state).uncertain = true,
         }
         Err(error)
     }
 
     /// Removes what this run left here if it failed here.
-    pub(crate) async fn settle(&self) -> MemberOutcome {
-        let mut warnings = Vec::new();
-        let failed = !self.is_active();
-        if failed && self.is_uncertain() {
-            warnings.push(format!(
+    pub(crate) async fn settle(&self) {
+        if self.is_active() {
+            return;
+        }
+        let warnings = if self.is_uncertain() {
+            vec![format!(
                 "{}: it is not known whether the backup is there; its objects are left",
                 self.name
-            ));
-        } else if failed {
+            )]
+        } else {
             let keys = std::mem::take(&mut lock(&self.state).written);
             let left = removal::remove(self.store(), keys).await;
-            warnings.extend(
-                left.into_iter()
-                    .map(|text| format!("{}: {text}", self.name)),
-            );
-        }
-        MemberOutcome {
-            warnings,
-            ..self.outcome()
-        }
+            let named = left
+                .into_iter()
+                .map(|text| format!("{}: {text}", self.name));
+            named.collect()
+        };
+        lock(&self.state).warnings.extend(warnings);
     }
 
-    pub(super) fn outcome(&self) -> MemberOutcome {
+    pub(crate) fn outcome(&self) -> MemberOutcome {
         let state = lock(&self.state);
         let failure = state.failure.as_ref();
         MemberOutcome {
@@ -153,7 +156,7 @@ impl Member {
                     None => copy,
                 }
             }),
-            warnings: Vec::new(),
+            warnings: state.warnings.clone(),
         }
     }
 }

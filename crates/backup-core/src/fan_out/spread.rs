@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,19 @@ struct Way {
 }
 
 impl Way {
+    /// Hands over a piece. One that hangs is not waited for longer because of the others.
+    async fn send(&mut self, piece: &Piece, limit: Duration) {
+        let Some(sender) = &self.sender else {
+            return;
+        };
+        match tokio::time::timeout(limit, sender.send(piece.clone())).await {
+            Ok(Ok(())) => {}
+            // Its upload has ended, and says why itself.
+            Ok(Err(_)) => self.sender = None,
+            Err(_) => self.stall(),
+        }
+    }
+
     /// Stops the upload, which has taken nothing for too long.
     fn stall(&mut self) {
         self.sender = None;
@@ -112,17 +126,7 @@ impl Spread<'_> {
                 None => None,
             };
             let is_end = piece.is_none();
-            for way in &mut ways {
-                let Some(sender) = &way.sender else {
-                    continue;
-                };
-                match tokio::time::timeout(self.stall, sender.send(piece.clone())).await {
-                    Ok(Ok(())) => {}
-                    // Its upload has ended, and says why itself.
-                    Ok(Err(_)) => way.sender = None,
-                    Err(_) => way.stall(),
-                }
-            }
+            join_all(ways.iter_mut().map(|way| way.send(&piece, self.stall))).await;
             if is_end || ways.iter().all(|way| way.sender.is_none()) {
                 return Ok(());
             }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use backup_core::engine::{CopyOutcome, Engine};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::manifest::Manifest;
+use backup_core::run_record::Operation;
 use backup_testing::{Fault, FaultyStore, Op};
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
-use super::Bench;
+use super::{Bench, lease_settings};
 
 /// From one place to another, whose store can be told to break.
 struct Pair {
@@ -149,4 +150,27 @@ async fn a_copy_that_is_cancelled_leaves_nothing() {
     let (copied, ()) = tokio::join!(copy, stop);
     assert!(matches!(copied, Err(Error::Cancelled)), "{copied:?}");
     pair.assert_nothing_copied();
+}
+
+/// Else one that fails would take away what the other has committed.
+#[tokio::test]
+async fn one_copy_or_prune_at_a_time_in_one_place() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    let target = pair.target.clone().with_leases(lease_settings(1));
+    let pair = Pair { target, ..pair };
+    let never = CancellationToken::new();
+    let other = pair.to.engine.clone().with_leases(lease_settings(2));
+    for operation in [Operation::Copy, Operation::Prune] {
+        let lease = other.hold_stored(&backup.source, operation.clone(), &never);
+        let lease = lease.await.unwrap().unwrap();
+        let copied = pair.copy(&backup).await;
+        let Err(Error::Held { holder, .. }) = copied else {
+            panic!("{copied:?}");
+        };
+        assert_eq!(holder.operation, operation);
+        lease.release().await.unwrap();
+    }
+    pair.copy(&backup).await.unwrap();
+    assert_eq!(pair.copy(&backup).await.unwrap(), CopyOutcome::default());
 }

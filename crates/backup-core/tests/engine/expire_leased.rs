@@ -60,7 +60,10 @@ impl House {
     async fn prune(&self) -> ExpireOutcome {
         let (engine, never) = (self.engine(1), CancellationToken::new());
         let app = source("app");
-        let lease = engine.hold_for_expiry(&app, &never).await.unwrap();
+        let lease = engine
+            .hold_stored(&app, Operation::Prune, &never)
+            .await
+            .unwrap();
         let plan = engine.plan_expiry(&app, &rules(1), &never).await.unwrap();
         let outcome = engine.expire(&plan, &never).await;
         lease.unwrap().release().await.unwrap();
@@ -110,8 +113,14 @@ async fn one_prune_at_a_time() {
     let house = House::new().await;
     let (app, never) = (source("app"), CancellationToken::new());
     let other = house.engine(2);
-    let lease = other.hold_for_expiry(&app, &never).await.unwrap();
-    let error = house.engine(1).hold_for_expiry(&app, &never).await;
+    let lease = other
+        .hold_stored(&app, Operation::Prune, &never)
+        .await
+        .unwrap();
+    let error = house
+        .engine(1)
+        .hold_stored(&app, Operation::Prune, &never)
+        .await;
     let Err(Error::Held { holder, .. }) = error else {
         panic!("{error:?}");
     };

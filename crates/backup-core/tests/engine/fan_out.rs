@@ -14,7 +14,7 @@ use backup_testing::{
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bench, big_part, dumper, request, small_part};
+use super::{Bench, big_part, dumper, lease_settings, request, small_part};
 
 const STALL: Duration = Duration::from_millis(80);
 
@@ -66,8 +66,8 @@ impl Pair {
     }
 
     /// How it went at the far one, when all is over.
-    async fn far_outcome(&self) -> MemberOutcome {
-        let [near, far] = self.fan_out.settle().await.try_into().unwrap();
+    fn far_outcome(&self) -> MemberOutcome {
+        let [near, far] = self.fan_out.outcomes().try_into().unwrap();
         assert_eq!((near.name.as_str(), far.name.as_str()), ("near", "far"));
         assert!(
             near.failure.is_none() && near.warnings.is_empty(),
@@ -112,7 +112,7 @@ fn assert_empty(bench: &Bench) {
 async fn both_have_the_same_and_are_one_repository() {
     let pair = Pair::of(MemoryStore::with_capacity(90_000), MemoryStore::new());
     let outcome = pair.backup(&dumper()).await.unwrap();
-    let far = pair.far_outcome().await;
+    let far = pair.far_outcome();
     assert!(far.failure.is_none(), "{far:?}");
     assert_eq!(pair.near.memory.keys(), pair.far.memory.keys());
     for key in pair
@@ -174,7 +174,7 @@ async fn one_that_fails_never_spoils_the_other(#[case] fault: Fault) {
     let pair = Pair::new();
     pair.faults.inject(fault);
     let outcome = pair.backup(&dumper()).await.unwrap();
-    let far = pair.far_outcome().await;
+    let far = pair.far_outcome();
     assert!(far.failure.is_some() && far.warnings.is_empty(), "{far:?}");
     assert!(pair.faults.hits() > 0);
     assert_good(&pair.near, &outcome).await;
@@ -191,7 +191,7 @@ async fn lost_answers_are_found_out(#[case] key: &str) {
     let lost = Fault::on(Op::Create).key(key).loses_the_answer();
     pair.faults.inject(lost);
     let outcome = pair.backup(&dumper()).await.unwrap();
-    let far = pair.far_outcome().await;
+    let far = pair.far_outcome();
     assert!(far.failure.is_none(), "{far:?}");
     assert_good(&pair.near, &outcome).await;
     assert_good(&pair.far, &outcome).await;
@@ -206,7 +206,7 @@ async fn what_is_uncertain_is_left_and_said() {
         .rejects(ErrorKind::Timeout);
     pair.faults.inject(late);
     let outcome = pair.backup(&dumper()).await.unwrap();
-    let far = pair.far_outcome().await;
+    let far = pair.far_outcome();
     assert!(far.failure.is_some(), "{far:?}");
     assert!(far.warnings[0].contains("not known whether"), "{far:?}");
     assert_good(&pair.near, &outcome).await;
@@ -263,8 +263,32 @@ async fn a_dump_that_fails_is_nowhere_and_one_that_is_repeated_everywhere() {
     let repeated = big_part().fails(1, Failure::After(100_000, ErrorKind::ToolFailed));
     let dumper = ScriptedDumper::new().part(small_part()).part(repeated);
     let outcome = pair.backup(&dumper).await.unwrap();
-    assert!(pair.far_outcome().await.failure.is_none());
+    assert!(pair.far_outcome().failure.is_none());
     assert_good(&pair.near, &outcome).await;
     assert_good(&pair.far, &outcome).await;
     assert_eq!(pair.near.memory.keys(), pair.far.memory.keys());
+}
+
+/// Whoever was given up has no say in whether the others may commit, nor any object in the end.
+#[tokio::test]
+async fn the_lease_of_one_that_was_given_up_is_nobodys_trouble() {
+    let pair = Pair::new();
+    let denied = |op: Op, key: &str| {
+        let fault = Fault::on(op).key(key);
+        pair.faults
+            .inject(fault.rejects(ErrorKind::PermissionDenied));
+    };
+    denied(Op::Put, "data-rest");
+    denied(Op::Replace, "_leases");
+    let engine = pair.engine.clone().with_leases(lease_settings(1));
+    let pair = Pair { engine, ..pair };
+    let outcome = pair.backup(&dumper()).await.unwrap();
+    let far = pair.far_outcome();
+    assert!(far.failure.is_some() && far.warnings.is_empty(), "{far:?}");
+    let mut left = pair.far.memory.keys();
+    left.retain(|key| key.starts_with("backups/"));
+    assert_eq!(left, Vec::<String>::new());
+    let listed = pair.near.engine.catalog();
+    let listed = listed.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(listed.backups, std::slice::from_ref(&outcome.manifest));
 }

@@ -54,7 +54,7 @@ enum Stays {
 
 impl Engine {
     /// Deletes what the plan lets go, oldest first, and says what came of it. What was pinned
-    /// since stays, and so does what somebody reads. [`Engine::hold_for_expiry`] keeps others from
+    /// since stays, and so does what somebody reads. [`Engine::hold_stored`] keeps others from
     /// doing the same meanwhile.
     ///
     /// # Cancellation
