@@ -448,6 +448,8 @@ impl RunRecord {
         self.succeeded(plan.warnings.len() + outcome.warnings.len());
         if outcome.stopped {
             self.result = RunResult::Cancelled;
+        } else if outcome.failed_wholly() {
+            self.result = RunResult::Failed;
         }
     }
 

@@ -241,7 +241,9 @@ async fn failed(
 
 fn warnings(plan: &ExpiryPlan, outcome: Option<&ExpireOutcome>) -> u8 {
     let more = outcome.is_some_and(|outcome| !outcome.warnings.is_empty());
-    if more || !plan.warnings.is_empty() {
+    if outcome.is_some_and(ExpireOutcome::failed_wholly) {
+        exit_code::STORE
+    } else if more || !plan.warnings.is_empty() {
         exit_code::WARNINGS
     } else {
         exit_code::DONE

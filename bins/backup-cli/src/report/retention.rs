@@ -111,6 +111,7 @@ impl PruneView {
         self.run_id = run.map(ToString::to_string);
         self.status = match (outcome.stopped, outcome.warnings.is_empty()) {
             (true, _) => "cancelled",
+            _ if outcome.failed_wholly() => "failed",
             (_, true) if self.warnings.is_empty() => "success",
             _ => "warnings",
         };

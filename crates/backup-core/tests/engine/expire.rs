@@ -480,6 +480,7 @@ async fn a_backup_whose_manifest_cannot_be_deleted_stays_whole() {
         assert_eq!(bench.memory.keys(), before);
         assert_eq!(listed(&bench, "app").await, app);
         assert!(outcome.deleted.is_empty() && outcome.left.is_empty());
+        assert_eq!(outcome.failed_wholly(), kind != ErrorKind::PermissionDenied);
         assert_eq!(outcome.freed_bytes, 0);
         // What a store forbids is told once.
         let told = match kind {

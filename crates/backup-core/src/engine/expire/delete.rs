@@ -261,6 +261,12 @@ fn named(manifest: &Manifest) -> impl Iterator<Item = StoreKey> {
 }
 
 impl ExpireOutcome {
+    /// Whether nothing went although something should have, and nobody forbade it.
+    #[must_use]
+    pub fn failed_wholly(&self) -> bool {
+        self.deleted.is_empty() && !self.failed.is_empty()
+    }
+
     /// Says in words what is not as it should be.
     fn tell(&mut self, postponed: usize, refusal: Option<String>) {
         for (id, why) in &self.failed {
