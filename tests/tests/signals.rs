@@ -70,7 +70,13 @@ fn run_until(scene: &Scene<'_>, proxy: &Proxy, moment: Moment) -> Result<Run> {
     let mut run = scene.start(&["backup", SOURCE])?;
     let name = format!("{moment:?}");
     match moment {
-        Moment::Start => {}
+        // Not the programs that start it: they may have been told to ignore the signal.
+        Moment::Start => {
+            let comm = format!("/proc/{}/comm", run.pid());
+            run.wait_until(&name, || {
+                Ok(fs::read_to_string(&comm)?.trim() == "backup-cli")
+            })?;
+        }
         Moment::Connected => {
             run.wait_until(&name, || Ok(proxy.connections() > connections))?;
         }
