@@ -159,6 +159,28 @@ fn all_places_get_the_same_backup() -> Result<()> {
     stage.assert_restorable(id, &stage.far())
 }
 
+/// A backup that cannot be read may be what the other place lacks.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_cannot_be_read_is_not_passed_over() -> Result<()> {
+    let stage = Stage::new()?;
+    let backup = stage.back_up(0)?;
+    let id = backup["id"].as_str().context("an id")?;
+    let copy = ["copy", "--missing", "--from", "near", "--to", "far"];
+    let good = stage.run(&copy)?.exits(0)?;
+    ensure!(
+        good.stderr.contains("nothing is missing"),
+        "{}",
+        good.stderr
+    );
+    let manifest = format!("backups/shop/{id}/manifest.json");
+    fs::write(stage.cli.local_root().join(manifest), "damaged")?;
+    let run = stage.run(&copy)?.exits(3)?;
+    ensure!(!run.stderr.contains("nothing is missing"), "{}", run.stderr);
+    ensure!(run.stderr.contains("manifest.json"), "{}", run.stderr);
+    Ok(())
+}
+
 fn cut(action: Action) -> Faults {
     Faults {
         trigger: Some(Trigger {

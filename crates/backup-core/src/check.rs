@@ -237,8 +237,9 @@ fn nothing_good(copies: &Copies) -> String {
 
 fn damage(copies: &Copies, now: DateTime<Utc>) -> Vec<Finding> {
     let unreadable = copies.unreadable.iter().map(|(id, reason)| {
-        let message =
-            format!("the manifest of {id} cannot be read: {reason}: copy it from another place");
+        let message = format!(
+            "the manifest of {id} cannot be read: {reason}: look whether another place has it"
+        );
         Finding::critical("damaged", message)
     });
     let mut found: Vec<_> = unreadable.collect();

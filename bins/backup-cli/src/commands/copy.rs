@@ -44,8 +44,8 @@ pub(super) async fn run(context: &Context, arguments: &CopyArgs) -> Outcome {
         progress,
     };
     let wanted = choose(arguments, &ends, &ends.from_place.name);
-    let wanted = context.stoppable(wanted).await?;
-    if wanted.is_empty() {
+    let (wanted, unreadable) = context.stoppable(wanted).await?;
+    if wanted.is_empty() && !unreadable {
         render::note("nothing is missing");
     }
     let mut codes = Vec::new();
@@ -64,7 +64,11 @@ pub(super) async fn run(context: &Context, arguments: &CopyArgs) -> Outcome {
             }
         }
     }
-    Ok(exit_code::of_several(&codes))
+    Ok(match exit_code::of_several(&codes) {
+        // What cannot even be read may be missing there, too.
+        exit_code::DONE if unreadable => exit_code::WARNINGS,
+        code => code,
+    })
 }
 
 /// Copies one backup, and leaves a note of it where it went.
@@ -94,8 +98,13 @@ async fn one(
     Ok(copied?)
 }
 
-/// What is to be copied, the newest first: it is what a disaster needs.
-async fn choose(arguments: &CopyArgs, ends: &Ends, from: &str) -> Result<Vec<Manifest>, AppError> {
+/// What is to be copied, the newest first: it is what a disaster needs. And whether there is
+/// something that cannot be read.
+async fn choose(
+    arguments: &CopyArgs,
+    ends: &Ends,
+    from: &str,
+) -> Result<(Vec<Manifest>, bool), AppError> {
     let source = arguments.source.as_deref().map(source_name).transpose()?;
     if !arguments.missing {
         let mut found = Vec::new();
@@ -103,7 +112,7 @@ async fn choose(arguments: &CopyArgs, ends: &Ends, from: &str) -> Result<Vec<Man
             let selector: Selector = selector(backup)?;
             found.push(ends.from.catalog().find(&selector, source.as_ref()).await?);
         }
-        return Ok(found);
+        return Ok((found, false));
     }
     let request = ListRequest {
         source,
@@ -114,10 +123,10 @@ async fn choose(arguments: &CopyArgs, ends: &Ends, from: &str) -> Result<Vec<Man
     let there = ends.to.catalog().list(&request).await?;
     warn_damaged(&ends.to_place.name, &there.damaged);
     let there: BTreeSet<_> = there.backups.iter().map(|b| (&b.source, &b.id)).collect();
+    let unreadable = !here.damaged.is_empty();
     let missing = here.backups.into_iter();
-    Ok(missing
-        .filter(|backup| !there.contains(&(&backup.source, &backup.id)))
-        .collect())
+    let missing = missing.filter(|backup| !there.contains(&(&backup.source, &backup.id)));
+    Ok((missing.collect(), unreadable))
 }
 
 fn print(context: &Context, ends: &Ends, backup: &Manifest, outcome: &CopyOutcome) {
