@@ -184,6 +184,38 @@ impl Leases {
         }
     }
 
+    /// Sees that a run whose lease ended without being given back commits none of these backups any
+    /// more, however long it stood still: whoever removes what it left must know. One that goes on
+    /// is left alone.
+    ///
+    /// # Errors
+    /// What the store reports, also when this login must not write.
+    pub(crate) async fn retire(
+        &self,
+        source: &SourceName,
+        backups: &[&BackupId],
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let kind = LeaseKind::Backup;
+        let Some((_, record)) = self.read(&layout::lease_key(kind, source)).await? else {
+            return Ok(());
+        };
+        let concerned = record.uncommitted().any(|id| backups.contains(&id));
+        if self.is_held(&record) || !concerned {
+            return Ok(());
+        }
+        let work = Work {
+            operation: Operation::Prune,
+            backup: None,
+        };
+        match self.exclusive(kind, source, &work, cancel).await {
+            // The backup that began meanwhile has barred it.
+            Err(Error::Held { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(lease) => lease.release().await,
+        }
+    }
+
     async fn take(&self, key: &StoreKey, what: &str, work: &Work) -> Result<Stored, Error> {
         let failed = |e| Error::store(format!("take {what}"), e);
         let nonce = record::nonce();

@@ -141,11 +141,12 @@ impl Turn {
         let mut failed = Vec::new();
         for confirmed in unless(cancel, confirmed).await? {
             match confirmed {
-                Err(error) if error.kind().is_outage() => failed.push(error),
-                other => other?,
+                Err(lost @ Error::LeaseLost { .. }) => return Err(lost),
+                Err(error) => failed.push(error),
+                Ok(()) => {}
             }
         }
-        // A store that is out of reach gets no manifest either; one is enough.
+        // A store that does not take a lease gets no manifest either; one is enough.
         if failed.len() < leases.len() {
             return Ok(());
         }

@@ -223,7 +223,16 @@ impl Held {
                     return Err(NotWritten::Lost(Loss(by)));
                 }
                 None if self.form == Form::Reader => return Err(failed(error).into()),
-                None => return Err(NotWritten::Lost(Loss(None))),
+                // Somebody removed it, and nobody took it: it is still ours if nobody does now. In a
+                // bucket that is gone, it cannot be written either.
+                None => match self.leases.store.create(&self.key, text.clone()).await {
+                    Ok(()) => {
+                        *current = (text, record);
+                        return Ok(());
+                    }
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                    Err(e) => return Err(failed(e).into()),
+                },
             }
         }
         Err(failed(contended()).into())

@@ -61,11 +61,7 @@ impl LeaseRecord {
     pub(super) fn new(leases: &Leases, work: &Work, nonce: &str, before: Option<&Self>) -> Self {
         let now = leases.clock.now();
         let settings = &leases.settings;
-        let mut unbarred = Vec::new();
-        if let Some(before) = before {
-            unbarred.clone_from(&before.unbarred);
-            unbarred.extend(before.backup.clone().filter(|_| before.is_held()));
-        }
+        let unbarred = before.into_iter().flat_map(Self::uncommitted);
         Self {
             format: FORMAT,
             epoch: before.map_or(1, |before| before.epoch.saturating_add(1)),
@@ -79,7 +75,7 @@ impl LeaseRecord {
             acquired_at: now,
             renewed_at: now,
             ttl_seconds: u32::try_from(settings.ttl.as_secs()).unwrap_or(u32::MAX),
-            unbarred,
+            unbarred: unbarred.cloned().collect(),
         }
     }
 
@@ -102,6 +98,12 @@ impl LeaseRecord {
 
     pub(super) fn is_held(&self) -> bool {
         self.state == State::Held
+    }
+
+    /// What those who had it and did not give it back may still commit.
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &BackupId> {
+        let own = self.backup.as_ref().filter(|_| self.is_held());
+        self.unbarred.iter().chain(own)
     }
 
     /// When others may take it, `late` after its time; never if that is no time at all.

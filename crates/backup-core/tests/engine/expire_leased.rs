@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use backup_core::backup::BackupId;
 use backup_core::engine::{Engine, ExpireOutcome};
-use backup_core::error::Error;
+use backup_core::error::{Error, ErrorKind};
 use backup_core::lease::{Lease, LeaseKind, LeaseSettings, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, Who};
-use backup_testing::FakeProcesses;
+use backup_testing::{FakeProcesses, Fault, FaultyStore, Op};
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
@@ -171,4 +171,72 @@ async fn what_is_being_written_is_no_orphan_and_a_bar_stays() {
     let outcome = house.prune().await;
     assert_eq!(outcome.swept, [writing]);
     assert!(memory.bytes(&kept).is_none());
+}
+
+/// A machine that was suspended for days wakes up and would go on where it was.
+#[tokio::test]
+async fn a_run_that_stood_still_is_barred_before_its_parts_go() {
+    let house = House::new().await;
+    let never = CancellationToken::new();
+    let asleep = BackupId::new(house.backups[0].started_at - TimeDelta::days(9), 1);
+    let memory = &house.bench.memory;
+    let key = format!("backups/app/{asleep}/data-0001.dump");
+    memory.set(&key, "rows");
+    memory.set_modified(&key, asleep.started_at());
+    let work = Work {
+        operation: Operation::Backup,
+        backup: Some(asleep.clone()),
+    };
+    let leases = house.engine(2).leases().unwrap();
+    let app = source("app");
+    let lease = leases.exclusive(LeaseKind::Backup, &app, &work, &never);
+    let lease = lease.await.unwrap();
+    house.bench.clock.advance(Duration::from_hours(48));
+
+    let outcome = house.prune().await;
+    assert_eq!(outcome.swept, std::slice::from_ref(&asleep));
+    assert!(memory.bytes(&key).is_none());
+    let manifest = format!("backups/app/{asleep}/manifest.json");
+    assert!(memory.bytes(&manifest).is_some(), "no bar");
+    assert!(matches!(lease.confirm().await, Err(Error::LeaseLost { .. })));
+    // The next run is not in the way of anybody.
+    let mut next = work;
+    next.backup = None;
+    let taken = leases.exclusive(LeaseKind::Backup, &app, &next, &never);
+    taken.await.unwrap().release().await.unwrap();
+}
+
+/// It cannot bar the run, so it must not take away what that could still commit.
+#[tokio::test]
+async fn who_may_not_write_leaves_what_a_silent_run_wrote() {
+    let house = House::new().await;
+    let never = CancellationToken::new();
+    let asleep = BackupId::new(house.backups[0].started_at - TimeDelta::days(9), 1);
+    let memory = &house.bench.memory;
+    let key = format!("backups/app/{asleep}/data-0001.dump");
+    memory.set(&key, "rows");
+    memory.set_modified(&key, asleep.started_at());
+    let work = Work {
+        operation: Operation::Backup,
+        backup: Some(asleep.clone()),
+    };
+    let leases = house.engine(2).leases().unwrap();
+    let app = source("app");
+    let lease = leases.exclusive(LeaseKind::Backup, &app, &work, &never);
+    drop(lease.await.unwrap());
+    house.bench.clock.advance(Duration::from_hours(48));
+
+    let faulty = FaultyStore::new(memory.clone());
+    for op in [Op::Create, Op::Replace] {
+        faulty.inject(Fault::on(op).rejects(ErrorKind::PermissionDenied));
+    }
+    let engine = house.engine(1).over(Arc::new(faulty));
+    let plan = engine.plan_expiry(&app, &rules(1), &never).await.unwrap();
+    let outcome = engine.expire(&plan, &never).await;
+    assert_eq!(outcome.swept, Vec::<BackupId>::new());
+    assert!(memory.bytes(&key).is_some());
+    let [warning] = outcome.warnings.as_slice() else {
+        panic!("{:?}", outcome.warnings);
+    };
+    assert!(warning.starts_with("what dead runs left stays"), "{warning}");
 }

@@ -494,3 +494,19 @@ async fn what_is_read_and_written_is_in_use() {
     assert_eq!(used().await, []);
     assert_eq!(left(&house), 0, "what a dead reader left is removed");
 }
+
+/// Whether by hand or by a rule of the bucket: as long as nobody took it, it is still ours.
+#[tokio::test]
+async fn a_lease_that_was_removed_is_written_again() {
+    let house = House::new();
+    let lease = house.take(1).await.unwrap();
+    assert!(house.memory.remove(LEASE));
+    lease.confirm().await.unwrap();
+    assert_eq!(held_by(house.take(2).await).pid, 1);
+    assert!(house.memory.remove(LEASE));
+    let other = house.take(2).await.unwrap();
+    let lost = lease.confirm().await;
+    assert!(matches!(lost, Err(Error::LeaseLost { by: Some(_), .. })), "{lost:?}");
+    assert!(lease.token().is_cancelled());
+    other.release().await.unwrap();
+}

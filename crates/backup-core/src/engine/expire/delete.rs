@@ -95,13 +95,7 @@ impl Engine {
                 }
             }
         }
-        for orphan in &plan.orphans {
-            if outcome.stopped || outcome.untried > 0 || cancel.is_cancelled() {
-                outcome.stopped |= cancel.is_cancelled();
-                break;
-            }
-            self.sweep(plan, orphan, &mut outcome, cancel).await;
-        }
+        self.sweep_all(plan, &mut outcome, cancel).await;
         outcome.tell(plan.postponed(), refusal);
         outcome
     }
@@ -178,6 +172,36 @@ impl Engine {
         match self.store.head(&key).await {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             _ => Err(Stays::Failed(Error::store(format!("delete {key}"), error))),
+        }
+    }
+
+    /// Removes what dead runs left, after none of them can commit it any more.
+    async fn sweep_all(
+        &self,
+        plan: &ExpiryPlan,
+        outcome: &mut ExpireOutcome,
+        cancel: &CancellationToken,
+    ) {
+        if plan.orphans.is_empty() || outcome.stopped || outcome.untried > 0 {
+            return;
+        }
+        if let Some(leases) = self.leases() {
+            let orphans: Vec<_> = plan.orphans.iter().map(|orphan| &orphan.id).collect();
+            let retired = leases.retire(&plan.source, &orphans, cancel);
+            let retired = unless(cancel, retired).await;
+            if let Err(error) = retired.and_then(|retired| retired) {
+                let text = format!("what dead runs left stays for now: {}", chain(&error));
+                outcome.warnings.push(text);
+                outcome.stopped |= cancel.is_cancelled();
+                return;
+            }
+        }
+        for orphan in &plan.orphans {
+            if outcome.stopped || cancel.is_cancelled() {
+                outcome.stopped |= cancel.is_cancelled();
+                break;
+            }
+            self.sweep(plan, orphan, outcome, cancel).await;
         }
     }
 
