@@ -30,6 +30,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{DateTime, Utc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -38,7 +39,7 @@ use crate::azure::Azurite;
 use crate::pg::Cluster;
 use crate::s3::Server;
 use crate::scratch::Scratch;
-use crate::{binary, child};
+use crate::{binary, child, servers};
 
 /// Where the system's own programs are: `setpriv`, `age`, `zstd`.
 const SYSTEM_PATH: &str = "/usr/bin:/bin";
@@ -199,6 +200,25 @@ impl Cli {
     /// When it cannot be started; how it ends is in the result.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Run> {
         self.start(arguments)?.wait()
+    }
+
+    /// Runs it to its end on a day of our own by its wall clock. What it measures durations with is
+    /// left alone.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run_at<A: AsRef<OsStr>>(
+        &self,
+        moment: DateTime<Utc>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Run> {
+        let mut command = self.command(arguments)?;
+        command
+            .env("LD_PRELOAD", servers::path("PGB_TEST_FAKETIME")?)
+            .env("FAKETIME", moment.format("@%Y-%m-%d %H:%M:%S").to_string())
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("TZ", "UTC");
+        Running::start(command)?.wait()
     }
 
     /// Starts the program.

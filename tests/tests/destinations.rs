@@ -181,6 +181,53 @@ fn what_cannot_be_read_is_not_passed_over() -> Result<()> {
     Ok(())
 }
 
+/// Somebody removed an object, of which the manifest knows nothing.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_was_removed_from_a_copy_is_seen_and_brought_back() -> Result<()> {
+    let stage = Stage::new()?;
+    let backup = stage.back_up(0)?;
+    let id = backup["id"].as_str().context("an id")?;
+    let folder = stage.cli.local_root().join(format!("backups/shop/{id}"));
+    let data = fs::read_dir(&folder)?
+        .filter_map(Result::ok)
+        .find(|file| file.file_name().to_string_lossy().starts_with("data-"))
+        .context("a part with data")?;
+    let (path, before) = (data.path(), fs::read(data.path())?);
+    let name = data.file_name().to_string_lossy().into_owned();
+    fs::remove_file(&path)?;
+
+    let run = stage.run(&["list"])?.exits(3)?;
+    let lost = format!("backup {id}: 1 object is not as written: {name}");
+    ensure!(run.stderr.contains(&lost), "{}", run.stderr);
+    let shown = String::from_utf8(run.stdout)?;
+    ensure!(shown.contains("near (incomplete)"), "{shown}");
+    let listed = stage.run(&["list", "--json"])?.exits(3)?.json()?;
+    assert_eq!(listed[0]["status"], "partial", "{listed}");
+    let check = stage.run(&["check", "shop", "--json"])?.exits(2)?.json()?;
+    let found = check["sources"].as_array().context("sources")?;
+    let near = found.iter().find(|source| source["destination"] == "near");
+    let near = near.context("near")?;
+    assert_eq!(near["findings"][0]["kind"], "incomplete", "{near}");
+    assert_eq!(near["backup"], Value::Null, "{near}");
+
+    let copy = [
+        "copy",
+        "--missing",
+        "--from",
+        "far",
+        "--to",
+        "near",
+        "--json",
+    ];
+    let copied = stage.run(&copy)?.exits(0)?.json()?;
+    assert_eq!(copied["objects"], 1, "{copied}");
+    ensure!(fs::read(&path)? == before, "not what was there");
+    stage.list(&[])?;
+    stage.run(&["check", "shop"])?.exits(0)?;
+    Ok(())
+}
+
 fn cut(action: Action) -> Faults {
     Faults {
         trigger: Some(Trigger {

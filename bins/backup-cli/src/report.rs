@@ -4,6 +4,7 @@ mod retention;
 
 use backup_app::report::DefinitionsView;
 use backup_app::{AppError, ErrorReport};
+use backup_core::catalog::Incomplete;
 use backup_core::engine::{
     CompareReport, CopyOutcome, JudgedBackup, RestoreOutcome, VerifyLevel, VerifyReport,
 };
@@ -161,6 +162,16 @@ fn kind_text(part: &PartRecord) -> String {
     }
 }
 
+/// What a committed backup has lost, in words.
+pub(crate) fn lacking(incomplete: &Incomplete) -> String {
+    let count = incomplete.objects.len();
+    let first = incomplete.objects.first().map_or("", String::as_str);
+    match count {
+        1 => format!("1 object is not as written: {first}"),
+        _ => format!("{count} objects are not as written, {first} among them"),
+    }
+}
+
 /// `list --json`
 #[derive(Debug, Serialize)]
 pub(crate) struct ListView {
@@ -252,6 +263,21 @@ impl ListView {
     /// The same, with a pin at one of several places.
     pub(crate) fn pinned(mut self, pinned: bool) -> Self {
         self.pinned |= pinned;
+        self
+    }
+
+    /// The same, with what is missing at the place that was named last.
+    pub(crate) fn lacking(mut self, incomplete: Option<&Incomplete>) -> Self {
+        if let (Some(incomplete), Some(place)) = (incomplete, self.destinations.last_mut()) {
+            place.status = "failed";
+            place.error = Some(lacking(incomplete));
+        }
+        let good = |place: &&DestinationView| place.error.is_none();
+        self.status = match self.destinations.iter().filter(good).count() {
+            0 => "failed",
+            count if count < self.destinations.len() => "partial",
+            _ => "success",
+        };
         self
     }
 

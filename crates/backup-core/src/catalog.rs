@@ -1,6 +1,8 @@
 //! Committed backups: the manifests that the store holds, and nothing else.
 
-use std::collections::BTreeSet;
+mod completeness;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +19,7 @@ use crate::layout;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest};
 use crate::store::{Depth, Entry, Store, StoreKey};
 use crate::versioned;
+use completeness::Objects;
 
 /// How many manifests are read at the same time.
 const READERS: usize = 32;
@@ -102,6 +105,44 @@ pub struct Listing {
     /// Names of backups without a manifest, among those that were looked at: a run that still goes
     /// on, what is left of one, or nothing at all any more.
     pub uncommitted: Vec<(SourceName, BackupId)>,
+    /// Committed backups, also among the others, of which objects are gone or are of another
+    /// length. Nothing is known of that when a bound was asked for.
+    pub incomplete: Vec<Incomplete>,
+}
+
+impl Listing {
+    /// Whether objects of this backup are known to be gone.
+    #[must_use]
+    pub fn lacks(&self, backup: &Manifest) -> bool {
+        self.lacking(backup).is_some()
+    }
+
+    /// What this backup is known to lack.
+    #[must_use]
+    pub fn lacking(&self, backup: &Manifest) -> Option<&Incomplete> {
+        let is_it = |found: &&Incomplete| found.id == backup.id && found.source == backup.source;
+        self.incomplete.iter().find(is_it)
+    }
+}
+
+/// A backup that cannot be restored as a whole any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incomplete {
+    /// The source.
+    pub source: SourceName,
+    /// The backup.
+    pub id: BackupId,
+    /// The names of its objects that are not as the manifest says.
+    pub objects: Vec<String>,
+}
+
+/// A folder of a backup, committed or not.
+#[derive(Debug)]
+struct Found {
+    source: SourceName,
+    id: BackupId,
+    /// What lies in it, if that was listed.
+    objects: Option<Objects>,
 }
 
 /// Names a repository, so that a replaced or emptied bucket is noticed.
@@ -230,7 +271,7 @@ impl<'a> Catalog<'a> {
     ///
     /// What the request leaves out is not read. Without a bound, the objects are listed and not
     /// only the folders: so a store that remembers what it read can tell from the listing that
-    /// it is still the same.
+    /// it is still the same, and backups that lost objects are found.
     ///
     /// # Errors
     /// What the store reports; a damaged manifest is in the result instead.
@@ -242,7 +283,7 @@ impl<'a> Catalog<'a> {
             Depth::Recursive
         };
         let mut found = self.candidates(request, depth).await?;
-        found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        found.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.source.cmp(&b.source)));
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut listing = Listing::default();
         let mut found = found.into_iter();
@@ -254,15 +295,18 @@ impl<'a> Catalog<'a> {
                 break;
             }
             let mut read = stream::iter(wanted)
-                .map(|(source, id)| async move {
-                    let read = self.read(&source, &id).await;
-                    (source, id, read)
+                .map(|found| async move {
+                    let read = self.read_found(&found).await;
+                    (found, read)
                 })
                 .buffered(READERS);
-            while let Some((source, id, item)) = read.next().await {
+            while let Some((found, item)) = read.next().await {
                 match item {
-                    Ok(Some(manifest)) => listing.backups.push(manifest),
-                    Ok(None) => listing.uncommitted.push((source, id)),
+                    Ok(Some((manifest, lacking))) => {
+                        listing.incomplete.extend(lacking);
+                        listing.backups.push(manifest);
+                    }
+                    Ok(None) => listing.uncommitted.push((found.source, found.id)),
                     Err(Unreadable::Damaged(key, reason)) => listing.damaged.push((key, reason)),
                     Err(Unreadable::Store(error)) => return Err(error),
                 }
@@ -272,11 +316,7 @@ impl<'a> Catalog<'a> {
     }
 
     /// What looks like a backup, committed or not: by the name of its folder, or by an object in it.
-    async fn candidates(
-        &self,
-        request: &ListRequest,
-        depth: Depth,
-    ) -> Result<Vec<(SourceName, BackupId)>, Error> {
+    async fn candidates(&self, request: &ListRequest, depth: Depth) -> Result<Vec<Found>, Error> {
         let sources = match &request.source {
             Some(source) => vec![source.clone()],
             None => self.sources().await?,
@@ -294,19 +334,34 @@ impl<'a> Catalog<'a> {
         source: SourceName,
         since: Option<DateTime<Utc>>,
         depth: Depth,
-    ) -> Result<Vec<(SourceName, BackupId)>, Error> {
+    ) -> Result<Vec<Found>, Error> {
         let prefix = layout::source_prefix(&source);
         let mut entries = self.store.list(Some(&prefix), depth);
-        let mut found = BTreeSet::new();
+        let mut found: BTreeMap<BackupId, Option<Objects>> = BTreeMap::new();
+        let wanted = |id: &BackupId| since.is_none_or(|since| id.started_at() >= since);
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(|e| Error::store(format!("list {source}"), e))?;
-            let id = match entry {
-                Entry::Prefix(prefix) => layout::parse_backup_prefix(&source, &prefix),
-                Entry::Object(meta) => layout::parse_object_key(&source, &meta.key),
-            };
-            found.extend(id.filter(|id| since.is_none_or(|since| id.started_at() >= since)));
+            match entry {
+                Entry::Prefix(prefix) => {
+                    let id = layout::parse_backup_prefix(&source, &prefix);
+                    found.extend(id.filter(wanted).map(|id| (id, None)));
+                }
+                Entry::Object(meta) => {
+                    let Some((id, name)) = layout::parse_object_key(&source, &meta.key) else {
+                        continue;
+                    };
+                    if wanted(&id) {
+                        let objects = found.entry(id).or_default().get_or_insert_default();
+                        objects.add(name, meta.bytes);
+                    }
+                }
+            }
         }
-        let named = found.into_iter().map(|id| (source.clone(), id));
+        let named = found.into_iter().map(|(id, objects)| Found {
+            source: source.clone(),
+            id,
+            objects,
+        });
         Ok(named.collect())
     }
 
@@ -326,12 +381,12 @@ impl<'a> Catalog<'a> {
         };
         let found = self.candidates(&request, Depth::Children).await?;
         stream::iter(found)
-            .map(|(source, id)| async move {
-                let key = layout::manifest_key(&source, &id);
+            .map(|found| async move {
+                let key = layout::manifest_key(&found.source, &found.id);
                 let text = read_small(self.store, &key, MAX_MANIFEST_BYTES).await?;
                 Ok(text
                     .and_then(|text| Manifest::barred_at(&text))
-                    .map(|at| (id, at)))
+                    .map(|at| (found.id, at)))
             })
             .buffered(READERS)
             .try_filter_map(|bar| std::future::ready(Ok(bar)))
@@ -436,11 +491,11 @@ impl<'a> Catalog<'a> {
             ..ListRequest::default()
         };
         let mut found = self.candidates(&request, Depth::Children).await?;
-        found.sort_by(|a, b| a.1.cmp(&b.1));
+        found.sort_by(|a, b| a.id.cmp(&b.id));
         if *selector == Selector::Latest {
             found.reverse();
         }
-        for (source, id) in found {
+        for Found { source, id, .. } in found {
             match self.read(&source, &id).await {
                 // One that lacks something never stands for a full one.
                 Ok(Some(manifest)) if !manifest.filtered => return Ok(manifest),
@@ -480,9 +535,9 @@ impl<'a> Catalog<'a> {
             ..ListRequest::default()
         };
         let mut found = self.candidates(&request, Depth::Children).await?;
-        found.retain(|(_, id)| id.as_str().starts_with(text));
+        found.retain(|found| found.id.as_str().starts_with(text));
         let mut matches = Vec::new();
-        for (source, id) in found {
+        for Found { source, id, .. } in found {
             match self.read(&source, &id).await {
                 Ok(manifest) => matches.extend(manifest),
                 Err(Unreadable::Store(error)) => return Err(error),

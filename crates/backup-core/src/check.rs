@@ -112,6 +112,8 @@ pub struct Copies {
     backups: Vec<Manifest>,
     /// Backups whose manifests cannot be read, with the reason.
     unreadable: Vec<(BackupId, String)>,
+    /// Backups of which objects are gone, with their names.
+    incomplete: Vec<(BackupId, Vec<String>)>,
     proofs: Proofs,
     /// The newest run that was to take a backup and was not stopped.
     last_run: Option<RunRecord>,
@@ -132,6 +134,7 @@ impl Copies {
             let (of, id) = layout::parse_manifest_key(key)?;
             (of == *source).then(|| (id, reason.clone()))
         });
+        let incomplete = listing.incomplete.iter().filter(|b| b.source == *source);
         let runs: Vec<_> = runs
             .iter()
             .filter(|run| run.source.as_ref() == Some(source))
@@ -143,6 +146,9 @@ impl Copies {
         Self {
             backups,
             unreadable: unreadable.collect(),
+            incomplete: incomplete
+                .map(|b| (b.id.clone(), b.objects.clone()))
+                .collect(),
             last_run: taken.max_by_key(|run| run.started_at).cloned(),
             proofs: Proofs::new(runs),
             partly: false,
@@ -156,7 +162,7 @@ impl Copies {
         self
     }
 
-    /// The newest backup that can be counted on: whole, not known damaged, not of the future.
+    /// The newest backup that can be counted on: whole, not known to be damaged, not of the future.
     #[must_use]
     pub fn newest(&self, now: DateTime<Utc>) -> Option<&Manifest> {
         self.good(now).next()
@@ -174,6 +180,7 @@ impl Copies {
             (self.partly || !backup.filtered)
                 && !is_of_the_future(backup, now)
                 && !self.proofs.is_damaged(backup)
+                && !self.incomplete.iter().any(|(id, _)| *id == backup.id)
         })
     }
 }
@@ -243,6 +250,14 @@ fn damage(copies: &Copies, now: DateTime<Utc>) -> Vec<Finding> {
         Finding::critical("damaged", message)
     });
     let mut found: Vec<_> = unreadable.collect();
+    found.extend(copies.incomplete.iter().map(|(id, objects)| {
+        let (count, first) = (objects.len(), objects.first().map_or("", String::as_str));
+        let message = format!(
+            "backup {id} lacks {count} of its objects, {first} among them: copy it once more from \
+             another place, and find out who removed them"
+        );
+        Finding::critical("incomplete", message)
+    }));
     for backup in &copies.backups {
         let id = &backup.id;
         if copies.proofs.is_damaged(backup) {

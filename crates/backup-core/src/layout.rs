@@ -24,7 +24,7 @@ use crate::run_record::RunId;
 use crate::store::StoreKey;
 
 const BACKUPS: &str = "backups";
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const RUNS: &str = "_runs";
 const RUN: &str = ".json";
 const PINS: &str = "_pins";
@@ -170,14 +170,18 @@ pub fn parse_backup_prefix(source: &SourceName, prefix: &StoreKey) -> Option<Bac
         .ok()
 }
 
-/// The backup of `source` that has this object, if it is below one.
+/// The backup of `source` that has this object, if it is below one, and the object's name there.
 #[must_use]
-pub fn parse_object_key(source: &SourceName, found: &StoreKey) -> Option<BackupId> {
+pub fn parse_object_key<'a>(
+    source: &SourceName,
+    found: &'a StoreKey,
+) -> Option<(BackupId, &'a str)> {
     let rest = found
         .as_str()
         .strip_prefix(source_prefix(source).as_str())?
         .strip_prefix('/')?;
-    rest.split_once('/')?.0.parse().ok()
+    let (id, name) = rest.split_once('/')?;
+    Some((id.parse().ok()?, name))
 }
 
 /// The backup whose manifest this is, if it is one and in its place.
@@ -357,7 +361,8 @@ mod tests {
         );
         let object = object_key(&source("app-x"), &id, "facts.json").unwrap();
         assert_eq!(parse_object_key(&source("app"), &object), None);
-        assert_eq!(parse_object_key(&source("app-x"), &object), Some(id));
+        let found = parse_object_key(&source("app-x"), &object);
+        assert_eq!(found, Some((id, "facts.json")));
         assert_eq!(parse_object_key(&source("app-x"), &prefix), None);
     }
 

@@ -122,7 +122,8 @@ async fn choose(
     warn_damaged(from, &here.damaged);
     let there = ends.to.catalog().list(&request).await?;
     warn_damaged(&ends.to_place.name, &there.damaged);
-    let there: BTreeSet<_> = there.backups.iter().map(|b| (&b.source, &b.id)).collect();
+    let whole = there.backups.iter().filter(|backup| !there.lacks(backup));
+    let there: BTreeSet<_> = whole.map(|b| (&b.source, &b.id)).collect();
     let unreadable = !here.damaged.is_empty();
     let missing = here.backups.into_iter();
     let missing = missing.filter(|backup| !there.contains(&(&backup.source, &backup.id)));

@@ -15,7 +15,7 @@ use super::listing::Gathered;
 use super::{Context, Outcome, days_ago, history, source_name};
 use crate::args::ListArgs;
 use crate::render;
-use crate::report::ListView;
+use crate::report::{self, DestinationView, ListView};
 
 pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     let request = ListRequest {
@@ -44,6 +44,12 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
                 Some(view) => view.also_at(&place.name),
                 None => ListView::new(manifest, &place.name),
             };
+            let lost = listing.lacking(manifest);
+            if let Some(lost) = lost {
+                let what = report::lacking(lost);
+                all.damage(&place.name, &format!("backup {}: {what}", manifest.id));
+            }
+            let view = view.lacking(lost);
             let view = view.proved(proofs.newest(manifest));
             let view = view.drilled(proofs.newest_drill(manifest));
             all.found.insert(key, kept.show(manifest, view));
@@ -123,7 +129,7 @@ fn print(views: &[ListView]) {
         &[3, 4],
     );
     for view in views {
-        let places: Vec<_> = view.destinations.iter().map(|d| d.name.as_str()).collect();
+        let places: Vec<_> = view.destinations.iter().map(at).collect();
         let mut source = render::name(&view.source);
         if view.filtered {
             source.push_str(" (filtered)");
@@ -147,6 +153,12 @@ fn print(views: &[ListView]) {
         ]);
     }
     render::print(&table);
+}
+
+/// A place, and whether the backup can be counted on there.
+fn at(place: &DestinationView) -> String {
+    let lost = place.error.as_ref().map(|_| " (incomplete)");
+    format!("{}{}", place.name, lost.unwrap_or_default())
 }
 
 /// Why it stays, in few words.

@@ -29,6 +29,12 @@ impl<K: Ord, V: Serialize> Gathered<K, V> {
         warn_damaged(place, entries);
     }
 
+    /// Says what else is wrong at a place.
+    pub(super) fn damage(&mut self, place: &str, what: &str) {
+        self.damaged += 1;
+        render::warn(&format!("{place}: {what}"));
+    }
+
     /// Shows the newest, and says how to end. `print` is for people.
     pub(super) fn show(
         self,

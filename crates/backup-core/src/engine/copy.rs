@@ -1,5 +1,6 @@
 //! Putting a stored backup into another store, byte by byte, without decrypting it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use crate::body::{BodyStream, body_of, counted};
 use crate::catalog::read_small;
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::fan_out::Member;
+use crate::history::{HistoryRequest, Proofs};
 use crate::layout;
 use crate::lease::Lease;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, StoredObject};
@@ -22,7 +24,7 @@ use crate::store::{PutOptions, StoreKey};
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CopyOutcome {
-    /// Objects, the manifest among them; none when the backup was there already.
+    /// Objects, the manifest among them; none when the backup was there already, and whole.
     pub objects: usize,
     /// Their bytes.
     pub bytes: u64,
@@ -31,11 +33,13 @@ pub struct CopyOutcome {
 impl Engine {
     /// Copies a backup into the store of `to`. Every object is checked against the digest in the
     /// manifest while it passes, so a damaged one is never copied; the manifest comes last, and is
-    /// the same to the byte. A backup that is there already stays as it is.
+    /// the same to the byte. A backup that is there already stays as it is, except for objects that
+    /// are gone or of another length, and, where a run has found it damaged, such that are not the
+    /// same: those are put there once more.
     ///
     /// # Errors
     /// `Corrupt` when the backup is damaged here, or when there is another one of its name there;
-    /// what was written is removed again.
+    /// what was written is removed again, unless it mends a backup.
     ///
     /// # Cancellation
     /// The token ends the uploads, removes what was written and returns [`Error::Cancelled`].
@@ -49,8 +53,16 @@ impl Engine {
         // Nobody else copies there, and nobody removes what is not yet a backup.
         let held = to.hold_stored(&backup.source, Operation::Copy, cancel);
         let held = held.await?;
-        let token = held.as_ref().map_or(cancel, Lease::token);
-        let copied = self.copy_alone(backup, to, jobs, token).await;
+        let copying = Copying {
+            from: self,
+            to,
+            member: Member::new(to.store.describe(), Arc::clone(&to.store)),
+            backup,
+            jobs,
+            lease: held.as_ref(),
+            cancel: held.as_ref().map_or(cancel, Lease::token),
+        };
+        let copied = copying.run().await;
         let lost = held.as_ref().and_then(Lease::loss);
         if let Some(lease) = held
             && let Err(error) = lease.release().await
@@ -64,43 +76,48 @@ impl Engine {
         }
     }
 
-    async fn copy_alone(
-        &self,
-        backup: &Manifest,
-        to: &Self,
-        jobs: usize,
-        cancel: &CancellationToken,
-    ) -> Result<CopyOutcome, Error> {
-        let manifest_key = layout::manifest_key(&backup.source, &backup.id);
-        let manifest = unless(cancel, self.manifest_text(backup, &manifest_key)).await??;
-        if unless(cancel, is_there(backup, to, (&manifest_key, &manifest))).await?? {
-            return Ok(CopyOutcome::default());
-        }
-        let joined = to.catalog();
-        let joined = joined.join_repository(self.clock.now(), Some(&backup.repository));
-        unless(cancel, joined).await??;
-        self.observer.event(&Event::Planned {
-            parts: backup.parts.len(),
-            estimated_bytes: backup.totals.stored_bytes,
-        });
-        let member = Member::new(to.store.describe(), Arc::clone(&to.store));
-        let copying = Copying {
-            engine: self,
-            member: &member,
-            backup,
-            cancel,
+    /// The names of a backup's objects that are not what the manifest says. All are read if a run
+    /// has found the backup damaged.
+    async fn lacking(&self, backup: &Manifest) -> Result<BTreeSet<String>, Error> {
+        let mut lacking: BTreeSet<_> = self.catalog().lacking(backup).await?.into_iter().collect();
+        let request = HistoryRequest {
+            since: Some(backup.started_at),
+            ..HistoryRequest::default()
         };
-        let copied = copying.run(&manifest_key, &manifest, jobs).await;
-        if let Err(error) = &copied {
-            member.give_up(PortError::new(error.kind(), "not copied"));
-            member.settle().await;
-            for text in member.outcome().warnings {
-                self.observer.event(&Event::Warning(text));
+        let runs = self.history().list(&request).await?.runs;
+        if !Proofs::new(runs).is_damaged(backup) {
+            return Ok(lacking);
+        }
+        for object in backup.parts.iter().flat_map(|part| &part.objects) {
+            if !lacking.contains(&object.name) && !self.is_same(backup, object).await? {
+                lacking.insert(object.name.clone());
             }
         }
-        match copied {
-            Err(_) if cancel.is_cancelled() => Err(Error::Cancelled),
-            copied => copied,
+        if let Some(record) = &backup.encryption {
+            match wrapped_key(self, backup, record).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    lacking.insert(record.key.clone());
+                }
+                other => drop(other?),
+            }
+        }
+        Ok(lacking)
+    }
+
+    async fn is_same(&self, backup: &Manifest, object: &StoredObject) -> Result<bool, Error> {
+        let key = layout::object_key(&backup.source, &backup.id, &object.name);
+        let key = key.map_err(|e| not_copied(&object.name, e))?;
+        let read = match checked_object(self.store.as_ref(), &key, object.clone()).await {
+            Ok(body) => {
+                let read = body.try_for_each(|_| async { Ok(()) }).await;
+                read.map_err(|e| PortError::from_io(e, ErrorKind::Unavailable, "read"))
+            }
+            Err(error) => Err(error),
+        };
+        match read {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(false),
+            Err(e) => Err(Error::store(format!("read {key}"), e)),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -148,25 +165,76 @@ async fn is_there(
 
 /// One backup on its way.
 struct Copying<'a> {
-    engine: &'a Engine,
-    member: &'a Member,
+    from: &'a Engine,
+    to: &'a Engine,
+    /// The store of `to`, with what is written there.
+    member: Member,
     backup: &'a Manifest,
+    jobs: usize,
+    lease: Option<&'a Lease>,
     cancel: &'a CancellationToken,
 }
 
 impl Copying<'_> {
-    async fn run(
+    async fn run(&self) -> Result<CopyOutcome, Error> {
+        let copied = self.copied().await;
+        match copied {
+            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
+            copied => copied,
+        }
+    }
+
+    async fn copied(&self) -> Result<CopyOutcome, Error> {
+        let (from, to, backup) = (self.from, self.to, self.backup);
+        let key = layout::manifest_key(&backup.source, &backup.id);
+        let manifest = unless(self.cancel, from.manifest_text(backup, &key)).await??;
+        if unless(self.cancel, is_there(backup, to, (&key, &manifest))).await?? {
+            // What is put there belongs to a backup, and stays also when not all of it comes.
+            let lacking = unless(self.cancel, to.lacking(backup)).await??;
+            return self.objects(Some(&lacking)).await;
+        }
+        let joined = to.catalog();
+        let joined = joined.join_repository(from.clock.now(), Some(&backup.repository));
+        unless(self.cancel, joined).await??;
+        from.observer.event(&Event::Planned {
+            parts: backup.parts.len(),
+            estimated_bytes: backup.totals.stored_bytes,
+        });
+        let copied = self.whole((&key, &manifest)).await;
+        if let Err(error) = &copied {
+            self.member
+                .give_up(PortError::new(error.kind(), "not copied"));
+            self.member.settle().await;
+            for text in self.member.outcome().warnings {
+                from.observer.event(&Event::Warning(text));
+            }
+        }
+        copied
+    }
+
+    async fn whole(
         &self,
-        manifest_key: &StoreKey,
-        manifest: &Bytes,
-        jobs: usize,
+        (manifest_key, manifest): (&StoreKey, &Bytes),
     ) -> Result<CopyOutcome, Error> {
-        let mut outcome = CopyOutcome {
-            objects: 1,
-            bytes: manifest.len() as u64,
-        };
-        if let Some(record) = &self.backup.encryption {
-            let wrapped = wrapped_key(self.engine, self.backup, record);
+        let mut outcome = self.objects(None).await?;
+        // Whoever stood still for long must not commit what somebody has swept meanwhile.
+        if let Some(lease) = self.lease {
+            unless(self.cancel, lease.confirm()).await??;
+        }
+        let created = self.member.create(manifest_key, manifest).await;
+        created.map_err(|e| Error::store(format!("write {manifest_key}"), e))?;
+        outcome.objects += 1;
+        outcome.bytes += manifest.len() as u64;
+        Ok(outcome)
+    }
+
+    /// Copies the objects of these names, else all.
+    async fn objects(&self, names: Option<&BTreeSet<String>>) -> Result<CopyOutcome, Error> {
+        let is_wanted = |name: &String| names.is_none_or(|names| names.contains(name));
+        let mut outcome = CopyOutcome::default();
+        let key = self.backup.encryption.as_ref();
+        if let Some(record) = key.filter(|record| is_wanted(&record.key)) {
+            let wrapped = wrapped_key(self.from, self.backup, record);
             let wrapped = unless(self.cancel, wrapped).await??;
             outcome.objects += 1;
             outcome.bytes += wrapped.len() as u64;
@@ -174,9 +242,10 @@ impl Copying<'_> {
             self.put(&record.key, body_of(wrapped), &options).await?;
         }
         let objects = self.backup.parts.iter().flat_map(|part| &part.objects);
+        let objects = objects.filter(|object| is_wanted(&object.name));
         let mut copies = stream::iter(objects)
             .map(|object| self.object(object))
-            .buffer_unordered(jobs.max(1));
+            .buffer_unordered(self.jobs.max(1));
         while let Some(bytes) = copies.try_next().await? {
             outcome.objects += 1;
             outcome.bytes += bytes;
@@ -184,17 +253,15 @@ impl Copying<'_> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let created = self.member.create(manifest_key, manifest).await;
-        created.map_err(|e| Error::store(format!("write {manifest_key}"), e))?;
         Ok(outcome)
     }
 
     async fn object(&self, object: &StoredObject) -> Result<u64, Error> {
         let key = self.key_of(&object.name)?;
-        let store = self.engine.store.as_ref();
+        let store = self.from.store.as_ref();
         let body = unless(self.cancel, checked_object(store, &key, object.clone())).await?;
         let body = body.map_err(|e| not_copied(&object.name, e))?;
-        let observer = Arc::clone(&self.engine.observer);
+        let observer = Arc::clone(&self.from.observer);
         let body = counted(body, move |bytes| observer.event(&Event::RawBytes(bytes)));
         let options = PutOptions {
             expected_bytes: Some(object.bytes),

@@ -346,7 +346,7 @@ impl Known {
         let candidate = |manifest: &Manifest| Candidate {
             id: manifest.id.clone(),
             filtered: manifest.filtered,
-            damaged: self.proofs.is_damaged(manifest),
+            damaged: self.proofs.is_damaged(manifest) || self.listing.lacks(manifest),
             pinned: self
                 .pins
                 .get(&manifest.id)

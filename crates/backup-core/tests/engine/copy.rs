@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backup_core::catalog::ListRequest;
 use backup_core::engine::{CopyOutcome, Engine};
 use backup_core::error::{Error, ErrorKind};
 use backup_core::manifest::Manifest;
@@ -10,6 +11,7 @@ use backup_testing::{Fault, FaultyStore, Op};
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
+use super::expire::record;
 use super::{Bench, lease_settings};
 
 /// From one place to another, whose store can be told to break.
@@ -173,4 +175,110 @@ async fn one_copy_or_prune_at_a_time_in_one_place() {
     }
     pair.copy(&backup).await.unwrap();
     assert_eq!(pair.copy(&backup).await.unwrap(), CopyOutcome::default());
+}
+
+fn of(backup: &Manifest, name: &str) -> String {
+    format!("backups/app/{}/{name}", backup.id)
+}
+
+/// What is gone from a backup comes back, and nothing else is written.
+#[tokio::test]
+async fn what_a_copy_lacks_is_put_there_once_more() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    pair.copy(&backup).await.unwrap();
+    let whole = pair.to.memory.keys();
+    let (gone, cut, key) = (
+        of(&backup, "data-rest.dump.fake.crypt"),
+        of(&backup, "data-0001.dump.fake.crypt"),
+        of(&backup, "key.crypt"),
+    );
+    assert!(pair.to.memory.remove(&gone) && pair.to.memory.remove(&key));
+    pair.to.memory.truncate(&cut, 7);
+    let listed = pair.to.engine.catalog();
+    let listed = listed.list(&ListRequest::default()).await.unwrap();
+    let [incomplete] = listed.incomplete.as_slice() else {
+        panic!("{:?}", listed.incomplete);
+    };
+    assert_eq!(incomplete.id, backup.id);
+    let mut objects = incomplete.objects.clone();
+    objects.sort();
+    let names = [
+        "data-0001.dump.fake.crypt",
+        "data-rest.dump.fake.crypt",
+        "key.crypt",
+    ];
+    assert_eq!(objects, names);
+    assert!(listed.lacks(&backup));
+
+    // A source that is damaged itself mends nothing, and takes nothing away.
+    pair.from.memory.flip(&cut, 3);
+    let error = pair.copy(&backup).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(pair.to.memory.bytes(&cut).unwrap().len(), 7);
+    pair.from.memory.flip(&cut, 3);
+
+    pair.copy(&backup).await.unwrap();
+    assert_eq!(pair.to.memory.keys(), whole);
+    for key in [&gone, &cut, &key] {
+        assert_eq!(
+            pair.to.memory.bytes(key),
+            pair.from.memory.bytes(key),
+            "{key}"
+        );
+    }
+    assert_eq!(pair.copy(&backup).await.unwrap(), CopyOutcome::default());
+    let listed = pair.to.engine.catalog();
+    let listed = listed.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(listed.incomplete, []);
+}
+
+/// Bytes that rotted are only seen by reading, which a record tells to do.
+#[tokio::test]
+async fn what_was_found_damaged_is_put_there_once_more() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    pair.copy(&backup).await.unwrap();
+    let rotten = of(&backup, "data-rest.dump.fake.crypt");
+    pair.to.memory.flip(&rotten, 9);
+    assert_eq!(pair.copy(&backup).await.unwrap(), CopyOutcome::default());
+    pair.to.clock.advance(std::time::Duration::from_hours(1));
+    record(&pair.to, &backup, 1).await;
+    let outcome = pair.copy(&backup).await.unwrap();
+    assert_eq!(outcome.objects, 1);
+    assert_eq!(
+        pair.to.memory.bytes(&rotten),
+        pair.from.memory.bytes(&rotten)
+    );
+}
+
+/// Somebody swept what a copy had written, while its machine was suspended.
+#[tokio::test]
+async fn a_copy_that_stood_still_commits_nothing_that_was_swept() {
+    let pair = Pair::new();
+    let backup = pair.from.good().await.manifest;
+    let target = pair.target.clone().with_leases(lease_settings(1));
+    let pair = Pair { target, ..pair };
+    let fault = Fault::on(Op::Put)
+        .key("data-rest")
+        .delays(std::time::Duration::from_millis(300));
+    pair.faults.inject(fault);
+    let never = CancellationToken::new();
+    let other = pair.to.engine.clone().with_leases(lease_settings(2));
+    let copy = pair.copy(&backup);
+    let sweep = async {
+        while pair.faults.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        pair.to.clock.advance(std::time::Duration::from_hours(48));
+        let lease = other.hold_stored(&backup.source, Operation::Prune, &never);
+        let lease = lease.await.unwrap().unwrap();
+        lease
+    };
+    let (copied, lease) = tokio::join!(copy, sweep);
+    assert!(matches!(copied, Err(Error::LeaseLost { .. })), "{copied:?}");
+    lease.release().await.unwrap();
+    let listed = pair.to.engine.catalog();
+    let listed = listed.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(listed.backups, []);
 }

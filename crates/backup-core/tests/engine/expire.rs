@@ -126,7 +126,7 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-async fn record(bench: &Bench, backup: &Manifest, problems: usize) {
+pub(super) async fn record(bench: &Bench, backup: &Manifest, problems: usize) {
     let problem = backup_core::engine::PartProblem {
         part: backup_core::manifest::PartName::facts(),
         problem: "is cut".to_owned(),

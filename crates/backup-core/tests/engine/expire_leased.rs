@@ -198,7 +198,10 @@ async fn a_run_that_stood_still_is_barred_before_its_parts_go() {
     assert!(memory.bytes(&key).is_none());
     let manifest = format!("backups/app/{asleep}/manifest.json");
     assert!(memory.bytes(&manifest).is_some(), "no bar");
-    assert!(matches!(lease.confirm().await, Err(Error::LeaseLost { .. })));
+    assert!(matches!(
+        lease.confirm().await,
+        Err(Error::LeaseLost { .. })
+    ));
     // The next run is not in the way of anybody.
     let mut next = work;
     next.backup = None;
@@ -238,5 +241,8 @@ async fn who_may_not_write_leaves_what_a_silent_run_wrote() {
     let [warning] = outcome.warnings.as_slice() else {
         panic!("{:?}", outcome.warnings);
     };
-    assert!(warning.starts_with("what dead runs left stays"), "{warning}");
+    assert!(
+        warning.starts_with("what dead runs left stays"),
+        "{warning}"
+    );
 }

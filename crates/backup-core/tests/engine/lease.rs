@@ -506,7 +506,10 @@ async fn a_lease_that_was_removed_is_written_again() {
     assert!(house.memory.remove(LEASE));
     let other = house.take(2).await.unwrap();
     let lost = lease.confirm().await;
-    assert!(matches!(lost, Err(Error::LeaseLost { by: Some(_), .. })), "{lost:?}");
+    assert!(
+        matches!(lost, Err(Error::LeaseLost { by: Some(_), .. })),
+        "{lost:?}"
+    );
     assert!(lease.token().is_cancelled());
     other.release().await.unwrap();
 }
