@@ -272,8 +272,7 @@ async fn a_copy_that_stood_still_commits_nothing_that_was_swept() {
         }
         pair.to.clock.advance(std::time::Duration::from_hours(48));
         let lease = other.hold_stored(&backup.source, Operation::Prune, &never);
-        let lease = lease.await.unwrap().unwrap();
-        lease
+        lease.await.unwrap().unwrap()
     };
     let (copied, lease) = tokio::join!(copy, sweep);
     assert!(matches!(copied, Err(Error::LeaseLost { .. })), "{copied:?}");
