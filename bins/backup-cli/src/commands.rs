@@ -14,7 +14,6 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
-mod reading;
 mod replace;
 mod restore;
 mod runs;
@@ -23,15 +22,14 @@ mod simulate;
 mod undo;
 mod verify;
 
-use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use backup_app::{
-    App, AppError, Environment, Interrupt, Keys, LogFormat, LogLevel, Overrides, Place,
-    SystemClock, init_logging,
+    App, AppError, Environment, Interrupt, Journal, Keys, LogFormat, LogLevel, Notice, Overrides,
+    Place, Reading, SystemClock, init_logging,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::{ParseSelectorError, Selector};
@@ -40,6 +38,7 @@ use backup_core::engine::Engine;
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
 use backup_core::observer::{NoopObserver, Observer};
+use backup_core::run_record::{RunId, RunRecord};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::args::{self, Cli, Command, LogFormatArg};
@@ -51,10 +50,7 @@ struct Context {
     interrupt: Interrupt,
     json: bool,
     quiet: bool,
-    /// The places that took no record, which is said once of each.
-    unrecorded: Mutex<BTreeSet<String>>,
-    /// The places where readers leave no note, which is said once of each.
-    unprotected: Mutex<BTreeSet<String>>,
+    journal: Journal,
 }
 
 /// How a command ended without an error of its own.
@@ -141,8 +137,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         interrupt,
         json: cli.json,
         quiet: cli.quiet || cli.json,
-        unrecorded: Mutex::default(),
-        unprotected: Mutex::default(),
+        journal: Journal::new(|notice| match notice {
+            Notice::Warning(text) => render::warn(text),
+            Notice::Note(text) => render::note(text),
+        }),
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,
@@ -211,6 +209,18 @@ impl Context {
             done = work => done,
             () = self.interrupt.token().cancelled() => Err(CoreError::Cancelled.into()),
         }
+    }
+
+    /// Writes the record of a run that has ended; its id, if it is there.
+    async fn record(&self, engine: &Engine, place: &str, run: RunRecord) -> Option<RunId> {
+        let stop = self.interrupt.token();
+        self.journal.record(engine, place, run, stop).await
+    }
+
+    /// Does `work`, which reads a backup, while the store says so.
+    async fn reading<T>(&self, reading: &Reading<'_>, work: impl Future<Output = T>) -> T {
+        let stop = self.interrupt.token();
+        self.journal.reading(reading, work, stop).await
     }
 
     /// Finds one backup in the first place that has it.

@@ -4,8 +4,7 @@ use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backup_app::AppError;
-pub(crate) use backup_app::text::{count, counted, duration, shown as name, size};
-use chrono::{DateTime, SecondsFormat, Utc};
+pub(crate) use backup_app::text::{count, counted, duration, shown as name, size, time};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -103,9 +102,4 @@ pub(crate) fn print(table: &Table) {
     for text in table.to_string().lines() {
         line(text.trim_end());
     }
-}
-
-/// A time as everywhere: RFC 3339, UTC, seconds.
-pub(crate) fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

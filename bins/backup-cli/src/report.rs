@@ -3,13 +3,13 @@
 mod retention;
 
 use backup_app::report::DefinitionsView;
-use backup_app::{AppError, ErrorReport};
+use backup_app::{AppError, DestinationView, ErrorReport};
 use backup_core::catalog::Incomplete;
 use backup_core::engine::{
     CompareReport, CopyOutcome, JudgedBackup, RestoreOutcome, VerifyLevel, VerifyReport,
 };
 use backup_core::history::Proof;
-use backup_core::manifest::{Manifest, PartRecord, StoredObject};
+use backup_core::manifest::Manifest;
 use backup_core::replacer::Replacement;
 use backup_core::run_record::{
     CompareFacts, DrillFacts, PruneFacts, RunId, RunRecord, VerifyFacts, Who,
@@ -20,147 +20,6 @@ use crate::args::RestoreArgs;
 use crate::render;
 
 pub(crate) use retention::{PinView, PinnedView, PruneView, SimulatedView, pin_text, reasons};
-
-/// `backup --json`
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct BackupView {
-    pub(crate) id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) run_id: Option<String>,
-    pub(crate) source: String,
-    pub(crate) status: &'static str,
-    pub(crate) started_at: Option<String>,
-    pub(crate) finished_at: Option<String>,
-    pub(crate) duration_seconds: f64,
-    pub(crate) database: String,
-    pub(crate) filtered: bool,
-    pub(crate) server_version: Option<String>,
-    pub(crate) tool_version: Option<String>,
-    pub(crate) raw_bytes: u64,
-    pub(crate) stored_bytes: u64,
-    pub(crate) parts: Vec<PartView>,
-    pub(crate) tables: u64,
-    pub(crate) rows: u64,
-    pub(crate) indexes: u64,
-    pub(crate) triggers: u64,
-    pub(crate) sequences: u64,
-    pub(crate) destinations: Vec<DestinationView>,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) error: Option<ErrorReport>,
-}
-
-/// One part of a backup. One that is stored in several objects has no digest of its own; each
-/// object has.
-#[derive(Debug, Serialize)]
-pub(crate) struct PartView {
-    name: String,
-    kind: String,
-    raw_bytes: u64,
-    stored_bytes: u64,
-    sha256: String,
-    crc32: String,
-    objects: Vec<ObjectView>,
-}
-
-/// One object of a part.
-#[derive(Debug, Serialize)]
-struct ObjectView {
-    name: String,
-    bytes: u64,
-    sha256: String,
-    crc32: String,
-}
-
-/// A destination and what came of it.
-#[derive(Debug, Serialize)]
-pub(crate) struct DestinationView {
-    pub(crate) name: String,
-    pub(crate) status: &'static str,
-    pub(crate) error: Option<String>,
-}
-
-impl DestinationView {
-    /// One that has the backup.
-    pub(crate) fn good(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            status: "success",
-            error: None,
-        }
-    }
-}
-
-impl BackupView {
-    /// A committed backup.
-    pub(crate) fn committed(
-        manifest: &Manifest,
-        destinations: Vec<DestinationView>,
-        warnings: Vec<String>,
-    ) -> Self {
-        let everywhere = destinations.iter().all(|place| place.error.is_none());
-        let elapsed = manifest.finished_at - manifest.started_at;
-        let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
-        Self {
-            id: Some(manifest.id.to_string()),
-            run_id: None,
-            source: manifest.source.to_string(),
-            status: if everywhere { "success" } else { "partial" },
-            started_at: Some(render::time(manifest.started_at)),
-            finished_at: Some(render::time(manifest.finished_at)),
-            duration_seconds: elapsed.as_seconds_f64(),
-            database: manifest.database.clone(),
-            filtered: manifest.filtered,
-            server_version: Some(manifest.server_version.clone()),
-            tool_version: Some(manifest.tool_version.clone()),
-            raw_bytes: manifest.totals.raw_bytes,
-            stored_bytes: manifest.totals.stored_bytes,
-            parts: manifest.parts.iter().map(PartView::from).collect(),
-            tables: manifest.totals.tables,
-            rows: manifest.totals.rows,
-            indexes: objects("indexes"),
-            triggers: objects("triggers"),
-            sequences: objects("sequences"),
-            destinations,
-            warnings,
-            error: None,
-        }
-    }
-}
-
-impl From<&PartRecord> for PartView {
-    fn from(part: &PartRecord) -> Self {
-        // A part of several objects has no single digest; each object has its own.
-        let only = |field: fn(&StoredObject) -> &String| match part.objects.as_slice() {
-            [object] => field(object).clone(),
-            _ => String::new(),
-        };
-        Self {
-            name: part.name.to_string(),
-            kind: kind_text(part),
-            raw_bytes: part.raw_bytes,
-            stored_bytes: part.stored_bytes(),
-            sha256: only(|object| &object.sha256),
-            crc32: only(|object| &object.crc32),
-            objects: part
-                .objects
-                .iter()
-                .map(|object| ObjectView {
-                    name: object.name.clone(),
-                    bytes: object.bytes,
-                    sha256: object.sha256.clone(),
-                    crc32: object.crc32.clone(),
-                })
-                .collect(),
-        }
-    }
-}
-
-fn kind_text(part: &PartRecord) -> String {
-    match serde_json::to_value(part.kind) {
-        Ok(serde_json::Value::String(text)) => text,
-        _ => "unknown".to_owned(),
-    }
-}
 
 /// What a committed backup has lost, in words.
 pub(crate) fn lacking(incomplete: &Incomplete) -> String {
@@ -283,11 +142,7 @@ impl ListView {
 
     /// The same, also found at another place.
     pub(crate) fn also_at(mut self, place: &str) -> Self {
-        self.destinations.push(DestinationView {
-            name: place.to_owned(),
-            status: "success",
-            error: None,
-        });
+        self.destinations.push(DestinationView::good(place));
         self
     }
 }

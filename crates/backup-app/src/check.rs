@@ -16,7 +16,7 @@ use backup_core::history::HistoryRequest;
 use backup_core::layout;
 use backup_core::run_record::RunRecord;
 use backup_store::Space;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use serde::{Serialize, Serializer};
 
@@ -24,6 +24,7 @@ use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::error::AppError;
 use crate::place::Place;
+use crate::text::time;
 use crate::whole_file::{self, Readers};
 
 /// How far back failures matter where there is no backup to tell.
@@ -107,7 +108,7 @@ fn word<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error
 }
 
 fn moment<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    serializer.serialize_str(&time(*at))
 }
 
 #[expect(clippy::ref_option, reason = "serde gives references")]

@@ -5,12 +5,14 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+mod backup_run;
 pub mod check;
 mod clock;
 mod compose;
 mod connection;
 mod drill;
 mod error;
+mod journal;
 mod logging;
 mod place;
 mod processes;
@@ -27,11 +29,13 @@ pub use backup_config::{Config, Environment, Origin, RetentionConfig, Setting, n
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
+pub use backup_run::{BackupRun, BackupView, DestinationView};
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
 pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};
+pub use journal::{Journal, Notice, Reading, begin};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use place::Place;
 pub use signals::{Interrupt, keep_private};

@@ -8,10 +8,11 @@ use backup_core::drill::{Answer, ChoiceReason, ServerFacts};
 use backup_core::engine::{DrillOutcome, LevelState, TableResult, TableState};
 use backup_core::restorer::Definitions;
 use backup_core::run_record::RunId;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde::Serialize;
 
 use crate::error::{AppError, ErrorReport};
+use crate::text::time;
 pub use file::ReportPath;
 
 /// One drill.
@@ -242,10 +243,6 @@ impl DrillView {
             error: outcome.error.map(|error| AppError::from(error).report()),
         }
     }
-}
-
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn levels(outcome: &DrillOutcome) -> Vec<LevelView> {

@@ -1,6 +1,7 @@
 //! Numbers and names for people, the same in every frontend.
 
 use bytesize::ByteSize;
+use chrono::{DateTime, SecondsFormat, Utc};
 
 /// A size.
 #[must_use]
@@ -46,6 +47,12 @@ pub fn counted(number: u64, what: &str) -> String {
         1 => format!("1 {what}"),
         number => format!("{} {what}s", count(number)),
     }
+}
+
+/// A time as everywhere: RFC 3339, UTC, seconds.
+#[must_use]
+pub fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// A moment, `2026-02-05T03:00:00Z`, without its letters.

@@ -2,18 +2,13 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, BackupJob, Keys, SystemClock, names};
-use backup_core::clock::Clock as _;
-use backup_core::engine::{BackupOutcome, Engine};
-use backup_core::error::{Error as CoreError, chain};
-use backup_core::fan_out::{FanOut, MemberOutcome};
-use backup_core::observer::{NoopObserver, Observer};
-use backup_core::run_record::{Operation, RunId, RunRecord};
+use backup_app::{AppError, BackupJob, BackupView, names};
+use backup_core::engine::BackupOutcome;
+use backup_core::observer::Observer;
 
-use super::{Context, Outcome, history};
+use super::{Context, Outcome};
 use crate::args::BackupArgs;
 use crate::progress::Progress;
-use crate::report::{BackupView, DestinationView};
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
@@ -28,7 +23,7 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
     let mut jobs = Vec::new();
     for source in &sources {
         let job = context.app.backup_job(source.as_deref())?;
-        context.app.backup_engine(&job, Arc::new(NoopObserver))?;
+        context.app.check_backup_job(&job)?;
         jobs.push(job);
     }
     let mut codes = Vec::new();
@@ -79,35 +74,17 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
     let label = format!("backup {}", render::name(job.source.as_str()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
-    let (engine, fan_out) = context.app.backup_engine(job, observer)?;
-    let mut run = history::begin(&engine, Operation::Backup);
-    run.source = Some(job.source.clone());
-    let result = within_time(context, job, &engine, fan_out.as_deref()).await;
-    let result = match (result, &fan_out) {
-        (Ok(outcome), Some(fan_out)) => Ok(settled(outcome, fan_out.outcomes())),
-        (Ok(outcome), None) => Ok((outcome, vec![DestinationView::good(&job.places[0].name)])),
-        (Err(error), _) => Err(error),
-    };
+    let (app, stop) = (&context.app, context.interrupt.token());
+    let run = app.run_backup(job, &context.journal, observer, stop).await;
     progress.finish();
-    match &result {
-        Ok((outcome, _)) => run.backed_up(outcome),
-        Err(AppError::Engine(error)) => run.failed(error),
-        Err(error) => run.ended_with(error, error.kind()),
+    if context.json {
+        render::json(&BackupView::of(job, &run));
     }
-    let run = record(
-        context,
-        job,
-        run,
-        result.as_ref().ok().map(|(_, d)| d.as_slice()),
-    )
-    .await;
-    match result {
-        Ok((outcome, destinations)) => Ok(done(context, job, &outcome, destinations, run.as_ref())),
-        Err(AppError::Engine(CoreError::Cancelled)) => {
-            let error = AppError::Engine(CoreError::Cancelled);
-            if context.json {
-                failed(context, job, &error, run.as_ref());
-            } else {
+    let stopped = run.is_cancelled();
+    match run.result {
+        Ok(outcome) => Ok(done(context, job, &outcome)),
+        Err(error) if stopped => {
+            if !context.json {
                 // Sources before this one may have their backup.
                 let source = render::name(job.source.as_str());
                 let what = "stopped by a signal; nothing was published";
@@ -115,108 +92,19 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
             }
             Err(error)
         }
-        Err(error) => Ok(failed(context, job, &error, run.as_ref())),
-    }
-}
-
-/// What came of every place, also as warnings of the backup.
-fn settled(
-    mut outcome: BackupOutcome,
-    members: Vec<MemberOutcome>,
-) -> (BackupOutcome, Vec<DestinationView>) {
-    let mut destinations = Vec::new();
-    for member in members {
-        let error = member.failure.map(|failure| {
-            let hint = failure.hint().map(|hint| format!(" (hint: {hint})"));
-            let text = format!("{}{}", chain(&failure), hint.unwrap_or_default());
-            let name = &member.name;
-            outcome
-                .warnings
-                .push(format!("{name} has not got the backup: {text}"));
-            text
-        });
-        outcome.warnings.extend(member.warnings);
-        destinations.push(DestinationView {
-            status: if error.is_some() { "failed" } else { "success" },
-            name: member.name,
-            error,
-        });
-    }
-    (outcome, destinations)
-}
-
-/// Leaves the record of the run in every place that has the backup, or else in all that take it.
-async fn record(
-    context: &Context,
-    job: &BackupJob,
-    run: RunRecord,
-    destinations: Option<&[DestinationView]>,
-) -> Option<RunId> {
-    let mut recorded = None;
-    for place in &job.places {
-        let failed = |d: &DestinationView| d.name == place.name && d.error.is_some();
-        if destinations.is_some_and(|all| all.iter().any(failed)) {
-            continue;
-        }
-        let observer = Arc::new(NoopObserver);
-        let Ok(engine) = context.app.engine(place, Keys::Recipients, observer) else {
-            continue;
-        };
-        let written = context.record(&engine, &place.name, run.clone()).await;
-        recorded = recorded.or(written);
-    }
-    recorded
-}
-
-/// Takes the backup, unless a signal or the time limit ends it.
-async fn within_time(
-    context: &Context,
-    job: &BackupJob,
-    engine: &Engine,
-    fan_out: Option<&FanOut>,
-) -> Result<BackupOutcome, AppError> {
-    let cancel = context.interrupt.token().child_token();
-    let work = async {
-        let mut request = job.request.clone();
-        if let Some(fan_out) = fan_out {
-            tokio::select! {
-                ids = fan_out.prepare(SystemClock.now()) => request.repositories = ids?,
-                () = cancel.cancelled() => return Err(CoreError::Cancelled),
+        Err(error) => {
+            if !context.json {
+                let source = render::name(job.source.as_str());
+                render::complain(&format!("backup of {source}: {}", error.render()));
             }
+            Ok(exit_code::of(&error))
         }
-        Box::pin(engine.backup(&job.dumper, &request, &cancel)).await
-    };
-    tokio::pin!(work);
-    let mut timed_out = false;
-    let result = tokio::select! {
-        result = &mut work => result,
-        () = tokio::time::sleep(job.timeout) => {
-            timed_out = true;
-            cancel.cancel();
-            work.await
-        }
-    };
-    match result {
-        Err(CoreError::Cancelled) if timed_out => Err(AppError::Timeout(job.timeout)),
-        result => result.map_err(AppError::from),
     }
 }
 
-fn done(
-    context: &Context,
-    job: &BackupJob,
-    outcome: &BackupOutcome,
-    destinations: Vec<DestinationView>,
-    run: Option<&RunId>,
-) -> u8 {
+fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
     let manifest = &outcome.manifest;
-    if context.json {
-        let warnings = outcome.warnings.clone();
-        render::json(&BackupView {
-            run_id: run.map(ToString::to_string),
-            ..BackupView::committed(manifest, destinations, warnings)
-        });
-    } else {
+    if !context.json {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
         let totals = &manifest.totals;
         render::line(&format!(
@@ -238,30 +126,4 @@ fn done(
     } else {
         exit_code::WARNINGS
     }
-}
-
-fn failed(context: &Context, job: &BackupJob, error: &AppError, run: Option<&RunId>) -> u8 {
-    if context.json {
-        render::json(&BackupView {
-            run_id: run.map(ToString::to_string),
-            source: job.source.to_string(),
-            database: job.database.clone(),
-            status: "failed",
-            destinations: job
-                .places
-                .iter()
-                .map(|place| DestinationView {
-                    name: place.name.clone(),
-                    status: "failed",
-                    error: Some(error.render()),
-                })
-                .collect(),
-            error: Some(error.report()),
-            ..BackupView::default()
-        });
-    } else {
-        let source = render::name(job.source.as_str());
-        render::complain(&format!("backup of {source}: {}", error.render()));
-    }
-    exit_code::of(error)
 }

@@ -1,6 +1,6 @@
 //! `cat`: rows of one table, without a restore.
 
-use backup_app::{AppError, Keys, PgInspector};
+use backup_app::{AppError, Keys, PgInspector, Reading};
 use backup_core::error::{Error as CoreError, ErrorKind, PortError};
 use backup_core::facts::find_table;
 use backup_core::inspector::{Inspector as _, RowFormat};
@@ -21,12 +21,14 @@ pub(super) async fn run(context: &Context, arguments: &CatArgs) -> Outcome {
             Keys::Identities,
         )
         .await?;
-    let operation = Operation::Other("cat".to_owned());
-    let what = (&found.manifest, operation);
-    let work = rows(&found, arguments);
-    context
-        .reading(&found.engine, &found.place.name, what, work)
-        .await
+    let what = Reading {
+        engine: &found.engine,
+        place: &found.place.name,
+        backup: &found.manifest,
+        operation: Operation::Other("cat".to_owned()),
+    };
+    let work = Box::pin(rows(&found, arguments));
+    context.reading(&what, work).await
 }
 
 async fn rows(found: &Found, arguments: &CatArgs) -> Outcome {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, Place};
+use backup_app::{AppError, Keys, Place, Reading, begin};
 use backup_core::catalog::{ListRequest, Selector};
 use backup_core::engine::{CopyOutcome, Engine};
 use backup_core::error::Error as CoreError;
@@ -12,7 +12,7 @@ use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 
 use super::listing::warn_damaged;
-use super::{Context, Outcome, history, selector, source_name};
+use super::{Context, Outcome, selector, source_name};
 use crate::args::CopyArgs;
 use crate::progress::Progress;
 use crate::report::CopyView;
@@ -82,13 +82,17 @@ async fn one(
     if cancel.is_cancelled() {
         return Err(CoreError::Cancelled.into());
     }
-    let mut run = history::begin(&ends.to, Operation::Copy);
+    let mut run = begin(&ends.to, Operation::Copy);
     run.source = Some(backup.source.clone());
     run.backup = Some(backup.id.clone());
     let work = ends.from.copy(backup, &ends.to, arguments.jobs, &cancel);
-    let what = (backup, Operation::Copy);
-    let copied = context.reading(&ends.from, &ends.from_place.name, what, work);
-    let copied = copied.await;
+    let what = Reading {
+        engine: &ends.from,
+        place: &ends.from_place.name,
+        backup,
+        operation: Operation::Copy,
+    };
+    let copied = context.reading(&what, work).await;
     ends.progress.finish();
     match &copied {
         Ok(outcome) => run.copied(outcome),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_app::report::{DefinitionsView, DrillNames, DrillView, ReportPath};
-use backup_app::{AppError, Keys};
+use backup_app::{AppError, Keys, Reading, begin};
 use backup_core::engine::DrillOutcome;
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Outcome, history};
+use super::{Context, Outcome};
 use crate::args::DrillArgs;
 use crate::progress::Progress;
 use crate::{exit_code, render};
@@ -85,7 +85,7 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
         .app
         .engine(&drill.place, Keys::Identities, observer)?;
     let setup = context.app.drill(&manifest.source)?;
-    let mut run = history::begin(&engine, Operation::Drill);
+    let mut run = begin(&engine, Operation::Drill);
     run.source = Some(manifest.source.clone());
     run.backup = Some(manifest.id.clone());
     let id = run.id.clone();
@@ -96,10 +96,13 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
         &cancel,
     ));
     let work = within(setup.timeout, work, &cancel);
-    let what = (manifest, Operation::Drill);
-    let (outcome, timed_out) = context
-        .reading(&engine, &drill.place.name, what, work)
-        .await;
+    let what = Reading {
+        engine: &engine,
+        place: &drill.place.name,
+        backup: manifest,
+        operation: Operation::Drill,
+    };
+    let (outcome, timed_out) = context.reading(&what, work).await;
     progress.finish();
     run.drilled(&outcome);
     let late = AppError::Timeout(setup.timeout);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_app::{AppError, Place, SystemClock};
+use backup_app::{AppError, DestinationView, Place, SystemClock};
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::catalog::ListRequest;
 use backup_core::clock::Clock as _;
@@ -15,7 +15,7 @@ use super::listing::Gathered;
 use super::{Context, Outcome, days_ago, history, source_name};
 use crate::args::ListArgs;
 use crate::render;
-use crate::report::{self, DestinationView, ListView};
+use crate::report::{self, ListView};
 
 pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     let request = ListRequest {

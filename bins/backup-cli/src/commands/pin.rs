@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, Place, who};
+use backup_app::{AppError, Keys, Place, begin, who};
 use backup_core::engine::Engine;
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
@@ -10,7 +10,7 @@ use backup_core::observer::NoopObserver;
 use backup_core::pin::PinRequest;
 use backup_core::run_record::Operation;
 
-use super::{Context, Outcome, history};
+use super::{Context, Outcome};
 use crate::args::{PinArgs, UnpinArgs};
 use crate::report::{PinView, PinnedView, pin_text};
 use crate::{exit_code, render};
@@ -65,7 +65,7 @@ async fn at(
         Change::Set(_) => Operation::Pin,
         Change::Remove => Operation::Unpin,
     };
-    let mut run = history::begin(engine, operation);
+    let mut run = begin(engine, operation);
     run.source = Some(source.clone());
     run.backup = Some(id.clone());
     let work = async {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, Place, SystemClock};
+use backup_app::{AppError, Keys, Place, SystemClock, begin};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::engine::{Engine, ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup};
@@ -11,7 +11,7 @@ use backup_core::lease::Lease;
 use backup_core::run_record::{Operation, RunRecord};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Outcome, confirm, history, source_name};
+use super::{Context, Outcome, confirm, source_name};
 use crate::args::PruneArgs;
 use crate::progress::Progress;
 use crate::report::{PruneView, reasons};
@@ -98,7 +98,7 @@ async fn sources(context: &Context, arguments: &PruneArgs) -> Result<Vec<SourceN
 }
 
 async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
-    let mut run = history::begin(&job.engine, Operation::Prune);
+    let mut run = begin(&job.engine, Operation::Prune);
     run.source = Some(job.source.clone());
     let lease = match hold(context, arguments, job).await {
         Ok(lease) => lease,

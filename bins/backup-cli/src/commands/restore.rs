@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_app::report::DefinitionsView;
-use backup_app::{AppError, Keys, RestoreTarget};
+use backup_app::{AppError, Keys, Reading, RestoreTarget, begin};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
@@ -13,7 +13,7 @@ use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
 use super::replace::Place;
-use super::{Context, Found, Outcome, history, replace};
+use super::{Context, Found, Outcome, replace};
 use crate::args::RestoreArgs;
 use crate::progress::Progress;
 use crate::report::{CompareView, RestoreView};
@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         .clone()
         .or_else(|| context.app.server_of(found.manifest.source.as_str()));
     let target = context.app.restore_target(server.as_deref())?;
-    let mut run = history::begin(&found.engine, Operation::Restore);
+    let mut run = begin(&found.engine, Operation::Restore);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
     run.target_database = Some(arguments.target_db.clone());
@@ -93,10 +93,13 @@ async fn restore(
     let cancel = context.interrupt.token().child_token();
     let backup = found.manifest.clone();
     let work = engine.restore(&target.restorer, backup, &options, &cancel);
-    let what = (&found.manifest, Operation::Restore);
-    let result = context
-        .reading(&engine, &found.place.name, what, Box::pin(work))
-        .await;
+    let what = Reading {
+        engine: &engine,
+        place: &found.place.name,
+        backup: &found.manifest,
+        operation: Operation::Restore,
+    };
+    let result = context.reading(&what, Box::pin(work)).await;
     progress.finish();
     result
 }

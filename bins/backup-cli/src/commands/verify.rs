@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, PgInspector};
+use backup_app::{AppError, Keys, PgInspector, Reading, begin};
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 
-use super::{Context, Found, Outcome, history, source_name};
+use super::{Context, Found, Outcome, source_name};
 use crate::args::{LevelArg, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::VerifyView;
@@ -73,14 +73,19 @@ async fn one(
     if cancel.is_cancelled() {
         return Err(CoreError::Cancelled.into());
     }
-    let mut run = history::begin(&found.engine, Operation::Verify);
+    let mut run = begin(&found.engine, Operation::Verify);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
     let inspector = Arc::new(PgInspector);
     let (engine, manifest) = (&found.engine, &found.manifest);
     let work = engine.verify(manifest, request, inspector, &cancel);
-    let what = (manifest, Operation::Verify);
-    let result = context.reading(engine, &found.place.name, what, work).await;
+    let what = Reading {
+        engine,
+        place: &found.place.name,
+        backup: manifest,
+        operation: Operation::Verify,
+    };
+    let result = context.reading(&what, work).await;
     progress.finish();
     match &result {
         Ok(report) => run.verified(report),

@@ -1,0 +1,186 @@
+//! A backup as JSON, the same from every frontend; the domain's own types may change without it.
+
+use backup_core::manifest::{Manifest, PartRecord, StoredObject};
+use serde::Serialize;
+
+use super::BackupRun;
+use crate::compose::BackupJob;
+use crate::error::ErrorReport;
+use crate::text::time;
+
+/// `backup --json`
+#[derive(Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct BackupView {
+    pub id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    pub source: String,
+    pub status: &'static str,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub duration_seconds: f64,
+    pub database: String,
+    pub filtered: bool,
+    pub server_version: Option<String>,
+    pub tool_version: Option<String>,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    pub parts: Vec<PartView>,
+    pub tables: u64,
+    pub rows: u64,
+    pub indexes: u64,
+    pub triggers: u64,
+    pub sequences: u64,
+    pub destinations: Vec<DestinationView>,
+    pub warnings: Vec<String>,
+    pub error: Option<ErrorReport>,
+}
+
+/// One part of a backup. One that is stored in several objects has no digest of its own; each
+/// object has.
+#[derive(Debug, Serialize)]
+pub struct PartView {
+    name: String,
+    kind: String,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    sha256: String,
+    crc32: String,
+    objects: Vec<ObjectView>,
+}
+
+/// One object of a part.
+#[derive(Debug, Serialize)]
+struct ObjectView {
+    name: String,
+    bytes: u64,
+    sha256: String,
+    crc32: String,
+}
+
+/// A destination and what came of it.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct DestinationView {
+    pub name: String,
+    pub status: &'static str,
+    pub error: Option<String>,
+}
+
+impl DestinationView {
+    /// One that has the backup.
+    #[must_use]
+    pub fn good(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: "success",
+            error: None,
+        }
+    }
+
+    /// One that has not got it.
+    pub(super) fn failed(name: &str, error: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: "failed",
+            error: Some(error),
+        }
+    }
+}
+
+impl BackupView {
+    /// What came of a job.
+    #[must_use]
+    pub fn of(job: &BackupJob, run: &BackupRun) -> Self {
+        let destinations = run.destinations.clone();
+        let view = match &run.result {
+            Ok(outcome) => {
+                Self::committed(&outcome.manifest, destinations, outcome.warnings.clone())
+            }
+            Err(error) => Self {
+                source: job.source.to_string(),
+                database: job.database.clone(),
+                status: "failed",
+                destinations,
+                error: Some(error.report()),
+                ..Self::default()
+            },
+        };
+        Self {
+            run_id: run.run.as_ref().map(ToString::to_string),
+            ..view
+        }
+    }
+
+    /// A committed backup.
+    #[must_use]
+    pub fn committed(
+        manifest: &Manifest,
+        destinations: Vec<DestinationView>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let everywhere = destinations.iter().all(|place| place.error.is_none());
+        let elapsed = manifest.finished_at - manifest.started_at;
+        let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
+        Self {
+            id: Some(manifest.id.to_string()),
+            run_id: None,
+            source: manifest.source.to_string(),
+            status: if everywhere { "success" } else { "partial" },
+            started_at: Some(time(manifest.started_at)),
+            finished_at: Some(time(manifest.finished_at)),
+            duration_seconds: elapsed.as_seconds_f64(),
+            database: manifest.database.clone(),
+            filtered: manifest.filtered,
+            server_version: Some(manifest.server_version.clone()),
+            tool_version: Some(manifest.tool_version.clone()),
+            raw_bytes: manifest.totals.raw_bytes,
+            stored_bytes: manifest.totals.stored_bytes,
+            parts: manifest.parts.iter().map(PartView::from).collect(),
+            tables: manifest.totals.tables,
+            rows: manifest.totals.rows,
+            indexes: objects("indexes"),
+            triggers: objects("triggers"),
+            sequences: objects("sequences"),
+            destinations,
+            warnings,
+            error: None,
+        }
+    }
+}
+
+impl From<&PartRecord> for PartView {
+    fn from(part: &PartRecord) -> Self {
+        // A part of several objects has no single digest; each object has its own.
+        let only = |field: fn(&StoredObject) -> &String| match part.objects.as_slice() {
+            [object] => field(object).clone(),
+            _ => String::new(),
+        };
+        Self {
+            name: part.name.to_string(),
+            kind: kind_text(part),
+            raw_bytes: part.raw_bytes,
+            stored_bytes: part.stored_bytes(),
+            sha256: only(|object| &object.sha256),
+            crc32: only(|object| &object.crc32),
+            objects: part
+                .objects
+                .iter()
+                .map(|object| ObjectView {
+                    name: object.name.clone(),
+                    bytes: object.bytes,
+                    sha256: object.sha256.clone(),
+                    crc32: object.crc32.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn kind_text(part: &PartRecord) -> String {
+    match serde_json::to_value(part.kind) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,157 @@
+//! The notes that runs leave in stores: what was done, and what is being read. They never change
+//! how a run ends.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use backup_core::engine::Engine;
+use backup_core::error::chain;
+use backup_core::lease::{Lease, Work};
+use backup_core::manifest::Manifest;
+use backup_core::run_record::{Operation, RunId, RunRecord};
+use tokio_util::sync::CancellationToken;
+
+use crate::text::shown;
+use crate::who::who;
+
+/// How long a store may take to note a reader. The work itself may well go on without.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Something that is to be said and is no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// It is not as it should be.
+    Warning(String),
+    /// It is worth knowing.
+    Note(String),
+}
+
+/// Writes the notes. What a place does not take is said once of each.
+pub struct Journal {
+    tell: Box<dyn Fn(&Notice) + Send + Sync>,
+    /// The places that took no record.
+    unrecorded: Mutex<BTreeSet<String>>,
+    /// The places where readers leave no note.
+    unprotected: Mutex<BTreeSet<String>>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
+/// What is read, and why.
+#[derive(Debug, Clone)]
+pub struct Reading<'a> {
+    /// Reads.
+    pub engine: &'a Engine,
+    /// The name of the place.
+    pub place: &'a str,
+    /// Which backup.
+    pub backup: &'a Manifest,
+    /// Why.
+    pub operation: Operation,
+}
+
+/// The record of a run that begins now.
+#[must_use]
+pub fn begin(engine: &Engine, operation: Operation) -> RunRecord {
+    engine.history().begin(operation, who())
+}
+
+impl Journal {
+    /// A journal whose troubles are told to `tell`.
+    pub fn new(tell: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        Self {
+            tell: Box::new(tell),
+            unrecorded: Mutex::default(),
+            unprotected: Mutex::default(),
+        }
+    }
+
+    /// Writes the record of a run that has ended; its id, if it is there.
+    ///
+    /// # Cancellation
+    /// `stop` leaves it two seconds.
+    pub async fn record(
+        &self,
+        engine: &Engine,
+        place: &str,
+        mut run: RunRecord,
+        stop: &CancellationToken,
+    ) -> Option<RunId> {
+        let Err(error) = engine.history().record(&mut run, stop).await else {
+            return Some(run.id);
+        };
+        if first(&self.unrecorded, place) {
+            let why = shown(&chain(&error));
+            self.warn(format!("{place}: this run is not recorded: {why}"));
+        }
+        None
+    }
+
+    /// Does `work`, which reads a backup, while the store says so, so that nobody removes it
+    /// meanwhile.
+    ///
+    /// # Cancellation
+    /// `stop` ends waiting for the store; `work` has to know of it by itself.
+    pub async fn reading<T>(
+        &self,
+        reading: &Reading<'_>,
+        work: impl Future<Output = T>,
+        stop: &CancellationToken,
+    ) -> T {
+        let lease = self.reader_lease(reading, stop).await;
+        let result = work.await;
+        if let Some(lease) = lease
+            && let Err(error) = lease.release().await
+        {
+            let why = shown(&chain(&error));
+            let place = reading.place;
+            self.warn(format!("{place}: the note that it is read stays: {why}"));
+        }
+        result
+    }
+
+    /// None where the login may only read, or the store does not answer: that is said once, and
+    /// is no reason not to read.
+    async fn reader_lease(&self, reading: &Reading<'_>, stop: &CancellationToken) -> Option<Lease> {
+        let leases = reading.engine.leases()?;
+        let work = Work {
+            operation: reading.operation.clone(),
+            backup: Some(reading.backup.id.clone()),
+        };
+        let taking = leases.reading(&reading.backup.source, &work, stop);
+        let taken = tokio::select! {
+            taken = tokio::time::timeout(LIMIT, taking) => taken,
+            () = stop.cancelled() => return None,
+        };
+        let why = match taken {
+            Ok(Ok(lease)) => return Some(lease),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "the store did not answer in time".to_owned(),
+        };
+        let place = reading.place;
+        if first(&self.unprotected, place) {
+            let why = shown(&why);
+            let what = "others cannot see what is being read here, and could remove it";
+            (self.tell)(&Notice::Note(format!("{place}: {what}: {why}")));
+        }
+        None
+    }
+
+    fn warn(&self, text: String) {
+        (self.tell)(&Notice::Warning(text));
+    }
+}
+
+/// Whether a place is named for the first time.
+fn first(places: &Mutex<BTreeSet<String>>, place: &str) -> bool {
+    let mut places = places.lock();
+    places
+        .as_mut()
+        .is_ok_and(|places| places.insert(place.to_owned()))
+}
