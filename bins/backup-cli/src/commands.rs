@@ -218,7 +218,11 @@ impl Context {
     }
 
     /// Does `work`, which reads a backup, while the store says so.
-    async fn reading<T>(&self, reading: &Reading<'_>, work: impl Future<Output = T>) -> T {
+    async fn reading<T>(
+        &self,
+        reading: &Reading<'_>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, CoreError> {
         let stop = self.interrupt.token();
         self.journal.reading(reading, work, stop).await
     }

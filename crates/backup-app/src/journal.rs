@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use backup_core::engine::Engine;
-use backup_core::error::chain;
+use backup_core::error::{Error as CoreError, chain};
 use backup_core::lease::{Lease, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, RunId, RunRecord};
@@ -96,6 +96,10 @@ impl Journal {
     /// Does `work`, which reads a backup, while the store says so, so that nobody removes it
     /// meanwhile.
     ///
+    /// # Errors
+    /// `NotFound`, and no work is done, when it was removed between being found and that. What is
+    /// no more is not damaged.
+    ///
     /// # Cancellation
     /// `stop` ends waiting for the store; `work` has to know of it by itself.
     pub async fn reading<T>(
@@ -103,9 +107,16 @@ impl Journal {
         reading: &Reading<'_>,
         work: impl Future<Output = T>,
         stop: &CancellationToken,
-    ) -> T {
+    ) -> Result<T, CoreError> {
         let lease = self.reader_lease(reading, stop).await;
-        let result = work.await;
+        let result = if is_gone(reading, stop).await {
+            let id = &reading.backup.id;
+            Err(CoreError::NotFound {
+                what: format!("backup {id}, which was removed just now"),
+            })
+        } else {
+            Ok(work.await)
+        };
         if let Some(lease) = lease
             && let Err(error) = lease.release().await
         {
@@ -148,10 +159,64 @@ impl Journal {
     }
 }
 
+/// Whether the manifest is certainly not there any more. What else is wrong with the store, the work
+/// finds out.
+async fn is_gone(reading: &Reading<'_>, stop: &CancellationToken) -> bool {
+    let catalog = reading.engine.catalog();
+    tokio::select! {
+        gone = catalog.is_gone(reading.backup) => gone,
+        () = tokio::time::sleep(LIMIT) => false,
+        () = stop.cancelled() => false,
+    }
+}
+
 /// Whether a place is named for the first time.
 fn first(places: &Mutex<BTreeSet<String>>, place: &str) -> bool {
     let mut places = places.lock();
     places
         .as_mut()
         .is_ok_and(|places| places.insert(place.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use backup_core::backup::SourceName;
+    use backup_core::engine::BackupRequest;
+    use backup_core::error::ErrorKind;
+    use backup_testing::{
+        FakeCompressor, FixedClock, MemoryStore, ScriptedDumper, ScriptedPart, bodies,
+    };
+
+    use super::*;
+
+    /// Pruned between being found and being read: that is no damage.
+    #[tokio::test]
+    async fn what_was_removed_just_now_is_not_read() {
+        let memory = Arc::new(MemoryStore::new());
+        let engine = Engine::new(memory.clone(), Arc::new(FixedClock::default()))
+            .with_compressor(Arc::new(FakeCompressor));
+        let never = CancellationToken::new();
+        let request = BackupRequest {
+            compression: "fake".to_owned(),
+            encrypt: false,
+            ..BackupRequest::new(SourceName::new("app").unwrap())
+        };
+        let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-0001", bodies::text(1000)));
+        let taken = engine.backup(&dumper, &request, &never).await.unwrap();
+        let journal = Journal::new(|_| {});
+        let reading = Reading {
+            engine: &engine,
+            place: "here",
+            backup: &taken.manifest,
+            operation: Operation::Verify,
+        };
+        let read = journal.reading(&reading, async { 7 }, &never).await;
+        assert_eq!(read.unwrap(), 7);
+        let manifest = format!("backups/app/{}/manifest.json", taken.manifest.id);
+        assert!(memory.remove(&manifest));
+        let read = journal.reading(&reading, async { 7 }, &never).await;
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
+    }
 }

@@ -426,6 +426,13 @@ impl<'a> Catalog<'a> {
         }
     }
 
+    /// Whether a backup that was found before is certainly no more.
+    pub async fn is_gone(&self, backup: &Manifest) -> bool {
+        let key = layout::manifest_key(&backup.source, &backup.id);
+        let there = self.store.head(&key).await;
+        there.is_err_and(|e| e.kind() == ErrorKind::NotFound)
+    }
+
     /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a
     /// filtered backup is neither.
     ///

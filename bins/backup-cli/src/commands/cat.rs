@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context, arguments: &CatArgs) -> Outcome {
         operation: Operation::Other("cat".to_owned()),
     };
     let work = Box::pin(rows(&found, arguments));
-    context.reading(&what, work).await
+    context.reading(&what, work).await?
 }
 
 async fn rows(found: &Found, arguments: &CatArgs) -> Outcome {

@@ -92,7 +92,7 @@ async fn one(
         backup,
         operation: Operation::Copy,
     };
-    let copied = context.reading(&what, work).await;
+    let copied = context.reading(&what, Box::pin(work)).await.flatten();
     ends.progress.finish();
     match &copied {
         Ok(outcome) => run.copied(outcome),

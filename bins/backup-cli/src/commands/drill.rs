@@ -102,8 +102,9 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
         backup: manifest,
         operation: Operation::Drill,
     };
-    let (outcome, timed_out) = context.reading(&what, work).await;
+    let drilled = context.reading(&what, work).await;
     progress.finish();
+    let (outcome, timed_out) = drilled?;
     run.drilled(&outcome);
     let late = AppError::Timeout(setup.timeout);
     if timed_out {

@@ -101,7 +101,7 @@ async fn restore(
     };
     let result = context.reading(&what, Box::pin(work)).await;
     progress.finish();
-    result
+    result?
 }
 
 fn swapped(replacement: &Replacement) {

@@ -85,7 +85,7 @@ async fn one(
         backup: manifest,
         operation: Operation::Verify,
     };
-    let result = context.reading(&what, work).await;
+    let result = context.reading(&what, Box::pin(work)).await.flatten();
     progress.finish();
     match &result {
         Ok(report) => run.verified(report),
