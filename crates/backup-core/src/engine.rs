@@ -13,6 +13,7 @@ mod expire;
 mod part;
 mod reader;
 mod restore;
+mod sandbox;
 mod splitter;
 mod turn;
 mod verify;
@@ -31,6 +32,7 @@ pub use drill::{
 pub use expire::{ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup, Orphan};
 pub use reader::BackupReader;
 pub use restore::{RestoreOptions, RestoreOutcome, undo};
+pub use sandbox::{SandboxOutcome, SandboxRequest, Swept};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};
 
 use crate::catalog::Catalog;

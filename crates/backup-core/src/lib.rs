@@ -45,6 +45,7 @@ pub mod replacer;
 pub mod restorer;
 pub mod retention;
 pub mod run_record;
+pub mod sandbox;
 mod stamped;
 pub mod store;
 mod versioned;

@@ -12,6 +12,7 @@ use crate::error::PortError;
 use crate::facts::{Facts, Fingerprint, LargeObjectFacts, Scope, SequenceFacts, TableName};
 use crate::manifest::{Manifest, PartName};
 use crate::run_record::RunId;
+use crate::sandbox::Tenancy;
 
 /// Who owns what is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,6 +64,8 @@ pub enum Purpose {
     Plain,
     /// To be looked at until the next takes its place.
     Archive,
+    /// To be looked into by somebody, until its time is over.
+    Sandbox(Tenancy),
     /// To take the place of another.
     Replace {
         /// The other's name.

@@ -8,12 +8,14 @@
 
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::run_record::RunId;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{quote_ident, quote_literal};
 
 const MADE: &str = "made by backup-manager: ";
 const ARCHIVE: &str = "made by backup-manager as an archive: ";
+const SANDBOX: &str = "made by backup-manager as a sandbox: ";
 const NEWCOMER: &str = "made by backup-manager to replace ";
 const ASIDE: &str = "set aside by backup-manager: ";
 
@@ -28,6 +30,8 @@ pub(crate) enum Mark {
     Made(String),
     /// The same, to be looked at until the next takes its place.
     Archive(String),
+    /// A restore made it, or is making it, for somebody to look into for a time.
+    Sandbox(SandboxMark),
     /// A restore made it, or is making it, to replace a database.
     Newcomer {
         /// On the way to what.
@@ -37,6 +41,19 @@ pub(crate) enum Mark {
     },
     /// It was replaced.
     Aside(Aside),
+}
+
+/// Whose a sandbox is, until when, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SandboxMark {
+    /// Who asked for it.
+    pub(crate) person: String,
+    /// When it may be dropped.
+    pub(crate) until: DateTime<Utc>,
+    /// Of which source.
+    pub(crate) source: SourceName,
+    /// Which backup.
+    pub(crate) backup: BackupId,
 }
 
 /// Which database is going to be replaced by which run.
@@ -106,6 +123,9 @@ impl Mark {
         if let Some(made) = line.strip_prefix(ARCHIVE) {
             return Some(Self::Archive(made.to_owned()));
         }
+        if let Some(text) = line.strip_prefix(SANDBOX) {
+            return serde_json::from_str(text).ok().map(Self::Sandbox);
+        }
         if let Some(text) = line.strip_prefix(ASIDE) {
             return serde_json::from_str(text).ok().map(Self::Aside);
         }
@@ -125,6 +145,7 @@ impl Mark {
         match self {
             Self::Made(made) => format!("{MADE}{made}"),
             Self::Archive(made) => format!("{ARCHIVE}{made}"),
+            Self::Sandbox(sandbox) => format!("{SANDBOX}{}", serde_json::json!(sandbox)),
             Self::Newcomer { way, made } => {
                 format!("{NEWCOMER}{}: {made}", serde_json::json!(way))
             }
@@ -210,6 +231,12 @@ mod tests {
         for mark in [
             Mark::Made(made.clone()),
             Mark::Archive(made.clone()),
+            Mark::Sandbox(SandboxMark {
+                person: "anna\n\"accounts\"".to_owned(),
+                until: "2026-02-06T03:00:00Z".parse().unwrap(),
+                source: SourceName::new("shop").unwrap(),
+                backup: "20260204T030000Z-7f3a".parse().unwrap(),
+            }),
             Mark::Newcomer {
                 way: Way {
                     database: "a \"b\": c\nd".to_owned(),

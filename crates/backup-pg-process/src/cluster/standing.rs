@@ -18,7 +18,7 @@ use super::ask;
 use crate::session::{self, execute};
 use crate::{
     ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, advisory,
-    quote_ident,
+    logins, quote_ident,
 };
 
 /// How names of databases begin that drills made.
@@ -59,18 +59,11 @@ impl DrillServer for StandingServer {
         }
         let maintenance = &self.connection.maintenance_database;
         let mut held = self.connection.connect(maintenance).await?;
-        // Code of the backup can become every role that the login is a member of.
-        let (is_superuser, version): (bool, i32) = sqlx::query_as(
-            "SELECT EXISTS (SELECT FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER')
-                      AND (r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls
-                           OR r.rolname IN ('pg_execute_server_program', 'pg_write_server_files',
-                                            'pg_read_server_files'))),
-                    current_setting('server_version_num')::int4",
-        )
-        .fetch_one(&mut held)
-        .await
-        .map_err(Error::query("look at the drill's login"))?;
-        if is_superuser {
+        let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int4")
+            .fetch_one(&mut held)
+            .await
+            .map_err(Error::query("ask for the server's version"))?;
+        if logins::is_powerful(&mut held).await? {
             let what = format!(
                 "the login of server {name:?} is a superuser or may do what only those may"
             );

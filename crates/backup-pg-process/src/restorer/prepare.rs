@@ -25,7 +25,7 @@ use super::toc_list::{LoadPlan, Omit};
 use super::workspace::Workspace;
 use super::{Filling, Pending, PgRestorer, Session};
 use crate::inspector::text_of;
-use crate::mark::{Mark, Way};
+use crate::mark::{Mark, SandboxMark, Way};
 use crate::{DatabaseDetails, Error, Tools};
 
 /// How many of the objects that are open are named.
@@ -518,6 +518,12 @@ fn mark(manifest: &Manifest, request: &RestoreRequest) -> Mark {
     match &request.purpose {
         Purpose::Plain => Mark::Made(made),
         Purpose::Archive => Mark::Archive(made),
+        Purpose::Sandbox(tenancy) => Mark::Sandbox(SandboxMark {
+            person: tenancy.person.clone(),
+            until: tenancy.until,
+            source: source.clone(),
+            backup: id.clone(),
+        }),
         Purpose::Replace { database, run } => Mark::Newcomer {
             way: Way {
                 database: database.clone(),

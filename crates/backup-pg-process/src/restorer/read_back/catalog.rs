@@ -13,8 +13,9 @@ use crate::inspector::table_name;
 const SEQUENCES_AT_ONCE: usize = 200;
 
 /// Names come twice: as the dump has them, in the database's encoding, and as SQL for us. The last
-/// two columns are the topmost ancestor that is partitioned by hash, and which rows of an
-/// extension's table are dumped, because they are not the extension's own.
+/// three columns are the topmost ancestor that is partitioned by hash, which rows of an extension's
+/// table are dumped, because they are not the extension's own, and whether policies hold for us who
+/// own the table.
 /// <https://www.postgresql.org/docs/current/extend-extensions.html#EXTEND-EXTENSIONS-CONFIG-TABLES>
 const RELATIONS: &str = "
 SELECT convert_to(n.nspname, getdatabaseencoding()), convert_to(c.relname, getdatabaseencoding()),
@@ -25,7 +26,8 @@ SELECT convert_to(n.nspname, getdatabaseencoding()), convert_to(c.relname, getda
         JOIN pg_partitioned_table t ON t.partrelid = p.relid AND t.partstrat = 'h'
         ORDER BY level DESC LIMIT 1),
        (SELECT e.extcondition[i] FROM pg_extension e, generate_subscripts(e.extconfig, 1) AS i
-        WHERE e.extconfig[i] = c.oid LIMIT 1)
+        WHERE e.extconfig[i] = c.oid LIMIT 1),
+       c.relrowsecurity AND c.relforcerowsecurity AND pg_has_role(c.relowner, 'USAGE')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
 WHERE c.relkind IN ('r', 'p', 'S', 'f', 'm') AND n.nspname !~ '^pg_(toast|temp)'";
 
@@ -40,6 +42,8 @@ pub(super) struct Relation {
     pub(super) pages: u64,
     /// `WHERE` and a condition, where only some of its rows are dumped.
     pub(super) condition: Option<String>,
+    /// Whether its policies would keep its owner from reading it.
+    pub(super) is_forced: bool,
     hash_root: Option<i64>,
 }
 
@@ -162,6 +166,7 @@ fn relation(row: &PgRow) -> Result<(TableName, bool, Relation), sqlx::Error> {
         condition: row
             .try_get::<Option<String>, _>(7)?
             .filter(|condition| !condition.is_empty()),
+        is_forced: row.try_get(8)?,
     };
     Ok((table_name(&schema, &name), row.try_get(3)?, relation))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::facts::{ContentHash, Fingerprint, TableFacts, TableName};
 use backup_pg_archive::LineHasher;
 use futures::TryStreamExt as _;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::catalog::{Catalog, Relation};
@@ -26,6 +27,8 @@ pub(super) struct Unit {
     /// Which of its rows.
     condition: Option<String>,
     blocks: Option<Blocks>,
+    /// Whether its policies are to be lifted from its owner while it is read.
+    is_forced: bool,
     bytes: u64,
 }
 
@@ -76,11 +79,13 @@ fn cut(facts: &TableFacts, relation: &Relation, pieces: u64) -> Vec<Unit> {
         columns,
         condition: relation.condition.clone(),
         blocks: None,
+        is_forced: relation.is_forced,
         bytes: facts.fingerprint.bytes,
     };
     let blocks = relation.pages / pieces.max(1);
     if pieces < 2
         || whole.condition.is_some()
+        || whole.is_forced
         || blocks == 0
         || !relation.is_heap
         || whole.columns.is_empty()
@@ -131,7 +136,7 @@ impl Unit {
         connection: &mut PgConnection,
         encoding: &str,
     ) -> Result<Result<Fingerprint, String>, Error> {
-        match hash(connection, &self.statement(encoding)).await {
+        match self.hashed(connection, encoding).await {
             Ok(fingerprint) => Ok(Ok(fingerprint)),
             // The server's refusal: the session goes on, unless the server is ending it.
             Err(error) if sqlstate(&error).is_some_and(|state| !state.starts_with("57P")) => {
@@ -140,7 +145,29 @@ impl Unit {
             Err(error) => Err(Error::query(format!("read table {}", self.table))(error)),
         }
     }
+
+    async fn hashed(
+        &self,
+        connection: &mut PgConnection,
+        encoding: &str,
+    ) -> Result<Fingerprint, sqlx::Error> {
+        let statement = self.statement(encoding);
+        if !self.is_forced {
+            return hash(connection, &statement).await;
+        }
+        let name = &self.sql_name;
+        let lifted = format!("{BEFORE_FORCED} {name} NO FORCE ROW LEVEL SECURITY");
+        let lifting = sqlx::raw_sql(AssertSqlSafe(lifted));
+        lifting.execute(&mut *connection).await?;
+        let fingerprint = hash(connection, &statement).await?;
+        sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+        Ok(fingerprint)
+    }
 }
+
+/// Policies hold for owners too where that is forced. It is said otherwise in a transaction that is
+/// taken back, which nobody else sees.
+const BEFORE_FORCED: &str = "BEGIN; SET TRANSACTION READ WRITE; ALTER TABLE ONLY";
 
 async fn hash(connection: &mut PgConnection, statement: &str) -> Result<Fingerprint, sqlx::Error> {
     let mut hasher = LineHasher::default();
@@ -170,6 +197,7 @@ mod tests {
             columns: columns.to_owned(),
             condition: None,
             blocks,
+            is_forced: false,
             bytes: 0,
         }
     }
