@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod doctor;
 mod retention;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
 
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
 /// Backups of PostgreSQL that are proved to restore.
@@ -81,6 +83,10 @@ pub(crate) enum Command {
     ///
     /// Exit codes as monitoring wants them: 0 ok, 1 warning, 2 critical, 3 unknown.
     Check(CheckArgs),
+    /// Say what would keep backups and restores from working here, and what to do about it
+    ///
+    /// Exit codes: 0 all is well, 3 warnings, 7 problems.
+    Doctor(DoctorArgs),
     /// Let old backups go, and say of each why it stays or goes
     Prune(PruneArgs),
     /// Say what a policy would keep over time

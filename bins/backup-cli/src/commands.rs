@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod confirm;
 mod copy;
+mod doctor;
 mod drill;
 mod history;
 mod init;
@@ -126,6 +127,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
         Command::Check(arguments) => arguments.place.overrides(),
+        Command::Doctor(arguments) => arguments.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
@@ -152,6 +154,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
+        Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,

@@ -345,7 +345,7 @@ impl App {
         Ok(Some(Arc::new(AgeCipher::new(recipients, identities))))
     }
 
-    fn recipients(&self) -> &[String] {
+    pub(crate) fn recipients(&self) -> &[String] {
         if self.overrides.recipients.is_empty() {
             &self.config.encryption.recipients
         } else {
@@ -353,7 +353,7 @@ impl App {
         }
     }
 
-    fn identities(&self) -> Vec<SecretRef> {
+    pub(crate) fn identities(&self) -> Vec<SecretRef> {
         let given = self.overrides.identities.iter();
         let mut references: Vec<_> = given.map(|path| SecretRef::File(path.clone())).collect();
         if references.is_empty() {

@@ -268,10 +268,16 @@ pub fn reader_key(source: &SourceName, nonce: u128) -> StoreKey {
     key(format!("{}/{nonce:032x}{LEASE}", readers_prefix(source)))
 }
 
+/// The prefix of the objects by which a store is tried.
+#[must_use]
+pub fn probes_prefix() -> StoreKey {
+    key(format!("{LEASES}/probe"))
+}
+
 /// An object by which a store is tried; `nonce` is random. It is there for a moment.
 #[must_use]
 pub fn probe_key(nonce: u128) -> StoreKey {
-    key(format!("{LEASES}/probe/{nonce:032x}{LEASE}"))
+    key(format!("{}/{nonce:032x}{LEASE}", probes_prefix()))
 }
 
 fn encode(name: &str) -> String {

@@ -10,6 +10,8 @@ mod binding;
 mod catalog;
 #[path = "engine/copy.rs"]
 mod copy;
+#[path = "engine/doctor.rs"]
+mod doctor;
 #[path = "engine/drill.rs"]
 mod drill;
 #[path = "engine/expire.rs"]
