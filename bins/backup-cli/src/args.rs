@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 mod doctor;
+mod rekey;
 mod retention;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::exit_code;
 
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
 /// Backups of PostgreSQL that are proved to restore.
@@ -99,6 +101,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
     Copy(CopyArgs),
+    /// Let others open stored backups, and no longer those who could
+    Rekey(RekeyArgs),
     /// Write a configuration to fill in, and a key pair
     Init(InitArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
@@ -580,6 +584,8 @@ pub(crate) enum OperationArg {
     Prune,
     Pin,
     Unpin,
+    Copy,
+    Rekey,
 }
 
 /// `cat`

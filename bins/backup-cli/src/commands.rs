@@ -15,6 +15,7 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
+mod rekey;
 mod replace;
 mod restore;
 mod runs;
@@ -128,6 +129,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Runs(arguments) => arguments.place.overrides(),
         Command::Check(arguments) => arguments.place.overrides(),
         Command::Doctor(arguments) => arguments.overrides(),
+        Command::Rekey(arguments) => arguments.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
@@ -155,6 +157,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
         Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
+        Command::Rekey(arguments) => rekey::run(&context, arguments).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,

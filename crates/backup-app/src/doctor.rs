@@ -11,12 +11,11 @@ use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::doctor::{Finding, Level, StoreTrial, examine_store, worst};
 use backup_core::error::{PortError, chain};
-use backup_crypt::{Identities, load_identities, parse_recipients};
+use backup_crypt::parse_recipients;
 use backup_pg_process::{PgDoctor, PgDoctorConfig};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use secrecy::ExposeSecret as _;
 use serde::{Serialize, Serializer};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -342,17 +341,6 @@ impl App {
             Err(error) => findings.push(failed("identity-unreadable", &error)),
         }
         findings
-    }
-
-    fn loaded_identities(&self) -> Result<Identities, AppError> {
-        let mut identities = Identities::default();
-        for reference in self.identities() {
-            let text = reference.resolve(self.environment())?;
-            let loaded = load_identities(text.expose_secret())
-                .map_err(|e| AppError::setup("read the keys", e.into()))?;
-            identities = identities.and(loaded);
-        }
-        Ok(identities)
     }
 
     async fn examine_machine(&self, cancel: &CancellationToken) -> DoctorSection {

@@ -24,6 +24,8 @@ mod fan_out;
 mod history;
 #[path = "engine/lease.rs"]
 mod lease;
+#[path = "engine/rekey.rs"]
+mod rekey;
 #[path = "engine/replace.rs"]
 mod replace;
 #[path = "engine/restore.rs"]
