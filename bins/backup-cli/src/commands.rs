@@ -101,8 +101,8 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
-    let environment = Environment::from_process();
+/// Begins to log as the command line says.
+fn log(cli: &Cli, environment: &Environment) {
     let format = match cli.log_format {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
@@ -112,7 +112,12 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         (_, true) => LogLevel::Verbose,
         _ => LogLevel::Normal,
     };
-    init_logging(format, level, &environment);
+    init_logging(format, level, environment);
+}
+
+async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
+    let environment = Environment::from_process();
+    log(&cli, &environment);
     let overrides = match &cli.command {
         Command::Completions { shell } => return Ok(completions(*shell)),
         Command::Man { dir } => return man(dir),

@@ -60,7 +60,9 @@ impl Engine {
             && let Ok(true) = unless(token, self.is_rekeyed(backup)).await
         {
             // Manifest and key are copied as one, and may have changed in between.
-            copied = self.copy_once(backup, (to, jobs), held.as_ref(), token).await;
+            copied = self
+                .copy_once(backup, (to, jobs), held.as_ref(), token)
+                .await;
         }
         let lost = held.as_ref().and_then(Lease::loss);
         if let Some(lease) = held
@@ -255,7 +257,8 @@ impl Copying<'_> {
         let copied = self.objects(Some(&lacking)).await?;
         if lost {
             let (id, place) = (&there.id, self.to.store.describe());
-            let what = format!("backup {id} has lost its key in {place}, and the one here is another");
+            let what =
+                format!("backup {id} has lost its key in {place}, and the one here is another");
             return Err(Error::corrupt(what));
         }
         Ok(copied)

@@ -92,7 +92,7 @@ impl Engine {
             encryption: Some(record),
             ..found.manifest.clone()
         };
-        let key = self.key_of(&found.manifest, &name)?;
+        let key = key_of(&found.manifest, &name)?;
         let prepared = async {
             self.write_key(&key, wrapped).await?;
             match lease {
@@ -211,7 +211,7 @@ impl Engine {
     async fn forget(&self, found: &Found) -> Vec<(String, String)> {
         let mut left = Vec::new();
         for name in &found.keys {
-            let removed = match self.key_of(&found.manifest, name) {
+            let removed = match key_of(&found.manifest, name) {
                 Ok(key) => self.store.delete(&key).await.map_err(|e| chain(&e)),
                 Err(error) => Err(chain(&error)),
             };
@@ -233,11 +233,11 @@ impl Engine {
                 Error::key(format!("open backup {}", manifest.id), missing)
             })
     }
+}
 
-    fn key_of(&self, manifest: &Manifest, name: &str) -> Result<StoreKey, Error> {
-        layout::object_key(&manifest.source, &manifest.id, name)
-            .map_err(|e| Error::store(format!("name {name}"), e))
-    }
+fn key_of(manifest: &Manifest, name: &str) -> Result<StoreKey, Error> {
+    layout::object_key(&manifest.source, &manifest.id, name)
+        .map_err(|e| Error::store(format!("name {name}"), e))
 }
 
 fn encryption(manifest: &Manifest) -> Result<&EncryptionRecord, Error> {

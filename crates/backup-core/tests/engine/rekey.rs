@@ -169,7 +169,7 @@ async fn whoever_is_killed_leaves_a_backup_that_opens(
     let outcome = vault.rekey(2).await.unwrap();
     assert_eq!(outcome.left, []);
     let name = &outcome.manifest.encryption.as_ref().unwrap().key;
-    assert_eq!(vault.keys(), [name.clone()]);
+    assert_eq!(vault.keys(), [name.as_str()]);
     assert_eq!(vault.readers(&vault.now().await).await, ["bob"]);
 }
 
@@ -310,13 +310,25 @@ async fn a_copy_that_meets_it_has_the_new_key_or_the_old_and_a_whole_backup() {
         .await
         .unwrap();
     opened.open(copied.backups[0].clone()).await.unwrap();
-    // The place that was not rekeyed has the same backup.
+    // The place that was not rekeyed has the same backup, which it can lose something of.
     let now = vault.now().await;
-    let never_seen = vault.engine(&["carol"], &["bob"]);
-    never_seen.rekey(&now, &never).await.unwrap();
+    let others = vault.engine(&["carol"], &["bob"]);
+    others.rekey(&now, &never).await.unwrap();
     let now = vault.now().await;
-    let outcome = from.copy(&now, &target, 2, &never).await.unwrap();
-    assert_eq!(outcome.objects, 0);
+    let copy = || from.copy(&now, &target, 2, &never);
+    assert_eq!(copy().await.unwrap().objects, 0);
+    let place = format!("backups/app/{}", now.id);
+    let part = format!("{place}/data-0001.dump.fake.crypt");
+    assert!(there.remove(&part));
+    assert_eq!(copy().await.unwrap().objects, 1);
+    assert_eq!(there.bytes(&part), vault.bench.memory.bytes(&part));
+    opened.open(copied.backups[0].clone()).await.unwrap();
+    // A key that is gone there cannot come from here.
+    assert!(there.remove(&format!("{place}/key.r2.crypt")));
+    let error = copy().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("lost its key"), "{error}");
+    assert!(!there.keys().iter().any(|key| key.contains("/key.")));
 }
 
 #[tokio::test]

@@ -79,9 +79,8 @@ pub(super) struct Facts {
     pub(super) user: String,
     pub(super) database: String,
     pub(super) database_bytes: u64,
-    pub(super) is_superuser: bool,
-    pub(super) reads_all: bool,
-    pub(super) reads_passwords: bool,
+    #[serde(flatten)]
+    pub(super) role: Role,
     pub(super) password_days: Option<i64>,
     pub(super) tables: u64,
     pub(super) unreadable: Named,
@@ -104,6 +103,14 @@ pub(super) struct Facts {
     /// Limits of the session as it was given to us: name and milliseconds.
     #[serde(skip)]
     pub(super) limits: Vec<(String, i64)>,
+}
+
+/// What the login is.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Role {
+    pub(super) is_superuser: bool,
+    pub(super) reads_all: bool,
+    pub(super) reads_passwords: bool,
 }
 
 /// Some relations.

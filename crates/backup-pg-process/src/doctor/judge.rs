@@ -96,7 +96,7 @@ pub(super) fn pooler(server: &str) -> Finding {
 
 fn rights(facts: &Facts, setting: &Setting<'_>, findings: &mut Vec<Finding>) {
     let role = quote_ident(&facts.user);
-    if facts.is_superuser {
+    if facts.role.is_superuser {
         findings.push(
             Finding::note(
                 "role-is-superuser",
@@ -137,7 +137,7 @@ fn rights(facts: &Facts, setting: &Setting<'_>, findings: &mut Vec<Finding>) {
         let text = format!("role {role} can read {}", counted(facts.tables, "table"));
         findings.push(Finding::ok("role-reads-everything", text));
     }
-    if !facts.is_superuser && !facts.reads_all && all_read {
+    if !facts.role.is_superuser && !facts.role.reads_all && all_read {
         findings.push(
             Finding::note(
                 "role-reads-by-single-grants",
@@ -146,7 +146,12 @@ fn rights(facts: &Facts, setting: &Setting<'_>, findings: &mut Vec<Finding>) {
             .remedy(format!("GRANT pg_read_all_data TO {role};")),
         );
     }
-    if !facts.reads_passwords {
+    passwords(facts, &role, findings);
+}
+
+/// Those of the roles on the server, and the login's own.
+fn passwords(facts: &Facts, role: &str, findings: &mut Vec<Finding>) {
+    if !facts.role.reads_passwords {
         findings.push(
             Finding::note(
                 "passwords-not-in-backups",
@@ -203,8 +208,8 @@ fn large_objects(
         .get("lo_compat_privileges")
         .is_some_and(|value| value == "on");
     // https://www.postgresql.org/docs/devel/predefined-roles.html
-    let read_by_role = facts.reads_all && setting.version_num >= 190_000;
-    if facts.is_superuser || compatible || read_by_role || objects.foreign == 0 {
+    let read_by_role = facts.role.reads_all && setting.version_num >= 190_000;
+    if facts.role.is_superuser || compatible || read_by_role || objects.foreign == 0 {
         return;
     }
     let role = quote_ident(&facts.user);
@@ -223,7 +228,7 @@ fn large_objects(
 
 /// What is no part of a dump.
 fn outside(facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.subscriptions > 0 && !facts.is_superuser {
+    if facts.subscriptions > 0 && !facts.role.is_superuser {
         findings.push(
             Finding::warning(
                 "subscriptions-not-in-backups",

@@ -37,7 +37,7 @@ fn number(facts: &Facts, name: &str) -> i64 {
 fn connections(facts: &Facts, setting: &Setting<'_>, findings: &mut Vec<Finding>) {
     let jobs = i64::try_from(setting.jobs).unwrap_or(i64::MAX);
     let needed = jobs.saturating_add(OWN_SESSIONS);
-    let reserved = if facts.is_superuser {
+    let reserved = if facts.role.is_superuser {
         0
     } else {
         number(facts, "superuser_reserved_connections") + number(facts, "reserved_connections")

@@ -4,7 +4,7 @@ use backup_core::doctor::{Level, worst};
 use rstest::rstest;
 
 use super::*;
-use crate::doctor::facts::Prepared;
+use crate::doctor::facts::{Prepared, Role};
 
 /// A server that nothing is wrong with, and the role that the manual recommends.
 fn healthy() -> Facts {
@@ -23,9 +23,11 @@ fn healthy() -> Facts {
         user: "backup".to_owned(),
         database: "shop".to_owned(),
         database_bytes: 9_000_000,
-        is_superuser: false,
-        reads_all: true,
-        reads_passwords: true,
+        role: Role {
+            is_superuser: false,
+            reads_all: true,
+            reads_passwords: true,
+        },
         password_days: None,
         tables: 12,
         unreadable: Named::default(),
@@ -92,12 +94,12 @@ fn what_is_healthy_has_no_finding() {
 type Change = fn(&mut Facts);
 
 #[rstest]
-#[case::superuser(|f: &mut Facts| f.is_superuser = true, Level::Note, "role-is-superuser", "GRANT pg_read_all_data")]
+#[case::superuser(|f: &mut Facts| f.role.is_superuser = true, Level::Note, "role-is-superuser", "GRANT pg_read_all_data")]
 #[case::table(|f: &mut Facts| f.unreadable = named(&["a.b", "a.c"]), Level::Problem, "role-cannot-read-tables", "GRANT pg_read_all_data TO \"backup\"")]
 #[case::sequence(|f: &mut Facts| f.unreadable_sequences = named(&["a.s"]), Level::Problem, "role-cannot-read-sequences", "GRANT pg_read_all_data TO \"backup\"")]
 #[case::hidden(|f: &mut Facts| f.hidden = named(&["a.b"]), Level::Problem, "row-security-hides-rows", "ALTER ROLE \"backup\" BYPASSRLS")]
-#[case::single_grants(|f: &mut Facts| f.reads_all = false, Level::Note, "role-reads-by-single-grants", "pg_read_all_data")]
-#[case::passwords(|f: &mut Facts| f.reads_passwords = false, Level::Note, "passwords-not-in-backups", "pg_authid")]
+#[case::single_grants(|f: &mut Facts| f.role.reads_all = false, Level::Note, "role-reads-by-single-grants", "pg_read_all_data")]
+#[case::passwords(|f: &mut Facts| f.role.reads_passwords = false, Level::Note, "passwords-not-in-backups", "pg_authid")]
 #[case::password_ends(|f: &mut Facts| f.password_days = Some(3), Level::Warning, "password-ends", "VALID UNTIL")]
 #[case::subscription(|f: &mut Facts| f.subscriptions = 2, Level::Warning, "subscriptions-not-in-backups", "CREATE SUBSCRIPTION")]
 #[case::foreign(|f: &mut Facts| f.foreign_tables = 1, Level::Note, "foreign-tables", "back those servers up")]
