@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+mod doctor;
+mod rekey;
 mod retention;
 
 use std::ffi::OsString;
@@ -14,6 +16,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
 
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
 /// Backups of PostgreSQL that are proved to restore.
@@ -81,6 +85,10 @@ pub(crate) enum Command {
     ///
     /// Exit codes as monitoring wants them: 0 ok, 1 warning, 2 critical, 3 unknown.
     Check(CheckArgs),
+    /// Say what would keep backups and restores from working here, and what to do about it
+    ///
+    /// Exit codes: 0 all is well, 3 warnings, 7 problems.
+    Doctor(DoctorArgs),
     /// Let old backups go, and say of each why it stays or goes
     Prune(PruneArgs),
     /// Say what a policy would keep over time
@@ -93,6 +101,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
     Copy(CopyArgs),
+    /// Let others open stored backups, and no longer those who could
+    Rekey(RekeyArgs),
     /// Write a configuration to fill in, and a key pair
     Init(InitArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
@@ -574,6 +584,8 @@ pub(crate) enum OperationArg {
     Prune,
     Pin,
     Unpin,
+    Copy,
+    Rekey,
 }
 
 /// `cat`

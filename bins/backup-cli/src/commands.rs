@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod confirm;
 mod copy;
+mod doctor;
 mod drill;
 mod history;
 mod init;
@@ -14,6 +15,7 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
+mod rekey;
 mod replace;
 mod restore;
 mod runs;
@@ -99,8 +101,8 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
-    let environment = Environment::from_process();
+/// Begins to log as the command line says.
+fn log(cli: &Cli, environment: &Environment) {
     let format = match cli.log_format {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
@@ -110,7 +112,12 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         (_, true) => LogLevel::Verbose,
         _ => LogLevel::Normal,
     };
-    init_logging(format, level, &environment);
+    init_logging(format, level, environment);
+}
+
+async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
+    let environment = Environment::from_process();
+    log(&cli, &environment);
     let overrides = match &cli.command {
         Command::Completions { shell } => return Ok(completions(*shell)),
         Command::Man { dir } => return man(dir),
@@ -126,6 +133,8 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::List(arguments) => arguments.place.overrides(),
         Command::Runs(arguments) => arguments.place.overrides(),
         Command::Check(arguments) => arguments.place.overrides(),
+        Command::Doctor(arguments) => arguments.overrides(),
+        Command::Rekey(arguments) => arguments.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
@@ -152,6 +161,8 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Drill(arguments) => drill::run(&context, arguments).await,
         Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
+        Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
+        Command::Rekey(arguments) => rekey::run(&context, arguments).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,

@@ -1,5 +1,6 @@
 //! The JSON forms, fixed by contract; the domain's own types may change without them.
 
+mod rekey;
 mod retention;
 
 use backup_app::report::DefinitionsView;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::args::RestoreArgs;
 use crate::render;
 
+pub(crate) use rekey::RekeyView;
 pub(crate) use retention::{PinView, PinnedView, PruneView, SimulatedView, pin_text, reasons};
 
 /// What a committed backup has lost, in words.

@@ -81,6 +81,8 @@ pub enum Keys {
     Recipients,
     /// Private ones, to read.
     Identities,
+    /// Both, to give a backup to others.
+    Both,
 }
 
 /// One backup to be taken.
@@ -329,14 +331,10 @@ impl App {
                 let recipients = parse_recipients(self.recipients()).map_err(setup)?;
                 (recipients, Identities::default())
             }
-            Keys::Identities => {
-                let mut identities = Identities::default();
-                for reference in self.identities() {
-                    let text = reference.resolve(&self.environment)?;
-                    let loaded = load_identities(text.expose_secret()).map_err(setup)?;
-                    identities = identities.and(loaded);
-                }
-                (Recipients::default(), identities)
+            Keys::Identities => (Recipients::default(), self.loaded_identities()?),
+            Keys::Both => {
+                let recipients = parse_recipients(self.recipients()).map_err(setup)?;
+                (recipients, self.loaded_identities()?)
             }
         };
         if recipients.is_empty() && identities.is_empty() {
@@ -345,7 +343,25 @@ impl App {
         Ok(Some(Arc::new(AgeCipher::new(recipients, identities))))
     }
 
-    fn recipients(&self) -> &[String] {
+    /// Whether it is said who is to open backups.
+    #[must_use]
+    pub fn has_recipients(&self) -> bool {
+        !self.recipients().is_empty()
+    }
+
+    /// The private keys that are configured or given.
+    pub(crate) fn loaded_identities(&self) -> Result<Identities, AppError> {
+        let mut identities = Identities::default();
+        for reference in self.identities() {
+            let text = reference.resolve(&self.environment)?;
+            let loaded = load_identities(text.expose_secret())
+                .map_err(|e| AppError::setup("read the keys", e.into()))?;
+            identities = identities.and(loaded);
+        }
+        Ok(identities)
+    }
+
+    pub(crate) fn recipients(&self) -> &[String] {
         if self.overrides.recipients.is_empty() {
             &self.config.encryption.recipients
         } else {

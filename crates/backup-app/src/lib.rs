@@ -10,6 +10,7 @@ pub mod check;
 mod clock;
 mod compose;
 mod connection;
+pub mod doctor;
 mod drill;
 mod error;
 mod journal;

@@ -1,5 +1,6 @@
 //! Where backups live, from flags, variables or file.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_config::{DestinationConfig, Environment, SecretRef, names};
@@ -55,11 +56,16 @@ impl Place {
         backup_store::open(&config).map_err(|e| AppError::setup(operation(), e))
     }
 
-    /// The room that is left where it is a directory.
-    pub(crate) fn space(&self, environment: &Environment) -> Option<Space> {
+    /// Where it is a directory, that.
+    pub(crate) fn local_root(&self, environment: &Environment) -> Option<PathBuf> {
         let options = self.options(environment).ok()?;
         let config = StoreConfig::parse(&self.settings.url, &options).ok()?;
-        backup_store::space(config.local_root()?).ok()
+        config.local_root().map(Path::to_owned)
+    }
+
+    /// The room that is left where it is a directory.
+    pub(crate) fn space(&self, environment: &Environment) -> Option<Space> {
+        backup_store::space(&self.local_root(environment)?).ok()
     }
 
     /// Whether reading many small objects of it is so cheap that nothing has to be remembered.

@@ -36,6 +36,12 @@ pub trait Cipher: fmt::Debug + Send + Sync {
     /// `PermissionDenied` when none of the identities fits or there is none;
     /// `Corrupt` when the bytes are no wrapped key.
     fn open(&self, wrapped: &[u8]) -> Result<Arc<dyn BackupKey>, PortError>;
+
+    /// Wraps a stored key to the recipients instead of those that it has. No two results are equal.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and of [`Self::seal`].
+    fn rewrap(&self, wrapped: &[u8]) -> Result<Bytes, PortError>;
 }
 
 /// A fresh key and its stored form.

@@ -12,6 +12,7 @@ mod drill;
 mod expire;
 mod part;
 mod reader;
+mod rekey;
 mod restore;
 mod sandbox;
 mod splitter;
@@ -31,6 +32,7 @@ pub use drill::{
 };
 pub use expire::{ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup, Orphan};
 pub use reader::BackupReader;
+pub use rekey::RekeyOutcome;
 pub use restore::{RestoreOptions, RestoreOutcome, undo};
 pub use sandbox::{SandboxOutcome, SandboxRequest, Swept};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};

@@ -3,7 +3,7 @@
 //! ```text
 //! repository.json
 //! backups/<source>/<id>/manifest.json
-//! backups/<source>/<id>/key.age
+//! backups/<source>/<id>/key[.r2…].age
 //! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
 //! _runs/<YYYY>/<MM>/<run id>.json
 //! _pins/<source>/<id>.json
@@ -108,10 +108,25 @@ pub fn attempt_extension(attempt: usize) -> String {
     }
 }
 
-/// The file name of the wrapped key; `extension` is the cipher's.
+/// The file name of the `number`-th wrapped key of a backup, counted from 1; `extension` is the
+/// cipher's.
 #[must_use]
-pub fn wrapped_key_name(extension: &str) -> String {
-    format!("key{extension}")
+pub fn wrapped_key_name(extension: &str, number: u32) -> String {
+    match number {
+        0 | 1 => format!("key{extension}"),
+        again => format!("key.r{again}{extension}"),
+    }
+}
+
+/// The number of a wrapped key by its file name, if it is one.
+#[must_use]
+pub fn wrapped_key_number(name: &str, extension: &str) -> Option<u32> {
+    let middle = name.strip_prefix("key")?.strip_suffix(extension)?;
+    let number = match middle.strip_prefix(".r") {
+        Some(digits) => digits.parse().ok()?,
+        None => 1,
+    };
+    (wrapped_key_name(extension, number) == name).then_some(number)
 }
 
 /// Whether a file name beside a manifest is of the form that ours have: of a part in any format,
@@ -125,10 +140,15 @@ pub fn is_object_name(name: &str) -> bool {
     }
     let is_extension =
         |text: &&str| (1..=8).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
-    if name.starts_with("key.") {
-        return matches!(pieces.as_slice(), [cipher] if is_extension(cipher));
-    }
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if name.starts_with("key.") {
+        let is_again = |text: &str| text.strip_prefix('r').is_some_and(is_number);
+        return match pieces.as_slice() {
+            [cipher] => is_extension(cipher),
+            [again, cipher] => is_again(again) && is_extension(cipher),
+            _ => false,
+        };
+    }
     if pieces
         .last()
         .is_some_and(|last| last.len() >= 3 && is_number(last))
@@ -268,10 +288,16 @@ pub fn reader_key(source: &SourceName, nonce: u128) -> StoreKey {
     key(format!("{}/{nonce:032x}{LEASE}", readers_prefix(source)))
 }
 
+/// The prefix of the objects by which a store is tried.
+#[must_use]
+pub fn probes_prefix() -> StoreKey {
+    key(format!("{LEASES}/probe"))
+}
+
 /// An object by which a store is tried; `nonce` is random. It is there for a moment.
 #[must_use]
 pub fn probe_key(nonce: u128) -> StoreKey {
-    key(format!("{LEASES}/probe/{nonce:032x}{LEASE}"))
+    key(format!("{}/{nonce:032x}{LEASE}", probes_prefix()))
 }
 
 fn encode(name: &str) -> String {
@@ -445,6 +471,24 @@ mod tests {
     }
 
     #[test]
+    fn wrapped_keys_are_counted() {
+        for (number, name) in [(1, "key.age"), (2, "key.r2.age"), (17, "key.r17.age")] {
+            assert_eq!(wrapped_key_name(".age", number), name);
+            assert_eq!(wrapped_key_number(name, ".age"), Some(number));
+        }
+        for foreign in [
+            "key",
+            "key.r1.age",
+            "key.r02.age",
+            "key.x.age",
+            "keys.age",
+            "key.r2.gpg",
+        ] {
+            assert_eq!(wrapped_key_number(foreign, ".age"), None, "{foreign}");
+        }
+    }
+
+    #[test]
     fn our_objects_are_known_by_name() {
         for ours in [
             "schema.dump",
@@ -454,6 +498,7 @@ mod tests {
             "facts.json.zst.age",
             "notes.bin.fake.crypt",
             "key.age",
+            "key.r2.age",
             "data-0001.dump.1000",
         ] {
             assert!(is_object_name(ours), "{ours}");

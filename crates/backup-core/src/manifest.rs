@@ -1,5 +1,6 @@
 //! The record of one backup: written last, create-only. What has a manifest is a backup,
-//! what has none is nothing.
+//! what has none is nothing. Only the names of its key and recipients ever change, and only by
+//! replacing it in one step.
 //!
 //! Format 1 is documented in `docs/FORMAT.md`. The manifest is stored in the clear and
 //! therefore names no table and no host.
@@ -273,6 +274,18 @@ impl Manifest {
     pub(crate) fn barred_at(text: &[u8]) -> Option<DateTime<Utc>> {
         let bar = versioned::decode::<Bar>(text, FORMAT, "manifest").ok()?;
         Some(bar.barred_at)
+    }
+
+    /// Whether this is the record of the same backup, whoever can open it now.
+    #[must_use]
+    pub fn is_same_backup(&self, other: &Self) -> bool {
+        let cipher = |record: &EncryptionRecord| record.cipher.clone();
+        let encryption = |manifest: &Self| manifest.encryption.as_ref().map(cipher);
+        let rest = |manifest: &Self| Self {
+            encryption: None,
+            ..manifest.clone()
+        };
+        encryption(self) == encryption(other) && rest(self) == rest(other)
     }
 
     /// The part of that name.

@@ -85,6 +85,8 @@ pub enum Operation {
     Pin,
     /// Took that back.
     Unpin,
+    /// Changed who can open one.
+    Rekey,
     /// Something that only a later release does.
     #[serde(untagged)]
     Other(String),
@@ -104,6 +106,7 @@ impl Operation {
             Self::Prune => "prune",
             Self::Pin => "pin",
             Self::Unpin => "unpin",
+            Self::Rekey => "rekey",
             Self::Other(name) => name,
         }
     }
@@ -363,6 +366,11 @@ impl RunRecord {
     pub fn copied(&mut self, outcome: &CopyOutcome) {
         self.bytes_read = Some(outcome.bytes);
         self.succeeded(0);
+    }
+
+    /// Others can open a backup; `left` old keys could not be removed.
+    pub fn rekeyed(&mut self, left: usize) {
+        self.succeeded(left);
     }
 
     /// One database took the place of another.

@@ -139,7 +139,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces a small object if its content is still `seen`, as one step: of several callers
     /// that have seen the same, one succeeds. Only for objects that this way alone changes, and
     /// whose every content is different from those before. A store that cannot do it need not
-    /// have it: nothing but a lease needs it.
+    /// have it: leases need it, and giving a backup to others.
     ///
     /// # Errors
     /// `Conflict` when the object is another or gone, possibly by an earlier try of this very

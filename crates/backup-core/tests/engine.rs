@@ -10,6 +10,8 @@ mod binding;
 mod catalog;
 #[path = "engine/copy.rs"]
 mod copy;
+#[path = "engine/doctor.rs"]
+mod doctor;
 #[path = "engine/drill.rs"]
 mod drill;
 #[path = "engine/expire.rs"]
@@ -22,6 +24,8 @@ mod fan_out;
 mod history;
 #[path = "engine/lease.rs"]
 mod lease;
+#[path = "engine/rekey.rs"]
+mod rekey;
 #[path = "engine/replace.rs"]
 mod replace;
 #[path = "engine/restore.rs"]

@@ -53,13 +53,10 @@ impl Cipher for AgeCipher {
 
     fn seal(&self) -> Result<SealedKey, PortError> {
         if self.recipients.is_empty() {
-            let error = PortError::new(ErrorKind::InvalidInput, "no recipients to encrypt for");
-            return Err(error.with_hint("make an identity and configure its `age1…` recipient"));
+            return Err(no_recipients());
         }
         let identity = x25519::Identity::generate();
-        let wrapped = wrap(&identity.to_string(), &self.recipients).map_err(|source| {
-            PortError::new(ErrorKind::Internal, "encrypt the backup's key").with_source(source)
-        })?;
+        let wrapped = self.wrap(&identity)?;
         Ok(SealedKey {
             key: Arc::new(AgeKey { identity }),
             wrapped,
@@ -68,13 +65,17 @@ impl Cipher for AgeCipher {
 
     fn open(&self, wrapped: &[u8]) -> Result<Arc<dyn BackupKey>, PortError> {
         let text = unwrap(wrapped, &self.identities).map_err(|error| not_opened(error, self))?;
-        let identity = crate::load_identities(text.expose_secret())
-            .ok()
-            .and_then(Identities::into_only)
-            .ok_or_else(|| {
-                PortError::new(ErrorKind::Corrupt, "the backup's key is no age identity")
-            })?;
+        let identity = identity_of(&text)?;
         Ok(Arc::new(AgeKey { identity }))
+    }
+
+    fn rewrap(&self, wrapped: &[u8]) -> Result<Bytes, PortError> {
+        if self.recipients.is_empty() {
+            return Err(no_recipients());
+        }
+        let text = unwrap(wrapped, &self.identities).map_err(|error| not_opened(error, self))?;
+        let identity = identity_of(&text)?;
+        self.wrap(&identity)
     }
 }
 
@@ -97,6 +98,27 @@ impl BackupKey for AgeKey {
     fn decrypt(&self, body: BodyStream) -> BodyStream {
         decrypt::decrypt(body, self.identity.clone())
     }
+}
+
+impl AgeCipher {
+    fn wrap(&self, identity: &x25519::Identity) -> Result<Bytes, PortError> {
+        wrap(&identity.to_string(), &self.recipients).map_err(|source| {
+            PortError::new(ErrorKind::Internal, "encrypt the backup's key").with_source(source)
+        })
+    }
+}
+
+fn no_recipients() -> PortError {
+    PortError::new(ErrorKind::InvalidInput, "no recipients to encrypt for")
+        .with_hint("make an identity and configure its `age1…` recipient")
+}
+
+/// The identity that a wrapped key holds.
+fn identity_of(text: &SecretString) -> Result<x25519::Identity, PortError> {
+    crate::load_identities(text.expose_secret())
+        .ok()
+        .and_then(Identities::into_only)
+        .ok_or_else(|| PortError::new(ErrorKind::Corrupt, "the backup's key is no age identity"))
 }
 
 fn wrap(identity: &SecretString, recipients: &Recipients) -> Result<Bytes, EncryptError> {

@@ -22,6 +22,7 @@ pub mod child;
 mod cluster;
 mod connection;
 mod details;
+mod doctor;
 mod dumper;
 mod error;
 mod held_dir;
@@ -43,6 +44,7 @@ pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
     SnapshotDetails,
 };
+pub use doctor::{PgDoctor, PgDoctorConfig};
 pub use dumper::{DumpFilter, PartSizes, PgDumper, PgDumperConfig};
 pub use error::Error;
 pub use ident::{conninfo_value, exact_pattern, quote_ident, quote_literal};

@@ -1,6 +1,6 @@
 //! A store that remembers the small records that a listing reads, in a private file.
 //!
-//! Manifests and records of runs are written once and never again. What was read before is taken
+//! Records of runs are written once, and manifests again only for other keys. What was read before is taken
 //! from the file only if the listing of this very process shows the object still there, with the
 //! length and the time that it had: what was deleted or replaced is never shown. A file that
 //! cannot be used is as good as none.

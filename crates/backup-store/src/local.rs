@@ -182,7 +182,7 @@ impl LocalStore {
             let folders = file.ancestors().skip(1).take_while(|dir| *dir != root);
             // The first that is not empty ends it.
             for folder in folders {
-                fs::remove_dir(folder)?;
+                replace::remove_folder(folder)?;
             }
             Ok(())
         });

@@ -46,6 +46,22 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn a_folder_goes_with_its_last_object_also_where_one_was_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_at(dir.path());
+    let (one, two) = (key("a/b/one"), key("a/b/two"));
+    for name in [&one, &two] {
+        store.create(name, "before".into()).await.unwrap();
+    }
+    let seen = "before".into();
+    store.replace(&one, &seen, "after".into()).await.unwrap();
+    store.delete(&one).await.unwrap();
+    assert!(dir.path().join("a/b/two").exists());
+    store.delete(&two).await.unwrap();
+    assert!(!dir.path().join("a").exists());
+}
+
+#[tokio::test]
 async fn nothing_is_left_in_the_directory_by_failed_puts() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_at(dir.path());

@@ -11,6 +11,7 @@ use backup_core::compressor::Compressor;
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::lease::{ProcessMark, Processes};
 use backup_core::observer::{Event, Observer};
+use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 
 use crate::framed::{MARK, decode, encode};
@@ -263,6 +264,16 @@ impl Cipher for FakeCipher {
             ));
         }
         Ok(Arc::new(FakeKey { id }))
+    }
+
+    fn rewrap(&self, wrapped: &[u8]) -> Result<Bytes, PortError> {
+        self.open(wrapped)?;
+        if self.recipients.is_empty() {
+            return Err(PortError::new(ErrorKind::InvalidInput, "no recipients"));
+        }
+        let text = String::from_utf8_lossy(wrapped);
+        let (key, _) = text.split_once(" for ").unwrap_or_default();
+        Ok(format!("{key} for {}", self.recipients.join(",")).into())
     }
 }
 

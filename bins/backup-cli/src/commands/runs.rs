@@ -21,6 +21,8 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
             OperationArg::Prune => Operation::Prune,
             OperationArg::Pin => Operation::Pin,
             OperationArg::Unpin => Operation::Unpin,
+            OperationArg::Copy => Operation::Copy,
+            OperationArg::Rekey => Operation::Rekey,
         }),
         limit: arguments.limit,
     };

@@ -53,8 +53,18 @@ impl Catalog<'_> {
         if !objects.has_manifest() {
             return Ok(None);
         }
-        let lacking = Incomplete::new(&manifest, &objects);
-        Ok(Some((manifest, lacking)))
+        let Some(lacking) = Incomplete::new(&manifest, &objects) else {
+            return Ok(Some((manifest, None)));
+        };
+        // Or others can open it since the manifest was read, with a key of another name.
+        match self.read(&found.source, &found.id).await? {
+            Some(now) if now != manifest => {
+                let objects = self.objects(&now).await.map_err(Unreadable::Store)?;
+                let lacking = Incomplete::new(&now, &objects);
+                Ok(Some((now, lacking)))
+            }
+            _ => Ok(Some((manifest, Some(lacking)))),
+        }
     }
 
     /// What a committed backup lacks now.

@@ -202,7 +202,7 @@ impl Engine {
         codec.cipher_extension = cipher.extension();
         let record = EncryptionRecord {
             cipher: cipher.name().to_owned(),
-            key: layout::wrapped_key_name(cipher.extension()),
+            key: layout::wrapped_key_name(cipher.extension(), 1),
             key_sha256: sha256_hex(&sealed.wrapped),
             recipients: cipher.recipients(),
         };

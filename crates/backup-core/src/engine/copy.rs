@@ -53,16 +53,17 @@ impl Engine {
         // Nobody else copies there, and nobody removes what is not yet a backup.
         let held = to.hold_stored(&backup.source, Operation::Copy, cancel);
         let held = held.await?;
-        let copying = Copying {
-            from: self,
-            to,
-            member: Member::new(to.store.describe(), Arc::clone(&to.store)),
-            backup,
-            jobs,
-            lease: held.as_ref(),
-            cancel: held.as_ref().map_or(cancel, Lease::token),
-        };
-        let copied = copying.run().await;
+        let token = held.as_ref().map_or(cancel, Lease::token);
+        let copying = self.copy_once(backup, (to, jobs), held.as_ref(), token);
+        let mut copied = copying.await;
+        if let Err(Error::Corrupt { .. }) = &copied
+            && let Ok(true) = unless(token, self.is_rekeyed(backup)).await
+        {
+            // Manifest and key are copied as one, and may have changed in between.
+            copied = self
+                .copy_once(backup, (to, jobs), held.as_ref(), token)
+                .await;
+        }
         let lost = held.as_ref().and_then(Lease::loss);
         if let Some(lease) = held
             && let Err(error) = lease.release().await
@@ -74,6 +75,36 @@ impl Engine {
             (Err(Error::Cancelled), Some(lost)) if !cancel.is_cancelled() => Err(lost),
             (copied, _) => copied,
         }
+    }
+
+    async fn copy_once(
+        &self,
+        backup: &Manifest,
+        (to, jobs): (&Self, usize),
+        lease: Option<&Lease>,
+        cancel: &CancellationToken,
+    ) -> Result<CopyOutcome, Error> {
+        let key = layout::manifest_key(&backup.source, &backup.id);
+        // Who can open it may have changed since the caller looked.
+        let stored = unless(cancel, self.stored_manifest(backup, &key)).await?;
+        let (backup, manifest) = &stored?;
+        let copying = Copying {
+            from: self,
+            to,
+            member: Member::new(to.store.describe(), Arc::clone(&to.store)),
+            backup,
+            jobs,
+            lease,
+            cancel,
+        };
+        copying.run((&key, manifest)).await
+    }
+
+    /// Whether others can open the backup than when the caller looked.
+    async fn is_rekeyed(&self, backup: &Manifest) -> bool {
+        let key = layout::manifest_key(&backup.source, &backup.id);
+        let stored = self.stored_manifest(backup, &key).await;
+        stored.is_ok_and(|(now, _)| now != *backup)
     }
 
     /// The names of a backup's objects that are not what the manifest says. All are read if a run
@@ -122,13 +153,17 @@ impl Engine {
     }
 
     /// The manifest as it is stored, which is what the backup is.
-    async fn manifest_text(&self, backup: &Manifest, key: &StoreKey) -> Result<Bytes, Error> {
+    async fn stored_manifest(
+        &self,
+        backup: &Manifest,
+        key: &StoreKey,
+    ) -> Result<(Manifest, Bytes), Error> {
         let text = read_small(self.store.as_ref(), key, MAX_MANIFEST_BYTES).await?;
         let text = text.ok_or_else(|| Error::NotFound {
             what: format!("backup {}", backup.id),
         })?;
         match Manifest::decode(&text) {
-            Ok(found) if found == *backup => Ok(text),
+            Ok(found) if found.is_same_backup(backup) => Ok((found, text)),
             _ => Err(Error::corrupt(format!(
                 "the manifest of backup {} has changed",
                 backup.id
@@ -137,20 +172,24 @@ impl Engine {
     }
 }
 
-/// Whether the other place has the backup already.
-async fn is_there(
+/// The record of the backup in the other place, if that has it. Others may be able to open it there.
+async fn found_there(
     backup: &Manifest,
     to: &Engine,
-    (key, manifest): (&StoreKey, &Bytes),
-) -> Result<bool, Error> {
+    key: &StoreKey,
+) -> Result<Option<Manifest>, Error> {
     let place = || to.store.describe();
-    match read_small(to.store.as_ref(), key, MAX_MANIFEST_BYTES).await? {
+    let text = read_small(to.store.as_ref(), key, MAX_MANIFEST_BYTES).await?;
+    let there = text.as_ref().and_then(|text| Manifest::decode(text).ok());
+    if let Some(there) = there.filter(|there| there.is_same_backup(backup)) {
+        return Ok(Some(there));
+    }
+    match text {
         None if to.in_use(&backup.source).await?.contains_key(&backup.id) => Err(Error::refused(
             format!("backup {} is being written to {}", backup.id, place()),
             "copy it when that has ended, if it is not there then",
         )),
-        None => Ok(false),
-        Some(found) if found == *manifest => Ok(true),
+        None => Ok(None),
         Some(found) if Manifest::barred_at(&found).is_some() => Err(Error::refused(
             format!("backup {} can never be in {}", backup.id, place()),
             "another run took over there while it was written; its next backup is there",
@@ -176,22 +215,18 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    async fn run(&self) -> Result<CopyOutcome, Error> {
-        let copied = self.copied().await;
+    async fn run(&self, manifest: (&StoreKey, &Bytes)) -> Result<CopyOutcome, Error> {
+        let copied = self.copied(manifest).await;
         match copied {
             Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
             copied => copied,
         }
     }
 
-    async fn copied(&self) -> Result<CopyOutcome, Error> {
+    async fn copied(&self, manifest: (&StoreKey, &Bytes)) -> Result<CopyOutcome, Error> {
         let (from, to, backup) = (self.from, self.to, self.backup);
-        let key = layout::manifest_key(&backup.source, &backup.id);
-        let manifest = unless(self.cancel, from.manifest_text(backup, &key)).await??;
-        if unless(self.cancel, is_there(backup, to, (&key, &manifest))).await?? {
-            // What is put there belongs to a backup, and stays also when not all of it comes.
-            let lacking = unless(self.cancel, to.lacking(backup)).await??;
-            return self.objects(Some(&lacking)).await;
+        if let Some(there) = unless(self.cancel, found_there(backup, to, manifest.0)).await?? {
+            return self.mend(&there).await;
         }
         let joined = to.catalog();
         let joined = joined.join_repository(from.clock.now(), Some(&backup.repository));
@@ -200,7 +235,7 @@ impl Copying<'_> {
             parts: backup.parts.len(),
             estimated_bytes: backup.totals.stored_bytes,
         });
-        let copied = self.whole((&key, &manifest)).await;
+        let copied = self.whole(manifest).await;
         if let Err(error) = &copied {
             self.member
                 .give_up(PortError::new(error.kind(), "not copied"));
@@ -210,6 +245,23 @@ impl Copying<'_> {
             }
         }
         copied
+    }
+
+    /// Brings what the backup lacks that is there. What is put there belongs to a backup, and stays
+    /// also when not all of it comes.
+    async fn mend(&self, there: &Manifest) -> Result<CopyOutcome, Error> {
+        let mut lacking = unless(self.cancel, self.to.lacking(there)).await??;
+        let other_key = there.encryption.as_ref();
+        let other_key = other_key.filter(|_| there.encryption != self.backup.encryption);
+        let lost = other_key.is_some_and(|record| lacking.remove(&record.key));
+        let copied = self.objects(Some(&lacking)).await?;
+        if lost {
+            let (id, place) = (&there.id, self.to.store.describe());
+            let what =
+                format!("backup {id} has lost its key in {place}, and the one here is another");
+            return Err(Error::corrupt(what));
+        }
+        Ok(copied)
     }
 
     async fn whole(

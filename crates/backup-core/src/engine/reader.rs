@@ -13,12 +13,15 @@ use crate::body::{
     BodyStream, ObjectHasher, RawHasher, collect, counted, hashed, in_own_task, limited, lock,
     sha256_hex,
 };
+use crate::catalog::read_small;
 use crate::cipher::BackupKey;
 use crate::compressor::Compressor;
 use crate::error::{Error, ErrorKind, PortError};
 use crate::facts::Facts;
 use crate::layout;
-use crate::manifest::{EncryptionRecord, Manifest, PartKind, PartName, PartRecord, StoredObject};
+use crate::manifest::{
+    EncryptionRecord, MAX_MANIFEST_BYTES, Manifest, PartKind, PartName, PartRecord, StoredObject,
+};
 use crate::restorer::PartReader;
 use crate::store::{Store, StoreKey};
 
@@ -178,7 +181,7 @@ async fn unwrap_key(
             .with_hint("give the identity file that belongs to one of its recipients");
             Error::key(format!("open backup {}", manifest.id), missing)
         })?;
-    let wrapped = wrapped_key(engine, manifest, record).await?;
+    let (record, wrapped) = current_key(engine, manifest, record).await?;
     let key = cipher.open(&wrapped).map_err(|e| match e.kind() {
         ErrorKind::Corrupt => read_error(format!("read {}", record.key), e),
         _ => Error::key(format!("open {} of backup {}", record.key, manifest.id), e),
@@ -205,6 +208,31 @@ pub(super) async fn wrapped_key(
     } else {
         let what = format!("{} is damaged or not of this backup", record.key);
         Err(Error::corrupt(what))
+    }
+}
+
+/// The wrapped key of a backup whose manifest was read some time ago: others may be able to open it
+/// since then, by another key, and that is no damage.
+pub(super) async fn current_key(
+    engine: &Engine,
+    manifest: &Manifest,
+    record: &EncryptionRecord,
+) -> Result<(EncryptionRecord, Bytes), Error> {
+    let damage = match wrapped_key(engine, manifest, record).await {
+        Ok(wrapped) => return Ok((record.clone(), wrapped)),
+        Err(damage @ Error::Corrupt { .. }) => damage,
+        Err(other) => return Err(other),
+    };
+    let key = layout::manifest_key(&manifest.source, &manifest.id);
+    let text = read_small(engine.store.as_ref(), &key, MAX_MANIFEST_BYTES).await?;
+    let now = text.and_then(|text| Manifest::decode(&text).ok());
+    let now = now.filter(|now| now.is_same_backup(manifest));
+    match now.and_then(|now| now.encryption) {
+        Some(newer) if newer != *record => {
+            let wrapped = wrapped_key(engine, manifest, &newer).await?;
+            Ok((newer, wrapped))
+        }
+        _ => Err(damage),
     }
 }
 

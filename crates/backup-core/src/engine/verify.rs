@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::reader::{read_error, stored_part, wrapped_key};
+use super::reader::{current_key, read_error, stored_part};
 use super::{BackupReader, Engine, unless};
 use crate::body::{BodyStream, counted};
 use crate::error::{Error, ErrorKind, PortError, chain};
@@ -129,7 +129,7 @@ impl Engine {
         let Some(record) = &backup.encryption else {
             return Ok(None);
         };
-        let problem = match wrapped_key(self, backup, record).await {
+        let problem = match current_key(self, backup, record).await {
             Ok(_) => return Ok(None),
             Err(damage @ Error::Corrupt { .. }) => chain(&damage),
             Err(other) => return Err(other),

@@ -57,6 +57,17 @@ pub(super) fn replace(file: &Path, seen: &[u8], content: &[u8]) -> io::Result<bo
     }
 }
 
+/// Removes a folder in which nothing is but the lock. Whoever holds that has seen an object which is
+/// gone, and no content returns.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+    let names = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>()?;
+    if matches!(names.as_slice(), [name] if name == LOCK) {
+        fs::remove_file(folder.join(LOCK))?;
+    }
+    fs::remove_dir(folder)
+}
+
 fn replace_in(folder: &Path, file: &Path, seen: &[u8], content: &[u8]) -> io::Result<bool> {
     let _alone = lock(folder)?;
     if fs::read(file)? != seen {

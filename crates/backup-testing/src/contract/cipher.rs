@@ -22,6 +22,7 @@ macro_rules! codec {
 pub async fn all(cipher: &dyn Cipher) {
     names_are_usable(cipher);
     wrapped_keys_open(cipher).await;
+    wrapped_keys_are_wrapped_again(cipher).await;
     damaged_wrapped_keys_do_not_open(cipher);
     backups_have_keys_of_their_own(cipher).await;
     roundtrip(cipher).await;
@@ -48,6 +49,19 @@ pub fn names_are_usable(cipher: &dyn Cipher) {
         cipher.extension()
     );
     assert!(!cipher.recipients().is_empty(), "no recipients");
+}
+
+/// A key that is wrapped again is the same key, in another form.
+pub async fn wrapped_keys_are_wrapped_again(cipher: &dyn Cipher) {
+    let sealed = cipher.seal().expect("a fresh key");
+    let again = cipher.rewrap(&sealed.wrapped).expect("it is wrapped again");
+    let opened = cipher.open(&again).expect("the key opens");
+    let content = text(10_000);
+    let key = &sealed.key;
+    let coded = codec!(key).encoded(&content).await;
+    assert!(codec!(opened).decoded(coded).await == Ok(content.to_vec()));
+    let error = cipher.rewrap(b"no key").expect_err("garbage");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
 /// What was encrypted with a fresh key is decrypted with its stored form, and the other way.

@@ -1,0 +1,384 @@
+//! What would keep backups and restores from working here, in the form that JSON and text share.
+//! Every part is looked at by itself, and what does not answer keeps no other from being looked at.
+
+mod local;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backup_config::{EncryptionMode, SourceConfig, names};
+use backup_core::backup::SourceName;
+use backup_core::clock::Clock as _;
+use backup_core::doctor::{Finding, Level, StoreTrial, examine_store, worst};
+use backup_core::error::{PortError, chain};
+use backup_crypt::parse_recipients;
+use backup_pg_process::{PgDoctor, PgDoctorConfig};
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
+use serde::{Serialize, Serializer};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::compose::App;
+use crate::connection::tools;
+use crate::error::AppError;
+use crate::place::Place;
+
+/// How long one part may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Databases that are looked at at the same time: each takes sessions of a server.
+const AT_ONCE: usize = 4;
+/// For how long a store is asked again that does not answer, so that it can be told why.
+const RETRY: Duration = Duration::from_secs(8);
+
+/// Everything that was looked at.
+#[derive(Debug, Serialize)]
+pub struct DoctorReport {
+    /// The worst of all.
+    #[serde(serialize_with = "word")]
+    pub status: Level,
+    /// When.
+    #[serde(serialize_with = "moment")]
+    pub checked_at: DateTime<Utc>,
+    /// One for each server's database, each destination, the keys and this machine.
+    pub sections: Vec<DoctorSection>,
+}
+
+/// One part of it.
+#[derive(Debug, Serialize)]
+pub struct DoctorSection {
+    /// `server`, `destination`, `keys` or `machine`.
+    pub section: &'static str,
+    /// Of the source, or of the destination.
+    pub name: Option<String>,
+    /// The worst of its findings.
+    #[serde(serialize_with = "word")]
+    pub status: Level,
+    /// What was found.
+    pub findings: Vec<DoctorFinding>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the documented JSON")]
+pub struct DoctorFinding {
+    pub id: &'static str,
+    #[serde(serialize_with = "word")]
+    pub level: Level,
+    pub message: String,
+    pub remedy: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn word<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.as_str())
+}
+
+fn moment<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+impl DoctorSection {
+    fn new(section: &'static str, name: Option<String>, findings: Vec<Finding>) -> Self {
+        let status = worst(&findings);
+        let view = |finding: Finding| DoctorFinding {
+            id: finding.id,
+            level: finding.level,
+            message: finding.message,
+            remedy: finding.remedy,
+        };
+        Self {
+            section,
+            name,
+            status,
+            findings: findings.into_iter().map(view).collect(),
+        }
+    }
+}
+
+/// What is backed up: a configured source, or the database that flags and variables name.
+struct Examined {
+    name: String,
+    settings: SourceConfig,
+    is_configured: bool,
+}
+
+impl App {
+    /// Looks at these sources, or at all that are configured, at the places where their backups go,
+    /// at the keys and at this machine.
+    ///
+    /// # Errors
+    /// When a name or a setting makes no sense; what does not work is in the report.
+    pub async fn doctor(
+        &self,
+        asked: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<DoctorReport, AppError> {
+        let checked_at = SystemClock.now();
+        let examined = self.examined(asked)?;
+        let servers = stream::iter(&examined)
+            .map(|source| self.examine_server(source, cancel))
+            .buffered(AT_ONCE);
+        let (places, nowhere) = self.places_examined(&examined);
+        let trials = join_all(
+            places
+                .values()
+                .map(|place| self.examine_place(place, cancel)),
+        );
+        let machine = self.examine_machine(cancel);
+        let (servers, mut trials, machine) =
+            tokio::join!(servers.collect::<Vec<_>>(), trials, machine);
+        self.compare_repositories(&examined, &mut trials);
+        let mut sections = servers;
+        if examined.is_empty() {
+            sections.push(DoctorSection::new("server", None, vec![no_source()]));
+        }
+        if let Some(error) = nowhere {
+            let finding = failed("no-destination", &error);
+            sections.push(DoctorSection::new("destination", None, vec![finding]));
+        }
+        sections.extend(
+            trials
+                .into_iter()
+                .map(|(name, findings, _)| DoctorSection::new("destination", Some(name), findings)),
+        );
+        sections.push(DoctorSection::new("keys", None, self.examine_keys()));
+        sections.push(machine);
+        let levels = sections.iter().map(|section| section.status);
+        Ok(DoctorReport {
+            status: levels.max().unwrap_or(Level::Ok),
+            checked_at,
+            sections,
+        })
+    }
+
+    fn examined(&self, asked: &[String]) -> Result<Vec<Examined>, AppError> {
+        let names = if asked.is_empty() {
+            self.sources()
+        } else {
+            asked.to_vec()
+        };
+        let variable = self.environment().first(names::PG_DATABASE);
+        let given = self.overrides().database.as_deref();
+        if let Some(database) = given.or(variable.filter(|_| names.is_empty())) {
+            return Ok(vec![Examined {
+                name: database.to_owned(),
+                settings: SourceConfig::default(),
+                is_configured: false,
+            }]);
+        }
+        let source = |name: String| {
+            let settings = self.config().source(&name)?.clone();
+            Ok(Examined {
+                name,
+                settings,
+                is_configured: true,
+            })
+        };
+        names.into_iter().map(source).collect()
+    }
+
+    async fn examine_server(&self, source: &Examined, cancel: &CancellationToken) -> DoctorSection {
+        let mut findings = Vec::new();
+        match self.server_doctor(source) {
+            Ok(doctor) => {
+                let work = doctor.examine(&SystemClock, &mut findings, cancel);
+                if timeout(LIMIT, work).await.is_err() {
+                    findings.push(silent());
+                }
+            }
+            Err(error) => findings.push(failed("connection-settings", &error)),
+        }
+        DoctorSection::new("server", Some(source.name.clone()), findings)
+    }
+
+    fn server_doctor(&self, source: &Examined) -> Result<PgDoctor, AppError> {
+        let settings = &source.settings;
+        let server = settings.server.as_ref();
+        let server = server.and_then(|name| self.config().server.get(name));
+        let given = &self.overrides().server;
+        let database = settings.database.as_ref().unwrap_or(&source.name);
+        let filter = &self.overrides().filter;
+        let narrowed = [
+            &filter.schemas,
+            &filter.exclude_schemas,
+            &filter.tables,
+            &filter.exclude_tables,
+        ];
+        Ok(PgDoctor::new(PgDoctorConfig {
+            connection: given.connection(server, self.environment())?,
+            database: database.clone(),
+            tools: tools(server, self.environment()),
+            jobs: self.jobs(settings.jobs)?,
+            filtered: settings.is_partial() || narrowed.iter().any(|given| !given.is_empty()),
+        }))
+    }
+
+    /// The places of these sources, each once, or why there is none.
+    fn places_examined(&self, sources: &[Examined]) -> (BTreeMap<String, Place>, Option<AppError>) {
+        let mut places = BTreeMap::new();
+        let mut nowhere = None;
+        let mut add = |found: Result<Vec<Place>, AppError>| match found {
+            Ok(found) => places.extend(found.into_iter().map(|place| (place.name.clone(), place))),
+            Err(error) => nowhere = Some(error),
+        };
+        if sources.is_empty() {
+            add(self.places());
+        }
+        for source in sources {
+            add(self.places_of_examined(source));
+        }
+        (places, nowhere)
+    }
+
+    fn places_of_examined(&self, source: &Examined) -> Result<Vec<Place>, AppError> {
+        let name = SourceName::new(&source.name).map_err(|e| AppError::usage(e.to_string()))?;
+        if source.is_configured {
+            self.places_of_source(&name)
+        } else {
+            self.places()
+        }
+    }
+
+    /// What was found of a place, and the id of the repository there.
+    async fn examine_place(
+        &self,
+        place: &Place,
+        cancel: &CancellationToken,
+    ) -> (String, Vec<Finding>, Option<String>) {
+        let mut findings = Vec::new();
+        let mut repository = None;
+        let mut hasty = place.clone();
+        let patience = hasty.settings.retry_timeout.unwrap_or(RETRY).min(RETRY);
+        hasty.settings.retry_timeout = Some(patience);
+        let root = place.local_root(self.environment());
+        let goes_on = root.is_none_or(|root| {
+            let limit = self.config().defaults.warn_used_percent;
+            local::directory(&root, limit, &mut findings)
+        });
+        match hasty.open(self.environment()) {
+            Ok(store) if goes_on => {
+                let work = examine_store(store.as_ref(), &SystemClock, &mut findings, cancel);
+                match timeout(LIMIT, work).await {
+                    Ok(StoreTrial { repository: found }) => repository = found,
+                    Err(_) => findings.push(silent()),
+                }
+            }
+            Ok(_) => {}
+            Err(error) => findings.push(failed("destination-settings", &error)),
+        }
+        (place.name.clone(), findings, repository)
+    }
+
+    /// Copies between places with one id are known to belong together.
+    fn compare_repositories(
+        &self,
+        sources: &[Examined],
+        trials: &mut [(String, Vec<Finding>, Option<String>)],
+    ) {
+        let mut told = BTreeSet::new();
+        for source in sources {
+            let places = self.places_of_examined(source).unwrap_or_default();
+            let mut first: Option<(String, String)> = None;
+            for place in places {
+                let found = trials.iter_mut().find(|(name, ..)| *name == place.name);
+                let Some((name, findings, Some(id))) = found else {
+                    continue;
+                };
+                match &first {
+                    None => first = Some((name.clone(), id.clone())),
+                    Some((other, known)) if known != id && told.insert(name.clone()) => {
+                        let text = format!(
+                            "it is another repository than that of {other}, where backups of {} \
+                             go too: what is copied from one to the other gives a warning",
+                            source.name
+                        );
+                        let remedy = "nothing, if both had backups before; an empty place takes \
+                                      the id of the others";
+                        findings.push(Finding::note("different-repositories", text).remedy(remedy));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    fn examine_keys(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let asked = !self.overrides().recipients.is_empty();
+        let off = self.overrides().no_encryption
+            || (!asked && self.config().encryption.mode == EncryptionMode::None);
+        if off {
+            findings.push(
+                Finding::note(
+                    "encryption-off",
+                    "backups are not encrypted: whoever can read the store reads the data",
+                )
+                .remedy(
+                    "backup-cli keygen -o identity.txt, and name the public key under \
+                     [encryption] recipients",
+                ),
+            );
+        }
+        let recipients = match parse_recipients(self.recipients()) {
+            Ok(recipients) => recipients.to_texts(),
+            Err(error) => {
+                let error = PortError::from(error);
+                findings.push(Finding::failure("recipients-unreadable", &error));
+                return findings;
+            }
+        };
+        if !off {
+            findings.push(local::recipients(&recipients));
+        }
+        match self.loaded_identities() {
+            Ok(identities) => {
+                let own = identities.recipients().to_texts();
+                findings.extend(local::identities(&own, &recipients, off));
+            }
+            Err(error) => findings.push(failed("identity-unreadable", &error)),
+        }
+        findings
+    }
+
+    async fn examine_machine(&self, cancel: &CancellationToken) -> DoctorSection {
+        let mut locator = tools(None, self.environment());
+        let servers = self.config().server.values();
+        locator.bin_dirs = servers
+            .filter_map(|server| server.bin_dir.clone())
+            .collect();
+        let mut findings = Vec::new();
+        let installed = timeout(LIMIT, locator.installed(cancel));
+        match installed.await {
+            Ok(Ok(installed)) => findings.push(local::programs(&installed)),
+            Ok(Err(_)) | Err(_) => findings.push(silent()),
+        }
+        findings.extend(local::temporary_directory());
+        findings.extend(local::open_files());
+        DoctorSection::new("machine", None, findings)
+    }
+}
+
+fn no_source() -> Finding {
+    let text = "no source is configured and no database is given, so no server was looked at";
+    Finding::note("no-source", text).remedy("configure a [source.NAME], or say -d NAME")
+}
+
+fn silent() -> Finding {
+    let text = format!(
+        "no answer within {} s: the rest was not looked at",
+        LIMIT.as_secs()
+    );
+    let finding = Finding::problem("no-answer", text);
+    finding.remedy("see whether it hangs, or a firewall drops what is sent")
+}
+
+fn failed(id: &'static str, error: &AppError) -> Finding {
+    let finding = Finding::problem(id, chain(error));
+    match error.hint() {
+        Some(hint) => finding.remedy(hint),
+        None => finding,
+    }
+}

@@ -1,0 +1,224 @@
+//! What would keep a database from being dumped, and what to do about it. Only asks: nothing on the
+//! server is changed, and nothing is left in its sessions, which a pooler may give to others.
+
+mod connect;
+mod facts;
+mod judge;
+
+use std::time::Duration;
+
+use backup_core::clock::Clock;
+use backup_core::doctor::{Finding, compare_clocks};
+use backup_core::error::PortError;
+use chrono::{DateTime, Utc};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::child::{ToolCommand, run_briefly};
+use crate::{ConnectionConfig, Error, ToolLocator, ToolVersion, Tools, conninfo_value, session};
+use facts::{Facts, LargeObjects, Lock};
+use judge::Setting;
+
+/// What the examination is given altogether is the caller's business; no step takes longer.
+const STEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The oldest server that is dumped.
+const OLDEST: u32 = 140_000;
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct PgDoctorConfig {
+    /// The server and the login.
+    pub connection: ConnectionConfig,
+    /// The database.
+    pub database: String,
+    /// Where the client programs are.
+    pub tools: ToolLocator,
+    /// Parts that a backup dumps at the same time.
+    pub jobs: usize,
+    /// Whether backups leave something out on purpose.
+    pub filtered: bool,
+}
+
+/// Looks at one database with the eyes of the login that dumps it.
+#[derive(Debug, Clone)]
+pub struct PgDoctor {
+    config: PgDoctorConfig,
+}
+
+impl PgDoctor {
+    /// One that connects when it is asked.
+    #[must_use]
+    pub fn new(mut config: PgDoctorConfig) -> Self {
+        let limit = config.connection.connect_timeout;
+        config.connection.connect_timeout = limit.min(STEP_LIMIT);
+        Self { config }
+    }
+
+    /// Looks, as far as it gets. What was found is in `findings` also when the caller gives up
+    /// waiting.
+    pub async fn examine(
+        &self,
+        clock: &dyn Clock,
+        findings: &mut Vec<Finding>,
+        cancel: &CancellationToken,
+    ) {
+        let config = &self.config;
+        let mut connection = match config.connection.connect(&config.database).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                findings.push(connect::finding(
+                    error,
+                    &config.connection,
+                    &config.database,
+                ));
+                return;
+            }
+        };
+        if let Err(error) = self.ask(&mut connection, (clock, cancel), findings).await {
+            let finding = Finding::failure("server-question-failed", &PortError::from(error));
+            findings.push(finding);
+        }
+        let _ = connection.close().await;
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut PgConnection,
+        (clock, cancel): (&dyn Clock, &CancellationToken),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
+        let version_num = facts::version_num(connection).await?;
+        let version = ToolVersion::from_num(version_num);
+        findings.push(Finding::ok(
+            "server-reachable",
+            format!(
+                "PostgreSQL {version} at {}, database {:?}, as role {}",
+                self.config.connection.server(),
+                self.config.database,
+                self.config.connection.user,
+            ),
+        ));
+        findings.extend(judge::version(version_num, OLDEST));
+        if version_num < OLDEST {
+            return Ok(());
+        }
+        let tools = self.tools(version_num, findings, cancel).await?;
+        if self.is_pooled(connection).await? {
+            findings.push(judge::pooler(&self.config.connection.server()));
+        }
+        self.tell_time(connection, clock, findings).await?;
+        let (facts, objects, locks) = self.facts(connection).await?;
+        let setting = Setting {
+            jobs: self.config.jobs,
+            filtered: self.config.filtered,
+            version_num,
+            host: &self.config.connection.host,
+        };
+        findings.extend(judge::judge(&facts, &objects, &locks, &setting));
+        if let Some(tools) = tools {
+            findings.push(self.try_tool(&tools, cancel).await?);
+        }
+        Ok(())
+    }
+
+    /// The client programs that a backup would use.
+    async fn tools(
+        &self,
+        version_num: u32,
+        findings: &mut Vec<Finding>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Tools>, Error> {
+        match self.config.tools.locate(version_num, cancel).await {
+            Ok(tools) => {
+                findings.push(judge::tools(&tools, version_num));
+                Ok(Some(tools))
+            }
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                let error = PortError::from(error);
+                findings.push(Finding::failure("client-programs-missing", &error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether something between us and the server hands one of its sessions to several clients.
+    ///
+    /// Two sessions that are open at the same time have different numbers, and none ever gets
+    /// another, so that this is certain whenever it says yes.
+    async fn is_pooled(&self, first: &mut PgConnection) -> Result<bool, Error> {
+        let config = &self.config;
+        let mut other = config.connection.connect(&config.database).await?;
+        let before = facts::session_number(first).await?;
+        session::execute(&mut other, "BEGIN READ ONLY", "begin a transaction").await?;
+        let others = facts::session_number(&mut other).await?;
+        let after = facts::session_number(first).await?;
+        session::execute(&mut other, "ROLLBACK", "end a transaction").await?;
+        let _ = other.close().await;
+        Ok(before == others || before != after)
+    }
+
+    /// Everything else, from one transaction that changes nothing.
+    async fn facts(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(Facts, LargeObjects, Vec<Lock>), Error> {
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+             SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0}; \
+             SET LOCAL search_path = pg_catalog; SET LOCAL jit = off",
+            STEP_LIMIT.as_millis()
+        );
+        // Before the limits of our own transaction stand in the place of the configured ones.
+        let limits = facts::limits(connection).await?;
+        session::execute(connection, begin, "begin a transaction").await?;
+        let mut facts = facts::read(connection).await?;
+        facts.limits = limits;
+        let objects = facts::large_objects(connection).await?;
+        let locks = facts::locks(connection).await?;
+        session::execute(connection, "ROLLBACK", "end a transaction").await?;
+        Ok((facts, objects, locks))
+    }
+
+    async fn tell_time(
+        &self,
+        connection: &mut PgConnection,
+        clock: &dyn Clock,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
+        let before = clock.now();
+        let theirs: DateTime<Utc> = facts::clock(connection).await?;
+        let ids = ("server-clock", "server-clock-differs");
+        findings.push(compare_clocks(ids, theirs, (before, clock.now())));
+        Ok(())
+    }
+
+    /// Lets a client program log in with everything that it is given for a dump.
+    async fn try_tool(&self, tools: &Tools, cancel: &CancellationToken) -> Result<Finding, Error> {
+        let config = &self.config;
+        let settings = [("statement_timeout", "0"), ("bytea_output", "hex")];
+        let env = config.connection.tool_env(&config.database, &settings)?;
+        let database = format!("--database=dbname={}", conninfo_value(&config.database));
+        // It lists what every backup lists anyway, and takes no lock on any table.
+        let command = ToolCommand::new(&tools.pg_dumpall, env).args([
+            "--globals-only",
+            "--no-role-passwords",
+            "--no-password",
+            &database,
+        ]);
+        let tried = run_briefly(&command, STEP_LIMIT, cancel).await;
+        let tried = tried.and_then(|output| output.exit.into_result().map(drop));
+        Ok(match tried {
+            Ok(()) => Finding::ok(
+                "client-programs-connect",
+                "the client programs can log in and read the roles of the server",
+            ),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => {
+                Finding::failure("client-programs-cannot-connect", &PortError::from(error))
+            }
+        })
+    }
+}
