@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("backup-crypt", &["backup-core"]),
     ("backup-retention", &["backup-core"]),
     ("backup-notify", &["backup-core"]),
+    ("backup-schedule", &[]),
     ("backup-config", &["backup-core"]),
     ("backup-testing", &["backup-core"]),
     (
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "backup-crypt",
             "backup-retention",
             "backup-notify",
+            "backup-schedule",
         ],
     ),
     ("backup-cli", &["backup-app", "backup-core"]),
@@ -50,6 +52,7 @@ const FENCES: &[(&str, &str)] = &[
     ("figment", "backup-config"),
     ("clap*", "backup-cli"),
     ("axum*", "backup-server"),
+    ("croner", "backup-schedule"),
     ("sqlx*", "backup-pg-process"),
 ];
 

@@ -143,11 +143,59 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[retention.a]\ntimezone = 'x/y'",
-        "retention.a.timezone: there is no time zone \"x/y\"; say",
+        "retention.a.timezone: there is no such time zone; say",
     ),
     (
         "[retention.a]\nkeep_within = '0s'",
         "retention.a: keep_within is no time at all",
+    ),
+    (
+        "[source.a]\nschedule = 'hunter2'",
+        "source.a.schedule: expected five fields (minute, hour, day of the month, month",
+    ),
+    (
+        "[source.a]\nschedule = '0 25 * * *'",
+        "source.a.schedule: the hour is wrong: allowed are 0-23, with",
+    ),
+    (
+        "[source.a]\nschedule = '0 0 30 2 *'",
+        "source.a.schedule: that day never comes",
+    ),
+    (
+        "[source.a]\ntimezone = 'x/y'",
+        "source.a.timezone: there is no such time zone; say one like UTC or Europe/Berlin",
+    ),
+    (
+        "[source.a]\ntolerance = '10s'",
+        "source.a.tolerance: must be between 1m and 1d",
+    ),
+    (
+        "[source.a]\ncatch_up = '32d'",
+        "source.a.catch_up: must be at most 31d",
+    ),
+    (
+        "[defaults]\njitter = '25h'",
+        "defaults.jitter: must be at most 1d",
+    ),
+    (
+        "[defaults]\ntimezone = 'x/y'",
+        "defaults.timezone: there is no such time zone",
+    ),
+    (
+        "[drill]\nschedule = '* * *'",
+        "drill.schedule: expected five fields",
+    ),
+    (
+        "[verify]\nschedule = '@reboot'",
+        "verify.schedule: expected five fields",
+    ),
+    (
+        "[prune]\ntimezone = 'CETT'",
+        "prune.timezone: there is no such time zone",
+    ),
+    (
+        "[prune]\nshedule = '@daily'",
+        "unknown key \"shedule\" in prune\nhint: did you mean \"schedule\"?",
     ),
     (
         "[drill]\nassertions = [{ source = 'a' }]",
@@ -326,5 +374,69 @@ fn a_first_configuration_is_private_loads_and_is_never_written_over() -> Tested 
         assert_eq!(std::fs::read_to_string(&identity)?, texts[1]);
         assert_eq!(config.exists(), gone.is_none());
     }
+    Ok(())
+}
+
+#[test]
+fn a_check_shows_when_things_run_next() -> Tested {
+    let home = tempfile::tempdir()?;
+    let toml = "
+        [encryption]
+        mode = 'none'
+        [source.shop]
+        server = 'main'
+        destinations = ['local']
+        schedule = '0 3 * * *'
+        timezone = 'Asia/Kathmandu'
+        [source.idle]
+        server = 'main'
+        destinations = ['local']
+        [server.main]
+        host = '/nowhere'
+        [destination.local]
+        url = 'file:///var/lib/backups'
+        [drill]
+        schedule = '@weekly'";
+    let path = write(home.path(), toml)?;
+    let name = path.to_string_lossy();
+    let arguments = ["--config", &name, "config", "check"];
+    let (code, out, err) = run(home.path(), &[], &[&arguments[..], &["--json"]].concat())?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let found: serde_json::Value = serde_json::from_str(&out)?;
+    assert_eq!(found["unscheduled"], serde_json::json!(["idle"]));
+    let [shop, drill] = found["schedules"].as_array().ok_or("no array")?.as_slice() else {
+        return Err(format!("two schedules are expected\n{out}").into());
+    };
+    assert_eq!(shop["operation"], "backup");
+    assert_eq!(shop["source"], "shop");
+    assert_eq!(shop["schedule"], "0 3 * * *");
+    assert_eq!(shop["description"], "At 03:00");
+    assert_eq!(shop["timezone"], "Asia/Kathmandu");
+    assert_eq!(shop["catch_up_seconds"], 7200);
+    let next = shop["next"].as_array().ok_or("no array")?;
+    assert_eq!(next.len(), 3);
+    for run in next {
+        let (local, utc) = (run["local"].as_str(), run["utc"].as_str());
+        assert!(local.is_some_and(|at| at.ends_with("T03:00:00+05:45")));
+        assert!(utc.is_some_and(|at| at.ends_with("T21:15:00Z")));
+    }
+    assert_eq!(drill["operation"], "drill");
+    assert_eq!(drill["source"], serde_json::Value::Null);
+    assert_eq!(drill["timezone"], "UTC");
+
+    let (code, out, err) = run(home.path(), &[], &arguments)?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], "ok: 2 sources, 1 server, 1 destination");
+    assert!(
+        lines[2].starts_with("RUN     SOURCE  SCHEDULE   TIME ZONE"),
+        "{out}"
+    );
+    assert!(
+        lines[3].starts_with("backup  shop    0 3 * * *  Asia/Kathmandu  "),
+        "{out}"
+    );
+    assert!(lines[4].trim_start().ends_with("T21:15:00Z"), "{out}");
+    assert_eq!(lines.last(), Some(&"without a schedule: idle"));
     Ok(())
 }

@@ -4,10 +4,10 @@ use backup_compress::Compression;
 use backup_config::Config;
 use backup_core::error::{PortError, chain};
 use backup_crypt::parse_recipients;
-use backup_retention::Tz;
 use backup_store::Scheme;
 
 use crate::place::without_login;
+use crate::schedules;
 
 /// A value that cannot be used, and where it stands.
 pub(crate) struct WrongValue {
@@ -17,7 +17,7 @@ pub(crate) struct WrongValue {
 }
 
 impl WrongValue {
-    fn new(path: &[&str], message: impl Into<String>) -> Self {
+    pub(crate) fn new(path: &[&str], message: impl Into<String>) -> Self {
         Self {
             path: path.iter().map(|&key| key.to_owned()).collect(),
             message: message.into(),
@@ -43,15 +43,10 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
         }
     }
     for (name, policy) in &config.retention {
-        if let Some(zone) = &policy.timezone
-            && zone.parse::<Tz>().is_err()
-        {
-            let path = ["retention", name, "timezone"];
-            let message =
-                format!("there is no time zone {zone:?}; say one like UTC or Europe/Berlin");
-            return Err(WrongValue::new(&path, message));
-        }
+        let path = ["retention", name, "timezone"];
+        schedules::zone(&path, policy.timezone.as_ref())?;
     }
+    schedules::schedules(config)?;
     Ok(())
 }
 

@@ -30,6 +30,10 @@ pub struct DrillConfig {
     pub extensions: Vec<String>,
     /// A configured server to drill on, instead of a throw-away cluster.
     pub server: Option<String>,
+    /// When one is held by itself, as cron says it; never if absent.
+    pub schedule: Option<String>,
+    /// Where its clock hangs, instead of the default.
+    pub timezone: Option<String>,
 }
 
 impl Default for DrillConfig {
@@ -44,6 +48,8 @@ impl Default for DrillConfig {
             bin_dir: None,
             extensions: Vec::new(),
             server: None,
+            schedule: None,
+            timezone: None,
         }
     }
 }

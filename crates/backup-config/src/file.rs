@@ -10,6 +10,7 @@ use crate::alerts::AlertsConfig;
 use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::retention::RetentionConfig;
+use crate::schedule::UpkeepConfig;
 use crate::secret::SecretRef;
 
 /// The whole file.
@@ -30,6 +31,10 @@ pub struct Config {
     pub retention: BTreeMap<String, RetentionConfig>,
     /// Rehearsals of restores.
     pub drill: DrillConfig,
+    /// Reading what is stored and proving it.
+    pub verify: UpkeepConfig,
+    /// Letting old backups go.
+    pub prune: UpkeepConfig,
     /// What restores may do.
     pub restore: RestoreConfig,
     /// What is not as it should be.
@@ -79,6 +84,17 @@ pub struct DefaultsConfig {
     pub lease: Duration,
     /// How full, in percent, the file system of a local destination may be.
     pub warn_used_percent: u8,
+    /// Where the clock of the schedules hangs.
+    pub timezone: String,
+    /// How late a scheduled run is still on time.
+    #[serde(with = "humantime_serde")]
+    pub tolerance: Duration,
+    /// How late one that was missed is made up for, once.
+    #[serde(with = "humantime_serde")]
+    pub catch_up: Duration,
+    /// Over how long the runs that have one schedule are spread.
+    #[serde(with = "humantime_serde")]
+    pub jitter: Duration,
 }
 
 impl Default for DefaultsConfig {
@@ -92,6 +108,10 @@ impl Default for DefaultsConfig {
             retention: None,
             lease: Duration::from_mins(1),
             warn_used_percent: 80,
+            timezone: "UTC".to_owned(),
+            tolerance: Duration::from_mins(5),
+            catch_up: Duration::from_hours(2),
+            jitter: Duration::ZERO,
         }
     }
 }
@@ -181,6 +201,19 @@ pub struct SourceConfig {
     /// How old its newest backup may be, instead of what `[alerts]` says.
     #[serde(with = "humantime_serde")]
     pub max_age: Option<Duration>,
+    /// When it is backed up by itself, as cron says it; never if absent.
+    pub schedule: Option<String>,
+    /// Where its clock hangs, instead of the default.
+    pub timezone: Option<String>,
+    /// Instead of the default.
+    #[serde(with = "humantime_serde")]
+    pub tolerance: Option<Duration>,
+    /// Instead of the default.
+    #[serde(with = "humantime_serde")]
+    pub catch_up: Option<Duration>,
+    /// Instead of the default.
+    #[serde(with = "humantime_serde")]
+    pub jitter: Option<Duration>,
 }
 
 impl Config {

@@ -11,6 +11,7 @@ use crate::environment::{Environment, names};
 use crate::error::Error;
 use crate::file::{Config, EncryptionMode, SourceConfig};
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
+use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
 use crate::secret::read_private;
 
 /// Where the file is looked for when none is named; later ones override earlier ones.
@@ -97,6 +98,7 @@ impl Config {
             }
         }
         self.check_retention()?;
+        self.check_schedules()?;
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
@@ -110,6 +112,30 @@ impl Config {
         }
         if self.defaults.jobs == 0 {
             return Err(Problem::new(&["defaults", "jobs"], NO_JOBS));
+        }
+        Ok(())
+    }
+
+    /// Times that a scheduler can keep.
+    fn check_schedules(&self) -> Result<(), Problem> {
+        let limits = [
+            ("tolerance", TOLERANCE, "must be between 1m and 1d"),
+            ("catch_up", CATCH_UP, "must be at most 31d"),
+            ("jitter", JITTER, "must be at most 1d"),
+        ];
+        let defaults = &self.defaults;
+        let defaults = [defaults.tolerance, defaults.catch_up, defaults.jitter];
+        let mut said = vec![(vec!["defaults"], defaults.map(Some))];
+        for (name, source) in &self.source {
+            let times = [source.tolerance, source.catch_up, source.jitter];
+            said.push((vec!["source", name], times));
+        }
+        for (path, times) in said {
+            for (time, (key, allowed, message)) in times.iter().zip(&limits) {
+                if time.is_some_and(|time| !allowed.contains(&time)) {
+                    return Err(Problem::new(&[&path[..], &[key]].concat(), *message));
+                }
+            }
         }
         Ok(())
     }

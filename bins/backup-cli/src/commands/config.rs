@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
-use backup_app::Config;
+use backup_app::{Config, ScheduleReport, SystemClock};
+use backup_core::clock::Clock as _;
+use chrono::SecondsFormat;
 use serde_json::json;
 
 use super::{Context, Outcome};
 use crate::args::ConfigCommand;
 use crate::{exit_code, render};
+
+/// How many runs of each schedule are shown.
+const SHOWN: usize = 3;
 
 pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path>) -> Outcome {
     match command {
@@ -27,12 +32,20 @@ fn check(context: &Context) -> Outcome {
             place.open(context.app.environment())?;
         }
     }
+    let schedules = context.app.schedules()?;
+    let without = config.source.iter();
+    let without = without.filter(|(_, source)| source.schedule.is_none());
+    let unscheduled: Vec<_> = without.map(|(name, _)| name.as_str()).collect();
+    let now = SystemClock.now();
+    let schedules: Vec<_> = schedules.iter().map(|one| one.report(now, SHOWN)).collect();
     if context.json {
         render::json(&json!({
             "status": "ok",
             "sources": config.source.len() as u64,
             "servers": config.server.len() as u64,
             "destinations": config.destination.len() as u64,
+            "schedules": schedules,
+            "unscheduled": unscheduled,
         }));
     } else {
         render::line(&format!(
@@ -41,8 +54,50 @@ fn check(context: &Context) -> Outcome {
             render::counted(config.server.len() as u64, "server"),
             render::counted(config.destination.len() as u64, "destination"),
         ));
+        if !schedules.is_empty() {
+            show_schedules(&schedules, &unscheduled);
+        }
     }
     Ok(exit_code::DONE)
+}
+
+/// When things run next, on the clocks that they run by and in UTC.
+fn show_schedules(schedules: &[ScheduleReport], unscheduled: &[&str]) {
+    let header = [
+        "run",
+        "source",
+        "schedule",
+        "time zone",
+        "next there",
+        "next in UTC",
+    ];
+    let mut table = render::table(&header, &[]);
+    for one in schedules {
+        let source = one
+            .source
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), render::name);
+        for (index, run) in one.next.iter().enumerate() {
+            let mut row = match index {
+                0 => vec![
+                    one.operation.as_str().to_owned(),
+                    source.clone(),
+                    one.schedule.clone(),
+                    one.timezone.to_owned(),
+                ],
+                _ => vec![String::new(); 4],
+            };
+            row.push(run.local.to_rfc3339_opts(SecondsFormat::Secs, false));
+            row.push(render::time(run.utc));
+            table.add_row(row);
+        }
+    }
+    render::line("");
+    render::print(&table);
+    if !unscheduled.is_empty() {
+        let names: Vec<_> = unscheduled.iter().map(|name| render::name(name)).collect();
+        render::line(&format!("\nwithout a schedule: {}", names.join(", ")));
+    }
 }
 
 fn show(context: &Context) -> Outcome {
