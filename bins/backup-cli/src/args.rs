@@ -635,6 +635,8 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         origin: bool,
     },
+    /// Print the form of the file as JSON Schema, for editors and validators
+    Schema,
 }
 
 /// The command line, or the code to end with: help and version are no errors, and a usage

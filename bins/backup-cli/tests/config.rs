@@ -328,3 +328,21 @@ fn a_first_configuration_is_private_loads_and_is_never_written_over() -> Tested 
     }
     Ok(())
 }
+
+#[test]
+fn the_schema_is_printed_even_where_the_file_is_wrong() -> Tested {
+    let home = tempfile::tempdir()?;
+    let path = write(home.path(), "[defaults]\njobs = 0")?;
+    let name = path.to_string_lossy();
+    let (code, out, err) = run(home.path(), &[], &["--config", &name, "config", "schema"])?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let schema: serde_json::Value = serde_json::from_str(&out)?;
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+    let jobs = &schema["$defs"]["DefaultsConfig"]["properties"]["jobs"];
+    assert_eq!(jobs["description"], "Parts at the same time.");
+    assert_eq!((&jobs["minimum"], &jobs["default"]), (&1.into(), &4.into()));
+    Ok(())
+}

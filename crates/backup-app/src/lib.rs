@@ -25,7 +25,9 @@ mod who;
 mod whole_file;
 
 pub use backup_compress::Compression;
-pub use backup_config::{Config, Environment, Origin, RetentionConfig, Setting, names, starter};
+pub use backup_config::{
+    Config, Environment, Origin, RetentionConfig, Setting, names, schema as config_schema, starter,
+};
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsConfig;
 use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::retention::RetentionConfig;
+use crate::schema::DurationText;
 use crate::secret::SecretRef;
 
 /// The whole file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What every source does unless it says otherwise.
@@ -37,7 +39,7 @@ pub struct Config {
 }
 
 /// `[restore]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RestoreConfig {
     /// Extensions that a server's `admin` creates where the restoring role must not.
@@ -45,7 +47,7 @@ pub struct RestoreConfig {
 }
 
 /// A superuser that creates extensions and does nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
     /// Role.
@@ -55,27 +57,32 @@ pub struct AdminConfig {
 }
 
 /// `[defaults]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DefaultsConfig {
     /// `zstd:3`, `gzip:6`, `none`.
     pub compression: String,
     /// Parts at the same time.
+    #[schemars(range(min = 1))]
     pub jobs: usize,
     /// How long a whole backup may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub timeout: Duration,
     /// How long nothing may move.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub stall_timeout: Duration,
     /// How long a lock may be waited for.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub lock_wait_timeout: Duration,
     /// Name of a retention, for sources and destinations that name none.
     pub retention: Option<String>,
     /// How long a run that died keeps others from the same source. It is to be longer than the
     /// store may be out of reach: a run that cannot renew its lease for so long ends.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub lease: Duration,
     /// How full, in percent, the file system of a local destination may be.
     pub warn_used_percent: u8,
@@ -97,7 +104,7 @@ impl Default for DefaultsConfig {
 }
 
 /// `[encryption]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncryptionConfig {
     /// Public keys that new backups are encrypted to.
@@ -109,7 +116,7 @@ pub struct EncryptionConfig {
 }
 
 /// Whether to encrypt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncryptionMode {
     /// To the recipients; without any, backups are refused.
@@ -120,7 +127,7 @@ pub enum EncryptionMode {
 }
 
 /// `[server.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Host name, address or socket directory.
@@ -143,6 +150,7 @@ pub struct ServerConfig {
     pub sslkey: Option<PathBuf>,
     /// How long connecting may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub connect_timeout: Option<Duration>,
     /// The database for work that belongs to none.
     pub maintenance_database: Option<String>,
@@ -155,7 +163,7 @@ pub struct ServerConfig {
 }
 
 /// `[source.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
     /// Name of its server.
@@ -175,11 +183,13 @@ pub struct SourceConfig {
     /// Instead of the default.
     pub compression: Option<String>,
     /// Instead of the default.
+    #[schemars(range(min = 1))]
     pub jobs: Option<usize>,
     /// Name of its retention.
     pub retention: Option<String>,
     /// How old its newest backup may be, instead of what `[alerts]` says.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub max_age: Option<Duration>,
 }
 
@@ -217,7 +227,7 @@ impl SourceConfig {
 }
 
 /// `[destination.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DestinationConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
@@ -230,6 +240,7 @@ pub struct DestinationConfig {
     pub ca_file: Option<PathBuf>,
     /// For how long a request that fails is repeated.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub retry_timeout: Option<Duration>,
     /// Name of the retention of what is there.
     pub retention: Option<String>,

@@ -31,6 +31,7 @@ mod file;
 mod load;
 mod origin;
 mod retention;
+mod schema;
 mod secret;
 mod starter;
 
@@ -44,5 +45,6 @@ pub use file::{
 };
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
+pub use schema::schema;
 pub use secret::SecretRef;
 pub use starter::starter;

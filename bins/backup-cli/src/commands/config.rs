@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_app::Config;
+use backup_app::{Config, config_schema};
 use serde_json::json;
 
 use super::{Context, Outcome};
@@ -12,6 +12,7 @@ use crate::{exit_code, render};
 pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path>) -> Outcome {
     match command {
         ConfigCommand::Check => check(context),
+        ConfigCommand::Schema => Ok(schema()),
         ConfigCommand::Show { origin: false } => show(context),
         ConfigCommand::Show { origin: true } => explain(context, file),
     }
@@ -43,6 +44,12 @@ fn check(context: &Context) -> Outcome {
         ));
     }
     Ok(exit_code::DONE)
+}
+
+/// The same with and without `--json`.
+pub(super) fn schema() -> u8 {
+    render::pretty_json(&config_schema());
+    exit_code::DONE
 }
 
 fn show(context: &Context) -> Outcome {
