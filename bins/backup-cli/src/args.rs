@@ -624,6 +624,13 @@ pub(crate) struct ConfigArgs {
     pub(crate) command: ConfigCommand,
 }
 
+impl ConfigArgs {
+    /// Whether it is asked where no file is yet, or none that can be used.
+    pub(crate) fn needs_no_file(&self) -> bool {
+        matches!(self.command, ConfigCommand::Schema)
+    }
+}
+
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {

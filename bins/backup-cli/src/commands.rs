@@ -41,7 +41,7 @@ use backup_core::observer::{NoopObserver, Observer};
 use backup_core::run_record::{RunId, RunRecord};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::args::{self, Cli, Command, ConfigArgs, ConfigCommand, LogFormatArg};
+use crate::args::{self, Cli, Command, LogFormatArg};
 use crate::{exit_code, render};
 
 /// What every command has at hand.
@@ -116,10 +116,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Man { dir } => return man(dir),
         Command::Init(arguments) => return init::run(arguments, cli.json),
         Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
-        // It is asked for where no file is yet, or none that can be used.
-        Command::Config(ConfigArgs {
-            command: ConfigCommand::Schema,
-        }) => return Ok(config::schema()),
+        Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
         Command::Backup(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
         Command::Undo(arguments) => arguments.overrides(),

@@ -45,6 +45,12 @@ pub enum AppError {
     },
 }
 
+/// An error, its causes and what to do about it.
+pub(crate) fn on_one_line(error: &dyn std::error::Error, hint: Option<&str>) -> String {
+    let hint = hint.map(|hint| format!(" (hint: {hint})"));
+    format!("{}{}", chain(error), hint.unwrap_or_default())
+}
+
 fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
     for c in text.chars() {
@@ -113,6 +119,11 @@ impl AppError {
             Self::Engine(error) => error.hint().map(str::to_owned),
             Self::Timeout(_) | Self::File { .. } => None,
         }
+    }
+
+    /// The whole message on one line.
+    pub(crate) fn line(&self) -> String {
+        on_one_line(self, self.hint().as_deref())
     }
 
     /// Who holds what this needed, or has taken it away.

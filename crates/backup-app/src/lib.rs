@@ -5,6 +5,7 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+mod admission;
 mod backup_run;
 pub mod check;
 mod clock;

@@ -8,11 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsConfig;
+use crate::defaults::{DefaultsConfig, RetryConfig};
 use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::retention::RetentionConfig;
 use crate::schema::DurationText;
 use crate::secret::SecretRef;
+use crate::size::Size;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,53 +58,6 @@ pub struct AdminConfig {
     pub password: Option<SecretRef>,
 }
 
-/// `[defaults]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DefaultsConfig {
-    /// `zstd:3`, `gzip:6`, `none`.
-    pub compression: String,
-    /// Parts at the same time.
-    #[schemars(range(min = 1))]
-    pub jobs: usize,
-    /// How long a whole backup may take.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText")]
-    pub timeout: Duration,
-    /// How long nothing may move.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText")]
-    pub stall_timeout: Duration,
-    /// How long a lock may be waited for.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText")]
-    pub lock_wait_timeout: Duration,
-    /// Name of a retention, for sources and destinations that name none.
-    pub retention: Option<String>,
-    /// How long a run that died keeps others from the same source. It is to be longer than the
-    /// store may be out of reach: a run that cannot renew its lease for so long ends.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText")]
-    pub lease: Duration,
-    /// How full, in percent, the file system of a local destination may be.
-    pub warn_used_percent: u8,
-}
-
-impl Default for DefaultsConfig {
-    fn default() -> Self {
-        Self {
-            compression: "zstd:2".to_owned(),
-            jobs: 4,
-            timeout: Duration::from_hours(6),
-            stall_timeout: Duration::from_mins(30),
-            lock_wait_timeout: Duration::from_mins(1),
-            retention: None,
-            lease: Duration::from_mins(1),
-            warn_used_percent: 80,
-        }
-    }
-}
-
 /// `[encryption]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -111,6 +66,16 @@ pub struct EncryptionConfig {
     pub recipients: Vec<String>,
     /// The private keys, only where restores run.
     pub identities: Option<SecretRef>,
+    /// Must be `none` to write without encryption.
+    pub mode: EncryptionMode,
+}
+
+/// `[source.NAME] encryption`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceEncryption {
+    /// Public keys that its backups are encrypted to; those of `[encryption]` if there are none.
+    pub recipients: Vec<String>,
     /// Must be `none` to write without encryption.
     pub mode: EncryptionMode,
 }
@@ -180,13 +145,35 @@ pub struct SourceConfig {
     pub tables: Vec<String>,
     /// Without these tables.
     pub exclude_tables: Vec<String>,
-    /// Instead of the default.
+    /// Instead of what `[defaults]` says, as all the following.
     pub compression: Option<String>,
-    /// Instead of the default.
+    /// Parts at the same time.
     #[schemars(range(min = 1))]
     pub jobs: Option<usize>,
+    /// How long a whole backup may take, with all its attempts.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub timeout: Option<Duration>,
+    /// How long nothing may move.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub stall_timeout: Option<Duration>,
+    /// How long a lock may be waited for.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub lock_wait_timeout: Option<Duration>,
+    /// How long a run that died keeps others from it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub lease: Option<Duration>,
+    /// What is done when a backup failed for a reason that may pass.
+    pub retry: Option<RetryConfig>,
+    /// A local destination with less room gets no backup.
+    pub min_free_space: Option<Size>,
     /// Name of its retention.
     pub retention: Option<String>,
+    /// Who can read its backups, instead of what `[encryption]` says.
+    pub encryption: Option<SourceEncryption>,
     /// How old its newest backup may be, instead of what `[alerts]` says.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<DurationText>")]

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use figment::error::Kind;
 
+use crate::defaults::DefaultsConfig;
 use crate::environment::{Environment, names};
 use crate::error::Error;
-use crate::file::{Config, EncryptionMode, SourceConfig};
+use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::secret::read_private;
 
@@ -82,6 +83,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Problem> {
+        check_values(&["defaults"], &self.defaults)?;
         for (name, source) in &self.source {
             if let Some(server) = &source.server {
                 self.check_server(&["source", name, "server"], server)?;
@@ -92,26 +94,19 @@ impl Config {
                     return Err(Problem::new(&["source", name, "destinations"], message));
                 }
             }
-            if source.jobs == Some(0) {
-                return Err(Problem::new(&["source", name, "jobs"], NO_JOBS));
+            check_values(&["source", name], &self.settings_of(source).values)?;
+            if let Some(own) = &source.encryption {
+                check_encryption(&["source", name, "encryption"], own.mode, &own.recipients)?;
             }
         }
         self.check_retention()?;
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
-        if self.encryption.mode == EncryptionMode::None && !self.encryption.recipients.is_empty() {
-            let message = "it has recipients and mode \"none\": one contradicts the other";
-            return Err(Problem::new(&["encryption"], message));
-        }
-        if !LEASE.contains(&self.defaults.lease) {
-            let message = "must be between 5s and 1h";
-            return Err(Problem::new(&["defaults", "lease"], message));
-        }
-        if self.defaults.jobs == 0 {
-            return Err(Problem::new(&["defaults", "jobs"], NO_JOBS));
-        }
-        Ok(())
+        let EncryptionConfig {
+            mode, recipients, ..
+        } = &self.encryption;
+        check_encryption(&["encryption"], *mode, recipients)
     }
 
     fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {
@@ -148,7 +143,34 @@ impl Config {
     }
 }
 
-const NO_JOBS: &str = "must be at least 1";
+/// Values of `[defaults]`, or of a source over them; the former are checked first, so that what is
+/// wrong with the latter was said by the source.
+fn check_values(section: &[&str], values: &DefaultsConfig) -> Result<(), Problem> {
+    let at_least_one = "must be at least 1";
+    let wrong = if values.jobs == 0 {
+        (&["jobs"][..], at_least_one)
+    } else if !LEASE.contains(&values.lease) {
+        (&["lease"][..], "must be between 5s and 1h")
+    } else if values.retry.attempts == 0 {
+        (&["retry", "attempts"][..], at_least_one)
+    } else {
+        return Ok(());
+    };
+    let (key, message) = wrong;
+    Err(Problem::new(&[section, key].concat(), message))
+}
+
+fn check_encryption(
+    path: &[&str],
+    mode: EncryptionMode,
+    recipients: &[String],
+) -> Result<(), Problem> {
+    if mode == EncryptionMode::None && !recipients.is_empty() {
+        let message = "it has recipients and mode \"none\": one contradicts the other";
+        return Err(Problem::new(path, message));
+    }
+    Ok(())
+}
 
 /// What is wrong with values that are well formed, each for itself.
 struct Problem {
@@ -295,8 +317,9 @@ fn in_words(expected: &str) -> &str {
         "a sequence" => "an array",
         "path string" => "a path in quotes",
         "a string" => "text in quotes",
+        "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
-        "usize" | "a nonzero usize" => "a whole number from 1",
+        "u32" | "usize" | "a nonzero usize" => "a whole number from 1",
         "struct Said" => crate::secret::FORMS,
         text if text.starts_with("struct ") || text == "a map" => "a table",
         text => text,

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::file::Config;
 use crate::secret::SecretRef;
+use crate::size::Size;
 
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,21 @@ form! {
             r"|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+)$"
         ),
         "examples": ["90s", "6h", "30d"]
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A size: 500MB, 10GB (powers of 1000), 10GiB (powers of 1024).",
+            "type": "string",
+            "pattern": r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*([bB]|[kKmMgGtTpPeE][iI]?[bB]?)\s*$",
+            "examples": ["500MB", "10GB", "10GiB"]
+        })
     }
 }
 

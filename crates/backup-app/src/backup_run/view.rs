@@ -15,6 +15,9 @@ pub struct BackupView {
     pub id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
+    /// How often it was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
     pub source: String,
     pub status: &'static str,
     pub started_at: Option<String>,
@@ -80,7 +83,7 @@ impl DestinationView {
     }
 
     /// One that has not got it.
-    pub(super) fn failed(name: &str, error: String) -> Self {
+    pub(crate) fn failed(name: &str, error: String) -> Self {
         Self {
             name: name.to_owned(),
             status: "failed",
@@ -109,6 +112,7 @@ impl BackupView {
         };
         Self {
             run_id: run.run.as_ref().map(ToString::to_string),
+            attempts: Some(run.attempts),
             ..view
         }
     }
@@ -126,6 +130,7 @@ impl BackupView {
         Self {
             id: Some(manifest.id.to_string()),
             run_id: None,
+            attempts: None,
             source: manifest.source.to_string(),
             status: if everywhere { "success" } else { "partial" },
             started_at: Some(time(manifest.started_at)),
