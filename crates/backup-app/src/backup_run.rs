@@ -15,9 +15,11 @@ use backup_core::run_record::{Operation, RunId, RunRecord};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::clock::SystemClock;
 use crate::compose::{App, BackupJob, Keys};
 use crate::error::{AppError, on_one_line};
+use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::place::Place;
 use crate::text::shown;
@@ -57,6 +59,8 @@ struct Attempt<'a> {
     job: &'a BackupJob,
     journal: &'a Journal,
     observer: Arc<dyn Observer>,
+    hooks: &'a Hooks<'a>,
+    number: u32,
     /// What is left of the time that the job has.
     left: Duration,
 }
@@ -86,6 +90,7 @@ impl App {
         cancel: &CancellationToken,
     ) -> BackupRun {
         let begun = Instant::now();
+        let hooks = Hooks::new(job, self.environment(), Arc::clone(&observer));
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -93,6 +98,8 @@ impl App {
                 job,
                 journal,
                 observer: Arc::clone(&observer),
+                hooks: &hooks,
+                number: attempts,
                 left: job.settings.values.timeout.saturating_sub(begun.elapsed()),
             };
             let mut done = self.recorded(attempt, cancel).await;
@@ -100,6 +107,7 @@ impl App {
             let left = job.settings.values.timeout.saturating_sub(begun.elapsed());
             let delay = retry::delay(job, &done, left);
             let Some((delay, reason)) = delay else {
+                hooks.failed(&done, cancel).await;
                 return done;
             };
             let source = shown(job.source.as_str());
@@ -114,7 +122,9 @@ impl App {
                 () = tokio::time::sleep(delay) => {}
                 () = cancel.cancelled() => {
                     let stopped = failed(job, CoreError::Cancelled.into());
-                    return BackupRun { run: done.run, attempts, ..stopped };
+                    let stopped = BackupRun { run: done.run, attempts, ..stopped };
+                    hooks.failed(&stopped, cancel).await;
+                    return stopped;
                 }
             }
         }
@@ -125,7 +135,8 @@ impl App {
         let (job, journal) = (attempt.job, attempt.journal);
         let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
         record.source = Some(job.source.clone());
-        let mut done = match self.attempt(attempt, cancel).await {
+        let hooks = attempt.hooks.of_attempt(&record.id, attempt.number);
+        let mut done = match self.attempt(attempt, &hooks, cancel).await {
             Ok(done) => done,
             Err(error) => failed(job, error),
         };
@@ -138,31 +149,30 @@ impl App {
         done
     }
 
-    /// Takes the backup into the places that can take it.
+    /// Takes the backup into the places that can take it, between the hooks. Once the first of
+    /// them was begun, those after it run however it ends.
     async fn attempt(
         &self,
         attempt: Attempt<'_>,
+        hooks: &Hooks<'_>,
         cancel: &CancellationToken,
     ) -> Result<BackupRun, AppError> {
         let job = attempt.job;
         let admission = self.admit(job)?;
         let (engine, fan_out) = self.backup_engine(job, &admission.places, attempt.observer)?;
-        let fan = fan_out.as_deref();
-        let mut outcome = within_time(job, (&engine, fan), attempt.left, cancel).await?;
-        let mut destinations = match &fan_out {
-            Some(fan_out) => settled(&mut outcome, fan_out.outcomes()),
-            None => vec![DestinationView::good(&admission.places[0].name)],
+        let taken = match hooks.before(cancel).await {
+            Ok(()) => {
+                let into = (&engine, fan_out.as_deref());
+                within_time(job, into, attempt.left, cancel).await
+            }
+            Err(error) => Err(error),
         };
-        let (warnings, left_out) = admission.left_out();
-        outcome.warnings.extend(warnings);
-        destinations.extend(left_out);
-        destinations.sort_by_key(|view| job.places.iter().position(|p| p.name == view.name));
-        Ok(BackupRun {
-            result: Ok(outcome),
-            destinations,
-            run: None,
-            attempts: 1,
-        })
+        let mut done = match taken {
+            Ok(outcome) => committed(job, outcome, fan_out.as_deref(), &admission),
+            Err(error) => failed(job, error),
+        };
+        hooks.after(&mut done, cancel).await;
+        Ok(done)
     }
 
     /// Leaves the record in every place that has the backup, or else in all that take it.
@@ -221,6 +231,31 @@ async fn within_time(
             Err(AppError::Timeout(job.settings.values.timeout))
         }
         result => result.map_err(AppError::from),
+    }
+}
+
+/// A backup that is there, in one place at least.
+fn committed(
+    job: &BackupJob,
+    mut outcome: BackupOutcome,
+    fan_out: Option<&FanOut>,
+    admission: &Admission,
+) -> BackupRun {
+    let mut destinations = if let Some(fan_out) = fan_out {
+        settled(&mut outcome, fan_out.outcomes())
+    } else {
+        let places = admission.places.iter();
+        places.map(|p| DestinationView::good(&p.name)).collect()
+    };
+    let (warnings, left_out) = admission.left_out();
+    outcome.warnings.extend(warnings);
+    destinations.extend(left_out);
+    destinations.sort_by_key(|view| job.places.iter().position(|p| p.name == view.name));
+    BackupRun {
+        result: Ok(outcome),
+        destinations,
+        run: None,
+        attempts: 1,
     }
 }
 

@@ -46,7 +46,11 @@ impl<'a> Hooks<'a> {
         }
         let facts = facts
             .set("BACKUP_SOURCE", job.source.as_str())
-            .set("BACKUP_DATABASE", &job.database);
+            .set("BACKUP_DATABASE", &job.database)
+            .set(
+                "BACKUP_ATTEMPTS",
+                job.settings.values.retry.attempts.to_string(),
+            );
         Self {
             settings: &job.settings.hooks,
             observer,
@@ -91,8 +95,17 @@ impl<'a> Hooks<'a> {
 
     /// Runs all of those for a run without a backup.
     pub(crate) async fn failed(&self, done: &BackupRun, cancel: &CancellationToken) {
+        if done.result.is_ok() {
+            return;
+        }
+        let attempt = done.attempts.to_string();
+        let last = Self {
+            settings: self.settings,
+            observer: Arc::clone(&self.observer),
+            facts: self.facts.clone().set("BACKUP_ATTEMPT", attempt),
+        };
         let on_failure = &self.settings.on_failure;
-        let failures = self.run_all("on_failure", on_failure, done, cancel).await;
+        let failures = last.run_all("on_failure", on_failure, done, cancel).await;
         self.warn(failures);
     }
 
@@ -160,7 +173,10 @@ fn log(program: &str, output: &ToolOutput) {
 }
 
 /// What came of the run, as far as it is known.
-fn with_outcome(facts: ToolEnv, done: &BackupRun) -> ToolEnv {
+fn with_outcome(mut facts: ToolEnv, done: &BackupRun) -> ToolEnv {
+    if let Some(run) = &done.run {
+        facts = facts.set("BACKUP_RUN_ID", run.to_string());
+    }
     match &done.result {
         Ok(outcome) => {
             let manifest = &outcome.manifest;
@@ -170,12 +186,19 @@ fn with_outcome(facts: ToolEnv, done: &BackupRun) -> ToolEnv {
                 .set("BACKUP_STATUS", if whole { "success" } else { "partial" })
                 .set("BACKUP_ID", manifest.id.to_string())
                 .set("BACKUP_RAW_BYTES", manifest.totals.raw_bytes.to_string())
-                .set("BACKUP_STORED_BYTES", manifest.totals.stored_bytes.to_string())
+                .set(
+                    "BACKUP_STORED_BYTES",
+                    manifest.totals.stored_bytes.to_string(),
+                )
                 .set("BACKUP_DURATION_SECONDS", elapsed.num_seconds().to_string())
                 .set("BACKUP_WARNINGS", outcome.warnings.len().to_string())
         }
         Err(error) => {
-            let status = if done.is_cancelled() { "cancelled" } else { "failed" };
+            let status = if done.is_cancelled() {
+                "cancelled"
+            } else {
+                "failed"
+            };
             facts
                 .set("BACKUP_STATUS", status)
                 .set("BACKUP_ERROR_KIND", error.kind().as_str())

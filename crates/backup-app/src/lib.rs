@@ -13,6 +13,7 @@ mod compose;
 mod connection;
 mod drill;
 mod error;
+mod hooks;
 mod journal;
 mod logging;
 mod place;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
+use crate::hooks::HooksConfig;
 use crate::schema::DurationText;
 use crate::size::Size;
 
@@ -116,6 +117,8 @@ pub struct SourceSettings {
     pub recipients: Vec<String>,
     /// Whether they are encrypted.
     pub mode: EncryptionMode,
+    /// What runs before and after them.
+    pub hooks: HooksConfig,
 }
 
 impl DefaultsConfig {
@@ -156,6 +159,7 @@ impl Config {
             values: self.defaults.overridden_by(source),
             recipients: recipients.clone(),
             mode,
+            hooks: self.hooks.overridden_by(&source.hooks),
         }
     }
 }

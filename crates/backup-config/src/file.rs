@@ -11,6 +11,7 @@ use crate::alerts::AlertsConfig;
 use crate::defaults::{DefaultsConfig, RetryConfig};
 use crate::drill::DrillConfig;
 use crate::error::Error;
+use crate::hooks::{HooksConfig, SourceHooks};
 use crate::retention::RetentionConfig;
 use crate::schema::DurationText;
 use crate::secret::SecretRef;
@@ -38,6 +39,8 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// What is not as it should be.
     pub alerts: AlertsConfig,
+    /// Programs that run before and after backups.
+    pub hooks: HooksConfig,
 }
 
 /// `[restore]`.
@@ -174,6 +177,8 @@ pub struct SourceConfig {
     pub retention: Option<String>,
     /// Who can read its backups, instead of what `[encryption]` says.
     pub encryption: Option<SourceEncryption>,
+    /// Programs that run before and after its backups.
+    pub hooks: SourceHooks,
     /// How old its newest backup may be, instead of what `[alerts]` says.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<DurationText>")]

@@ -29,6 +29,7 @@ mod drill;
 mod environment;
 mod error;
 mod file;
+mod hooks;
 mod load;
 mod origin;
 mod retention;
@@ -46,6 +47,7 @@ pub use file::{
     AdminConfig, Config, DestinationConfig, EncryptionConfig, EncryptionMode, RestoreConfig,
     ServerConfig, SourceConfig, SourceEncryption,
 };
+pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use schema::schema;

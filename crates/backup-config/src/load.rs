@@ -11,6 +11,7 @@ use crate::defaults::DefaultsConfig;
 use crate::environment::{Environment, names};
 use crate::error::Error;
 use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
+use crate::hooks::HooksConfig;
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::secret::read_private;
 
@@ -84,6 +85,7 @@ impl Config {
 
     fn check(&self) -> Result<(), Problem> {
         check_values(&["defaults"], &self.defaults)?;
+        check_hooks(&["hooks"], &self.hooks)?;
         for (name, source) in &self.source {
             if let Some(server) = &source.server {
                 self.check_server(&["source", name, "server"], server)?;
@@ -94,7 +96,9 @@ impl Config {
                     return Err(Problem::new(&["source", name, "destinations"], message));
                 }
             }
-            check_values(&["source", name], &self.settings_of(source).values)?;
+            let settings = self.settings_of(source);
+            check_values(&["source", name], &settings.values)?;
+            check_hooks(&["source", name, "hooks"], &settings.hooks)?;
             if let Some(own) = &source.encryption {
                 check_encryption(&["source", name, "encryption"], own.mode, &own.recipients)?;
             }
@@ -158,6 +162,13 @@ fn check_values(section: &[&str], values: &DefaultsConfig) -> Result<(), Problem
     };
     let (key, message) = wrong;
     Err(Problem::new(&[section, key].concat(), message))
+}
+
+fn check_hooks(section: &[&str], hooks: &HooksConfig) -> Result<(), Problem> {
+    hooks.check().map_err(|(key, message)| {
+        let key: Vec<_> = key.iter().map(String::as_str).collect();
+        Problem::new(&[section, &key].concat(), message)
+    })
 }
 
 fn check_encryption(
