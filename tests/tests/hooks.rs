@@ -211,7 +211,7 @@ fn a_signal_ends_the_first_hook_and_not_the_last_ones() -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     running.signal(Signal::SIGTERM)?;
-    running.wait_at_most(Duration::from_secs(60))?.exits(143)?;
+    running.wait_at_most(Duration::from_mins(1))?.exits(143)?;
     assert_eq!(stage.order(), "after\nfailure\n");
     assert_eq!(stage.facts("after")?["BACKUP_STATUS"], "cancelled");
     ensure!(!stage.has_backup(), "something was backed up");

@@ -227,6 +227,18 @@ const WRONG: &[(&str, &str)] = &[
         "encryption.recipients.0: expected text in quotes",
     ),
     (
+        "[destination.a]\ntiers = 'weekly'",
+        "destination.a.tiers: expected an array",
+    ),
+    (
+        "[destination.a]\ntiers = ['hourly']",
+        "destination.a.tiers.0: expected one of daily, weekly, monthly, yearly",
+    ),
+    (
+        "[destination.a]\nurl = 'file:///a'\ntiers = ['weekly']\n[source.s]\ndestinations = ['a']",
+        "source.s.destinations: one without tiers is needed, which gets every backup",
+    ),
+    (
         "[destination.a]\nurl = 'ftp://x'",
         "destination.a.url: the store is neither a URL nor",
     ),

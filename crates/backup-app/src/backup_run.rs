@@ -158,7 +158,7 @@ impl App {
         cancel: &CancellationToken,
     ) -> Result<BackupRun, AppError> {
         let job = attempt.job;
-        let admission = self.admit(job)?;
+        let admission = self.admit(job, cancel).await?;
         let (engine, fan_out) = self.backup_engine(job, &admission.places, attempt.observer)?;
         let taken = match hooks.before(cancel).await {
             Ok(()) => {

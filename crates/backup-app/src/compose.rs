@@ -73,6 +73,19 @@ pub struct DumpFilterOverrides {
     pub exclude_tables: Vec<String>,
 }
 
+impl DumpFilterOverrides {
+    /// Whether anything was said.
+    fn is_some(&self) -> bool {
+        let said = [
+            &self.schemas,
+            &self.exclude_schemas,
+            &self.tables,
+            &self.exclude_tables,
+        ];
+        said.iter().any(|patterns| !patterns.is_empty())
+    }
+}
+
 /// Which keys an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
@@ -99,6 +112,8 @@ pub struct BackupJob {
     pub places: Vec<Place>,
     /// What goes for the source.
     pub settings: SourceSettings,
+    /// Whether something is left out of it.
+    pub(crate) filtered: bool,
 }
 
 /// What [`App::lister`] makes.
@@ -313,6 +328,11 @@ impl App {
     /// When the place cannot be used.
     pub async fn lister(&self, place: &Place) -> Result<Lister, AppError> {
         place.check_readable(&self.environment)?;
+        self.unchecked_lister(place).await
+    }
+
+    /// The same over a place that may not be there yet.
+    pub(crate) async fn unchecked_lister(&self, place: &Place) -> Result<Lister, AppError> {
         let store = place.open(&self.environment)?;
         let cached = match self.cache_directory().filter(|_| !place.is_local()) {
             // What is wrong with the place shows when it is listed.
@@ -389,8 +409,8 @@ impl App {
     /// not tried again: somebody is waiting for the answer.
     fn settings(&self, source: Option<&SourceConfig>) -> SourceSettings {
         let mut settings = match source {
-            Some(source) => self.config.settings_of(source),
-            None => self.config.settings_of(&SourceConfig::default()),
+            Some(source) => self.config.resolved(source),
+            None => self.config.resolved(&SourceConfig::default()),
         };
         if source.is_none() {
             settings.values.retry = RetryConfig::never();
@@ -422,6 +442,7 @@ impl App {
             dumper: self.dumper(&configured, &settings, &database)?,
             request: self.request(&configured, &settings, &source)?,
             places: self.places_for(&configured, &source)?,
+            filtered: configured.is_partial() || self.overrides.filter.is_some(),
             settings,
             source,
             database,

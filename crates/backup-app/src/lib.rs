@@ -17,6 +17,7 @@ mod hooks;
 mod journal;
 mod logging;
 mod place;
+mod placement;
 mod processes;
 pub mod report;
 mod retention;

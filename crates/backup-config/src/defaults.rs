@@ -146,7 +146,7 @@ impl DefaultsConfig {
 impl Config {
     /// What goes for a source: what it says itself, else `[defaults]` and `[encryption]`.
     #[must_use]
-    pub fn settings_of(&self, source: &SourceConfig) -> SourceSettings {
+    pub fn resolved(&self, source: &SourceConfig) -> SourceSettings {
         let EncryptionConfig {
             recipients, mode, ..
         } = &self.encryption;
@@ -208,7 +208,7 @@ mod tests {
              retry = { attempts = 9, delays = ['1s'] }\nencryption = { recipients = ['age1own'] }\n\
              [source.clear]\nencryption = { mode = 'none' }\n[retention.r]\n",
         );
-        let of = |name: &str| config.settings_of(&config.source[name]);
+        let of = |name: &str| config.resolved(&config.source[name]);
         assert_eq!(of("plain").values, config.defaults);
         assert_eq!(of("plain").recipients, ["age1all"]);
         let own = of("own");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backup_core::retention::Tier;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +219,31 @@ impl SourceConfig {
     }
 }
 
+/// One of a destination's `tiers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TierConfig {
+    /// The first of a day.
+    Daily,
+    /// The first of a week, from Monday.
+    Weekly,
+    /// The first of a month.
+    Monthly,
+    /// The first of a year.
+    Yearly,
+}
+
+impl From<TierConfig> for Tier {
+    fn from(tier: TierConfig) -> Self {
+        match tier {
+            TierConfig::Daily => Self::Daily,
+            TierConfig::Weekly => Self::Weekly,
+            TierConfig::Monthly => Self::Monthly,
+            TierConfig::Yearly => Self::Yearly,
+        }
+    }
+}
+
 /// `[destination.NAME]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -236,6 +262,8 @@ pub struct DestinationConfig {
     pub retry_timeout: Option<Duration>,
     /// Name of the retention of what is there.
     pub retention: Option<String>,
+    /// It gets only the first good backup of each of these periods; every backup if there are none.
+    pub tiers: Vec<TierConfig>,
     /// What the service calls the place for the parts of backups: `STANDARD_IA`, `NEARLINE`, `Cool`.
     pub storage_class: Option<String>,
     /// S3 and Azure: what every object is marked with.

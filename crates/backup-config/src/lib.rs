@@ -45,7 +45,7 @@ pub use environment::{Environment, names};
 pub use error::Error;
 pub use file::{
     AdminConfig, Config, DestinationConfig, EncryptionConfig, EncryptionMode, RestoreConfig,
-    ServerConfig, SourceConfig, SourceEncryption,
+    ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use origin::{Origin, Setting};

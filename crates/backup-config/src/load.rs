@@ -96,8 +96,9 @@ impl Config {
                     return Err(Problem::new(&["source", name, "destinations"], message));
                 }
             }
-            let settings = self.settings_of(source);
+            let settings = self.resolved(source);
             check_values(&["source", name], &settings.values)?;
+            self.check_tiers(name, source)?;
             check_hooks(&["source", name, "hooks"], &settings.hooks)?;
             if let Some(own) = &source.encryption {
                 check_encryption(&["source", name, "encryption"], own.mode, &own.recipients)?;
@@ -111,6 +112,19 @@ impl Config {
             mode, recipients, ..
         } = &self.encryption;
         check_encryption(&["encryption"], *mode, recipients)
+    }
+
+    /// A backup that no place takes would be none.
+    fn check_tiers(&self, name: &str, source: &SourceConfig) -> Result<(), Problem> {
+        let is_its =
+            |place: &&String| source.destinations.is_empty() || source.destinations.contains(place);
+        let mut places = self.destination.keys().filter(is_its).peekable();
+        let is_tiered = |place: &String| !self.destination[place].tiers.is_empty();
+        if places.peek().is_none() || !places.all(is_tiered) {
+            return Ok(());
+        }
+        let message = "one without tiers is needed, which gets every backup";
+        Err(Problem::new(&["source", name, "destinations"], message))
     }
 
     fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {

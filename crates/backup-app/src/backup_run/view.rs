@@ -69,6 +69,8 @@ pub struct DestinationView {
     pub name: String,
     pub status: &'static str,
     pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl DestinationView {
@@ -79,6 +81,7 @@ impl DestinationView {
             name: name.to_owned(),
             status: "success",
             error: None,
+            reason: None,
         }
     }
 
@@ -88,6 +91,17 @@ impl DestinationView {
             name: name.to_owned(),
             status: "failed",
             error: Some(error),
+            reason: None,
+        }
+    }
+
+    /// One that is for other backups.
+    pub(crate) fn skipped(name: &str, reason: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: "skipped",
+            error: None,
+            reason: Some(reason.to_owned()),
         }
     }
 }
