@@ -61,6 +61,9 @@ pub struct Keys {
     pub identity: String,
 }
 
+/// How often a backup is tried: once, where a test is about how it fails.
+pub const ATTEMPTS: &str = "BACKUP_DEFAULTS__RETRY__ATTEMPTS";
+
 impl Cli {
     /// The program set to reach `cluster` as the superuser, with its major's client programs.
     ///
@@ -89,7 +92,8 @@ impl Cli {
         let home = folder.path().display().to_string();
         let env = BTreeMap::new();
         let cli = Self { env, folder };
-        Ok(cli.with_env("PATH", SYSTEM_PATH).with_env("HOME", &home))
+        let cli = cli.with_env("PATH", SYSTEM_PATH).with_env("HOME", &home);
+        Ok(cli.with_env(ATTEMPTS, "1"))
     }
 
     /// Adds what leads to `server`'s buckets.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::cli::ATTEMPTS;
 use crate::pg::{Cluster, SUPERUSER, quote_literal};
 use crate::s3::{self, Upload};
 use crate::scratch::Scratch;
@@ -369,6 +370,7 @@ impl<'a> Scene<'a> {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C.UTF-8")
+            .env(ATTEMPTS, "1")
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.tmp())
             .env("E2E_ACCESS_KEY", &settings.access_key)

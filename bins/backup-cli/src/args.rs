@@ -636,6 +636,13 @@ pub(crate) struct ConfigArgs {
     pub(crate) command: ConfigCommand,
 }
 
+impl ConfigArgs {
+    /// Whether it is asked where no file is yet, or none that can be used.
+    pub(crate) fn needs_no_file(&self) -> bool {
+        matches!(self.command, ConfigCommand::Schema)
+    }
+}
+
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -647,6 +654,8 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         origin: bool,
     },
+    /// Print the form of the file as JSON Schema, for editors and validators
+    Schema,
 }
 
 /// The command line, or the code to end with: help and version are no errors, and a usage

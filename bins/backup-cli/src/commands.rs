@@ -123,6 +123,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Man { dir } => return man(dir),
         Command::Init(arguments) => return init::run(arguments, cli.json),
         Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
+        Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
         Command::Backup(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
         Command::Undo(arguments) => arguments.overrides(),

@@ -48,6 +48,7 @@ pub(crate) fn of(error: &AppError) -> u8 {
         AppError::Setup { source, .. } => match source.kind() {
             ErrorKind::InvalidInput => USAGE,
             ErrorKind::PermissionDenied | ErrorKind::Corrupt => KEY,
+            ErrorKind::Unsuitable => PREFLIGHT,
             _ => STORE,
         },
         AppError::Engine(error) => of_engine(error),

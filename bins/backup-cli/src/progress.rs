@@ -58,9 +58,13 @@ impl Progress {
     }
 
     fn planned(&self, estimated_bytes: u64) {
+        // What was counted before belongs to an attempt that failed.
+        self.raw.store(0, Ordering::Relaxed);
+        self.stored.store(0, Ordering::Relaxed);
         self.expected.store(estimated_bytes, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.set_length(estimated_bytes);
+            bar.set_position(0);
             bar.set_style(style(true));
             bar.reset_eta();
         }

@@ -76,6 +76,107 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("[source.a]\njobs = 0", "source.a.jobs: must be at least 1"),
     (
+        "[source.a]\nlease = '2h'",
+        "source.a.lease: must be between 5s and 1h",
+    ),
+    (
+        "[source.a]\ntimeout = 'long'",
+        "source.a.timeout: expected a duration such as",
+    ),
+    (
+        "[source.a]\nstall_timeout = 5",
+        "source.a.stall_timeout: expected a duration such as",
+    ),
+    (
+        "[source.a]\nlock_wait_timeout = true",
+        "source.a.lock_wait_timeout: expected a duration such as",
+    ),
+    (
+        "[defaults]\nmin_free_space = 10",
+        "defaults.min_free_space: expected a size such as \"500MB\", \"10GB\" or \"10GiB\"",
+    ),
+    (
+        "[source.a]\nmin_free_space = '10 apples'",
+        "source.a.min_free_space: expected a size such as",
+    ),
+    (
+        "[defaults]\nmin_free_space = '-1GB'",
+        "defaults.min_free_space: expected a size such as",
+    ),
+    (
+        "[defaults]\nwarn_used_percent = 300",
+        "defaults.warn_used_percent: expected a whole number from 0 to 255",
+    ),
+    ("[defaults]\nretry = 3", "defaults.retry: expected a table"),
+    (
+        "[defaults]\nretry = { attempts = 0 }",
+        "defaults.retry.attempts: must be at least 1",
+    ),
+    (
+        "[source.a]\nretry = { attempts = 0 }",
+        "source.a.retry.attempts: must be at least 1",
+    ),
+    (
+        "[defaults]\nretry = { attempts = -1 }",
+        "defaults.retry.attempts: expected a whole number from 1",
+    ),
+    (
+        "[defaults]\nretry = { delays = '5s' }",
+        "defaults.retry.delays: expected an array",
+    ),
+    (
+        "[defaults]\nretry = { delays = ['5s', 'soon'] }",
+        "defaults.retry.delays.1: expected a duration such as",
+    ),
+    (
+        "[defaults]\nretry = { delay = ['5s'] }",
+        "unknown key \"delay\" in defaults.retry\nhint: did you mean \"delays\"?",
+    ),
+    (
+        "[source.a]\nencryption = { mode = 'none', recipients = ['age1x'] }",
+        "source.a.encryption: it has recipients and mode \"none\"",
+    ),
+    (
+        "[source.a]\nencryption = { recipients = ['age1no'] }",
+        "source.a.encryption.recipients: ",
+    ),
+    (
+        "[source.a]\nencryption = 'none'",
+        "source.a.encryption: expected a table",
+    ),
+    (
+        "[hooks]\nbefore_backup = ['/bin/true']",
+        "hooks.before_backup.0: expected an array",
+    ),
+    (
+        "[hooks]\nbefore_backup = '/bin/true'",
+        "hooks.before_backup: expected an array",
+    ),
+    (
+        "[hooks]\nafter_backup = [['/bin/true'], ['true']]",
+        "hooks.after_backup.1: must begin with the absolute path of a program",
+    ),
+    (
+        "[hooks]\non_failure = [[]]",
+        "hooks.on_failure.0: must begin with the absolute path of a program",
+    ),
+    (
+        "[hooks]\nbefore_backup = [['/bin/true', \"a\\u0000b\"]]",
+        "hooks.before_backup.0: holds a NUL",
+    ),
+    (
+        "[hooks]\ntimeout = '0s'",
+        "hooks.timeout: must be longer than nothing",
+    ),
+    (
+        "[source.a.hooks]\nbefore_backup = [['x']]",
+        "source.a.hooks.before_backup.0: must begin with the absolute path",
+    ),
+    (
+        "[hooks]\nbefore = []",
+        "unknown key \"before\" in hooks; expected one of before_backup,",
+    ),
+    (
         "[source.a]\ndestinations = 'x'",
         "source.a.destinations: expected an array",
     ),
@@ -124,6 +225,18 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[encryption]\nrecipients = [5]",
         "encryption.recipients.0: expected text in quotes",
+    ),
+    (
+        "[destination.a]\ntiers = 'weekly'",
+        "destination.a.tiers: expected an array",
+    ),
+    (
+        "[destination.a]\ntiers = ['hourly']",
+        "destination.a.tiers.0: expected one of daily, weekly, monthly, yearly",
+    ),
+    (
+        "[destination.a]\nurl = 'file:///a'\ntiers = ['weekly']\n[source.s]\ndestinations = ['a']",
+        "source.s.destinations: one without tiers is needed, which gets every backup",
     ),
     (
         "[destination.a]\nurl = 'ftp://x'",
@@ -438,5 +551,23 @@ fn a_check_shows_when_things_run_next() -> Tested {
     );
     assert!(lines[4].trim_start().ends_with("T21:15:00Z"), "{out}");
     assert_eq!(lines.last(), Some(&"without a schedule: idle"));
+    Ok(())
+}
+
+#[test]
+fn the_schema_is_printed_even_where_the_file_is_wrong() -> Tested {
+    let home = tempfile::tempdir()?;
+    let path = write(home.path(), "[defaults]\njobs = 0")?;
+    let name = path.to_string_lossy();
+    let (code, out, err) = run(home.path(), &[], &["--config", &name, "config", "schema"])?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let schema: serde_json::Value = serde_json::from_str(&out)?;
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+    let jobs = &schema["$defs"]["DefaultsConfig"]["properties"]["jobs"];
+    assert_eq!(jobs["description"], "Parts at the same time.");
+    assert_eq!((&jobs["minimum"], &jobs["default"]), (&1.into(), &4.into()));
     Ok(())
 }

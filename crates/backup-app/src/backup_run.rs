@@ -1,22 +1,29 @@
 //! One backup from its job to its record, the same for every frontend.
 
+mod retry;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::clock::Clock as _;
 use backup_core::engine::{BackupOutcome, Engine};
-use backup_core::error::{Error as CoreError, chain};
+use backup_core::error::Error as CoreError;
 use backup_core::fan_out::{FanOut, MemberOutcome};
-use backup_core::observer::{NoopObserver, Observer};
+use backup_core::observer::{Event, NoopObserver, Observer};
 use backup_core::run_record::{Operation, RunId, RunRecord};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::clock::SystemClock;
 use crate::compose::{App, BackupJob, Keys};
-use crate::error::AppError;
-use crate::journal::{self, Journal};
+use crate::error::{AppError, on_one_line};
+use crate::hooks::Hooks;
+use crate::journal::Journal;
 use crate::place::Place;
+use crate::text::shown;
+use crate::who::who;
 
 pub use view::{BackupView, DestinationView};
 
@@ -27,8 +34,10 @@ pub struct BackupRun {
     pub result: Result<BackupOutcome, AppError>,
     /// What came of every place, in the order of the job.
     pub destinations: Vec<DestinationView>,
-    /// The record, if any place has it.
+    /// The record of the last attempt, if any place has it.
     pub run: Option<RunId>,
+    /// How often it was tried.
+    pub attempts: u32,
 }
 
 impl BackupRun {
@@ -45,6 +54,17 @@ impl BackupRun {
     }
 }
 
+/// One try of a job.
+struct Attempt<'a> {
+    job: &'a BackupJob,
+    journal: &'a Journal,
+    observer: Arc<dyn Observer>,
+    hooks: &'a Hooks<'a>,
+    number: u32,
+    /// What is left of the time that the job has.
+    left: Duration,
+}
+
 impl App {
     /// Whether `job` can be begun: what is wrong with its keys and places is said before anything
     /// is touched.
@@ -52,14 +72,16 @@ impl App {
     /// # Errors
     /// When a place or the keys cannot be used.
     pub fn check_backup_job(&self, job: &BackupJob) -> Result<(), AppError> {
-        self.backup_engine(job, Arc::new(NoopObserver)).map(drop)
+        self.backup_engine(job, &job.places, Arc::new(NoopObserver))
+            .map(drop)
     }
 
-    /// Takes one backup within the time that it has, into all of its places, and leaves the
-    /// record of the run in each of them.
+    /// Takes one backup within the time that it has, into all of its places. What fails for a
+    /// reason that may pass is tried again, as the job says; each attempt leaves a record of its
+    /// own.
     ///
     /// # Cancellation
-    /// Nothing is published, and the run is recorded as cancelled.
+    /// Nothing is published, and the run is recorded as cancelled. Nothing is tried again.
     pub async fn run_backup(
         &self,
         job: &BackupJob,
@@ -67,14 +89,55 @@ impl App {
         observer: Arc<dyn Observer>,
         cancel: &CancellationToken,
     ) -> BackupRun {
-        let (engine, fan_out) = match self.backup_engine(job, observer) {
-            Ok(ready) => ready,
-            Err(error) => return failed(job, error),
-        };
-        let mut record = journal::begin(&engine, Operation::Backup);
+        let begun = Instant::now();
+        let hooks = Hooks::new(job, self.environment(), Arc::clone(&observer));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let attempt = Attempt {
+                job,
+                journal,
+                observer: Arc::clone(&observer),
+                hooks: &hooks,
+                number: attempts,
+                left: job.settings.values.timeout.saturating_sub(begun.elapsed()),
+            };
+            let mut done = self.recorded(attempt, cancel).await;
+            done.attempts = attempts;
+            let left = job.settings.values.timeout.saturating_sub(begun.elapsed());
+            let delay = retry::delay(job, &done, left);
+            let Some((delay, reason)) = delay else {
+                hooks.failed(&done, cancel).await;
+                return done;
+            };
+            let source = shown(job.source.as_str());
+            observer.event(&Event::Warning(format!(
+                "backup of {source}: attempt {} of {} in {} s: {}",
+                attempts + 1,
+                job.settings.values.retry.attempts,
+                delay.as_secs(),
+                shown(&reason),
+            )));
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = cancel.cancelled() => {
+                    let stopped = failed(job, CoreError::Cancelled.into());
+                    let stopped = BackupRun { run: done.run, attempts, ..stopped };
+                    hooks.failed(&stopped, cancel).await;
+                    return stopped;
+                }
+            }
+        }
+    }
+
+    /// One attempt, and the record of it.
+    async fn recorded(&self, attempt: Attempt<'_>, cancel: &CancellationToken) -> BackupRun {
+        let (job, journal) = (attempt.job, attempt.journal);
+        let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
         record.source = Some(job.source.clone());
-        let mut done = match within_time(job, &engine, fan_out.as_deref(), cancel).await {
-            Ok(outcome) => committed(job, outcome, fan_out.as_deref()),
+        let hooks = attempt.hooks.of_attempt(&record.id, attempt.number);
+        let mut done = match self.attempt(attempt, &hooks, cancel).await {
+            Ok(done) => done,
             Err(error) => failed(job, error),
         };
         match &done.result {
@@ -84,6 +147,32 @@ impl App {
         }
         done.run = self.record(job, journal, (&record, &done), cancel).await;
         done
+    }
+
+    /// Takes the backup into the places that can take it, between the hooks. Once the first of
+    /// them was begun, those after it run however it ends.
+    async fn attempt(
+        &self,
+        attempt: Attempt<'_>,
+        hooks: &Hooks<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<BackupRun, AppError> {
+        let job = attempt.job;
+        let admission = self.admit(job, cancel).await?;
+        let (engine, fan_out) = self.backup_engine(job, &admission.places, attempt.observer)?;
+        let taken = match hooks.before(cancel).await {
+            Ok(()) => {
+                let into = (&engine, fan_out.as_deref());
+                within_time(job, into, attempt.left, cancel).await
+            }
+            Err(error) => Err(error),
+        };
+        let mut done = match taken {
+            Ok(outcome) => committed(job, outcome, fan_out.as_deref(), &admission),
+            Err(error) => failed(job, error),
+        };
+        hooks.after(&mut done, cancel).await;
+        Ok(done)
     }
 
     /// Leaves the record in every place that has the backup, or else in all that take it.
@@ -112,8 +201,8 @@ impl App {
 /// Takes the backup, unless `cancel` or the time limit ends it.
 async fn within_time(
     job: &BackupJob,
-    engine: &Engine,
-    fan_out: Option<&FanOut>,
+    (engine, fan_out): (&Engine, Option<&FanOut>),
+    left: Duration,
     cancel: &CancellationToken,
 ) -> Result<BackupOutcome, AppError> {
     let cancel = cancel.child_token();
@@ -131,30 +220,42 @@ async fn within_time(
     let mut timed_out = false;
     let result = tokio::select! {
         result = &mut work => result,
-        () = tokio::time::sleep(job.timeout) => {
+        () = tokio::time::sleep(left) => {
             timed_out = true;
             cancel.cancel();
             work.await
         }
     };
     match result {
-        Err(CoreError::Cancelled) if timed_out => Err(AppError::Timeout(job.timeout)),
+        Err(CoreError::Cancelled) if timed_out => {
+            Err(AppError::Timeout(job.settings.values.timeout))
+        }
         result => result.map_err(AppError::from),
     }
 }
 
 /// A backup that is there, in one place at least.
-fn committed(job: &BackupJob, mut outcome: BackupOutcome, fan_out: Option<&FanOut>) -> BackupRun {
-    let destinations = if let Some(fan_out) = fan_out {
+fn committed(
+    job: &BackupJob,
+    mut outcome: BackupOutcome,
+    fan_out: Option<&FanOut>,
+    admission: &Admission,
+) -> BackupRun {
+    let mut destinations = if let Some(fan_out) = fan_out {
         settled(&mut outcome, fan_out.outcomes())
     } else {
-        let places = job.places.iter();
+        let places = admission.places.iter();
         places.map(|p| DestinationView::good(&p.name)).collect()
     };
+    let (warnings, left_out) = admission.left_out();
+    outcome.warnings.extend(warnings);
+    destinations.extend(left_out);
+    destinations.sort_by_key(|view| job.places.iter().position(|p| p.name == view.name));
     BackupRun {
         result: Ok(outcome),
         destinations,
         run: None,
+        attempts: 1,
     }
 }
 
@@ -165,6 +266,7 @@ fn failed(job: &BackupJob, error: AppError) -> BackupRun {
         destinations: job.places.iter().map(without).collect(),
         result: Err(error),
         run: None,
+        attempts: 1,
     }
 }
 
@@ -175,8 +277,7 @@ fn settled(outcome: &mut BackupOutcome, members: Vec<MemberOutcome>) -> Vec<Dest
         let name = &member.name;
         destinations.push(match member.failure {
             Some(failure) => {
-                let hint = failure.hint().map(|hint| format!(" (hint: {hint})"));
-                let text = format!("{}{}", chain(&failure), hint.unwrap_or_default());
+                let text = on_one_line(&failure, failure.hint());
                 let warnings = &mut outcome.warnings;
                 warnings.push(format!("{name} has not got the backup: {text}"));
                 DestinationView::failed(name, text)

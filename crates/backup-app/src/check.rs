@@ -14,7 +14,9 @@ use backup_core::clock::Clock as _;
 use backup_core::error::chain;
 use backup_core::history::HistoryRequest;
 use backup_core::layout;
+use backup_core::retention::Tier;
 use backup_core::run_record::RunRecord;
+use backup_retention::Placement;
 use backup_store::Space;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
@@ -289,15 +291,18 @@ impl App {
         let checks = copies.iter().map(|(looked, own)| {
             let place = &looked.place.name;
             let Some(own) = own else {
-                return unknown(source, looked);
+                return Ok(unknown(source, looked));
             };
             let others = copies
                 .iter()
                 .filter(|(other, _)| other.place.name != *place);
-            let others: Vec<&Copies> = others.filter_map(|(_, copies)| copies.as_ref()).collect();
+            let others = others.filter_map(|(_, copies)| copies.clone()).collect();
+            let placement = self.placement(source, &looked.place)?;
+            let (others, limits) = of_tiers(placement.as_ref(), own, others, limits);
+            let others: Vec<_> = others.iter().collect();
             let findings = check::judge(own, &others, drilled, &limits, now);
             let newest = own.newest(now);
-            SourceCheck {
+            Ok(SourceCheck {
                 status: worst(&findings),
                 reached: true,
                 backup: newest.map(|newest| newest.id.to_string()),
@@ -312,9 +317,9 @@ impl App {
                 rows: newest.map(|newest| newest.totals.rows),
                 findings: findings.into_iter().map(FindingView::from).collect(),
                 ..unknown(source, looked)
-            }
+            })
         });
-        Ok(checks.collect())
+        checks.collect()
     }
 
     fn limits(&self, source: &SourceName) -> Limits {
@@ -359,6 +364,37 @@ impl App {
             findings: findings.into_iter().map(FindingView::from).collect(),
         }
     }
+}
+
+/// What a place that is for some tiers only is judged by: it lacks nothing that does not belong
+/// there, and its newest backup is older.
+fn of_tiers(
+    placement: Option<&Placement>,
+    own: &Copies,
+    others: Vec<Copies>,
+    limits: Limits,
+) -> (Vec<Copies>, Limits) {
+    let Some(placement) = placement else {
+        return (others, limits);
+    };
+    let offered: Vec<_> = others.iter().flat_map(Copies::candidates).collect();
+    let lacking = placement.lacking(&offered, &own.candidates()).into_iter();
+    let lacking = lacking.map(|index| offered[index].id.clone()).collect();
+    let days = match placement.shortest() {
+        None | Some(Tier::Daily) => 1,
+        Some(Tier::Weekly) => 7,
+        Some(Tier::Monthly) => 31,
+        Some(Tier::Yearly) => 366,
+    };
+    let max_age = limits.max_age.checked_add(&TimeDelta::days(days));
+    let limits = Limits {
+        max_age: max_age.unwrap_or(TimeDelta::MAX),
+        ..limits
+    };
+    (
+        others.iter().map(|copies| copies.only(&lacking)).collect(),
+        limits,
+    )
 }
 
 /// A source at a place that could not be asked.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use backup_compress::Compression;
 use backup_config::{
-    Config, EncryptionMode, Environment, RetentionConfig, SecretRef, SourceConfig, names,
+    Config, EncryptionMode, Environment, RetentionConfig, RetryConfig, SecretRef, SourceConfig,
+    SourceSettings, names,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::Catalog;
@@ -72,12 +73,25 @@ pub struct DumpFilterOverrides {
     pub exclude_tables: Vec<String>,
 }
 
+impl DumpFilterOverrides {
+    /// Whether anything was said.
+    fn is_some(&self) -> bool {
+        let said = [
+            &self.schemas,
+            &self.exclude_schemas,
+            &self.tables,
+            &self.exclude_tables,
+        ];
+        said.iter().any(|patterns| !patterns.is_empty())
+    }
+}
+
 /// Which keys an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     /// None: listing, hashing.
     None,
-    /// Public ones, to write.
+    /// Public ones, to write: those of the job.
     Recipients,
     /// Private ones, to read.
     Identities,
@@ -98,8 +112,10 @@ pub struct BackupJob {
     pub request: BackupRequest,
     /// Where it goes: at least one.
     pub places: Vec<Place>,
-    /// How long it may take altogether.
-    pub timeout: Duration,
+    /// What goes for the source.
+    pub settings: SourceSettings,
+    /// Whether something is left out of it.
+    pub(crate) filtered: bool,
 }
 
 /// What [`App::lister`] makes.
@@ -128,6 +144,19 @@ pub struct RestoreTarget {
     pub replacer: PgReplacer,
     /// Parts at the same time.
     pub jobs: usize,
+}
+
+/// Whose turn it is, told in the store.
+fn leases(ttl: Duration) -> LeaseSettings {
+    LeaseSettings {
+        who: who(),
+        processes: Arc::new(SystemProcesses),
+        ttl,
+    }
+}
+
+fn unusable_keys(error: backup_crypt::Error) -> AppError {
+    AppError::setup("read the keys", error.into())
 }
 
 /// Settings of one process.
@@ -247,14 +276,10 @@ impl App {
             place.check_readable(&self.environment)?;
         }
         let store = place.open(&self.environment)?;
-        let leases = LeaseSettings {
-            who: who(),
-            processes: Arc::new(SystemProcesses),
-            ttl: self.config.defaults.lease,
-        };
+        let defaults = &self.config.defaults;
         let mut engine = Engine::new(store, Arc::new(SystemClock))
             .with_observer(observer)
-            .with_leases(leases);
+            .with_leases(leases(defaults.lease));
         for algorithm in backup_compress::Algorithm::ALL {
             engine = engine.with_compressor(algorithm.compressor(0));
         }
@@ -264,25 +289,34 @@ impl App {
         Ok(engine)
     }
 
-    /// An engine that writes a backup to all places of a job at once; with one place, it has no
-    /// fan-out.
+    /// An engine that writes a backup to `places`, some or all of the job's, at once; with one
+    /// place, it has no fan-out.
     ///
     /// # Errors
     /// When a place or the keys cannot be used.
     pub fn backup_engine(
         &self,
         job: &BackupJob,
+        places: &[Place],
         observer: Arc<dyn Observer>,
     ) -> Result<(Engine, Option<Arc<FanOut>>), AppError> {
-        let [first, others @ ..] = job.places.as_slice() else {
+        let [first, others @ ..] = places else {
             return Err(AppError::usage("no place for backups"));
         };
-        let engine = self.engine(first, Keys::Recipients, observer)?;
+        let lease = job.settings.values.lease;
+        let mut engine = self
+            .engine(first, Keys::Recipients, observer)?
+            .with_leases(leases(lease));
+        let recipients = parse_recipients(&job.settings.recipients).map_err(unusable_keys)?;
+        if !recipients.is_empty() {
+            engine =
+                engine.with_cipher(Arc::new(AgeCipher::new(recipients, Identities::default())));
+        }
         if others.is_empty() {
             return Ok((engine, None));
         }
         let open = |place: &Place| Ok((place.name.clone(), place.open(&self.environment)?));
-        let stores: Result<Vec<_>, AppError> = job.places.iter().map(open).collect();
+        let stores: Result<Vec<_>, AppError> = places.iter().map(open).collect();
         // One that hangs is given up before the whole backup counts as stalled.
         let stall = job.request.stall_timeout / 3;
         let fan_out = Arc::new(FanOut::new(stores?, stall));
@@ -296,6 +330,11 @@ impl App {
     /// When the place cannot be used.
     pub async fn lister(&self, place: &Place) -> Result<Lister, AppError> {
         place.check_readable(&self.environment)?;
+        self.unchecked_lister(place).await
+    }
+
+    /// The same over a place that may not be there yet.
+    pub(crate) async fn unchecked_lister(&self, place: &Place) -> Result<Lister, AppError> {
         let store = place.open(&self.environment)?;
         let cached = match self.cache_directory().filter(|_| !place.is_local()) {
             // What is wrong with the place shows when it is listed.
@@ -323,19 +362,15 @@ impl App {
         caches.is_absolute().then(|| caches.join("backup"))
     }
 
+    /// Opens what was encrypted. Whom to encrypt to is said by the job of a backup.
     fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {
-        let setup = |e: backup_crypt::Error| AppError::setup("read the keys", e.into());
-        let (recipients, identities) = match keys {
-            Keys::None => return Ok(None),
-            Keys::Recipients => {
-                let recipients = parse_recipients(self.recipients()).map_err(setup)?;
-                (recipients, Identities::default())
-            }
-            Keys::Identities => (Recipients::default(), self.loaded_identities()?),
-            Keys::Both => {
-                let recipients = parse_recipients(self.recipients()).map_err(setup)?;
-                (recipients, self.loaded_identities()?)
-            }
+        let recipients = match keys {
+            Keys::Both => parse_recipients(self.recipients()).map_err(unusable_keys)?,
+            _ => Recipients::default(),
+        };
+        let identities = match keys {
+            Keys::Identities | Keys::Both => self.loaded_identities()?,
+            _ => Identities::default(),
         };
         if recipients.is_empty() && identities.is_empty() {
             return Ok(None);
@@ -354,8 +389,7 @@ impl App {
         let mut identities = Identities::default();
         for reference in self.identities() {
             let text = reference.resolve(&self.environment)?;
-            let loaded = load_identities(text.expose_secret())
-                .map_err(|e| AppError::setup("read the keys", e.into()))?;
+            let loaded = load_identities(text.expose_secret()).map_err(unusable_keys)?;
             identities = identities.and(loaded);
         }
         Ok(identities)
@@ -378,23 +412,41 @@ impl App {
         references
     }
 
-    /// Whether new backups are encrypted.
-    fn encrypts(&self) -> Result<bool, AppError> {
+    /// Whether new backups are encrypted, as the command line and `settings` say.
+    fn encrypts(&self, settings: &SourceSettings) -> Result<bool, AppError> {
         let asked = !self.overrides.recipients.is_empty();
-        let off = self.overrides.no_encryption
-            || (!asked && self.config.encryption.mode == EncryptionMode::None);
+        let off = self.overrides.no_encryption || (!asked && settings.mode == EncryptionMode::None);
         if asked && self.overrides.no_encryption {
             return Err(AppError::usage(
                 "--recipient and --no-encryption exclude each other",
             ));
         }
-        if !off && self.recipients().is_empty() {
+        if !off && settings.recipients.is_empty() {
             return Err(AppError::usage_hint(
                 "backups are encrypted, and no recipient is given",
                 "say --recipient age1… (backup-cli keygen makes a key pair), or --no-encryption",
             ));
         }
         Ok(!off)
+    }
+
+    /// What goes for a source, with what the command line says over it. What is not configured is
+    /// not tried again: somebody is waiting for the answer.
+    fn settings(&self, source: Option<&SourceConfig>) -> SourceSettings {
+        let mut settings = match source {
+            Some(source) => self.config.resolved(source),
+            None => self.config.resolved(&SourceConfig::default()),
+        };
+        if source.is_none() {
+            settings.values.retry = RetryConfig::never();
+        }
+        if !self.overrides.recipients.is_empty() {
+            settings.recipients.clone_from(&self.overrides.recipients);
+        }
+        if let Some(compression) = &self.overrides.compression {
+            settings.values.compression.clone_from(compression);
+        }
+        settings
     }
 
     /// The job for a configured source, or for the database that flags and variables name.
@@ -409,12 +461,14 @@ impl App {
         let database = self.database(source, configured.as_ref())?;
         let name = source.unwrap_or(&database);
         let source = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
-        let settings = configured.unwrap_or_default();
+        let settings = self.settings(configured.as_ref());
+        let configured = configured.unwrap_or_default();
         Ok(BackupJob {
-            dumper: self.dumper(&settings, &database)?,
-            request: self.request(&settings, &source)?,
-            places: self.places_for(&settings, &source)?,
-            timeout: self.config.defaults.timeout,
+            dumper: self.dumper(&configured, &settings, &database)?,
+            request: self.request(&configured, &settings, &source)?,
+            places: self.places_for(&configured, &source)?,
+            filtered: configured.is_partial() || self.overrides.filter.is_some(),
+            settings,
             source,
             database,
         })
@@ -441,8 +495,13 @@ impl App {
         })
     }
 
-    fn dumper(&self, settings: &SourceConfig, database: &str) -> Result<PgDumper, AppError> {
-        let server = match &settings.server {
+    fn dumper(
+        &self,
+        source: &SourceConfig,
+        settings: &SourceSettings,
+        database: &str,
+    ) -> Result<PgDumper, AppError> {
+        let server = match &source.server {
             Some(name) => self.config.server.get(name),
             None => None,
         };
@@ -461,34 +520,29 @@ impl App {
         };
         let filter = &self.overrides.filter;
         config.filter = DumpFilter {
-            schemas: either(&filter.schemas, &settings.schemas),
-            exclude_schemas: either(&filter.exclude_schemas, &settings.exclude_schemas),
-            tables: either(&filter.tables, &settings.tables),
-            exclude_tables: either(&filter.exclude_tables, &settings.exclude_tables),
+            schemas: either(&filter.schemas, &source.schemas),
+            exclude_schemas: either(&filter.exclude_schemas, &source.exclude_schemas),
+            tables: either(&filter.tables, &source.tables),
+            exclude_tables: either(&filter.exclude_tables, &source.exclude_tables),
         };
-        config.lock_wait_timeout = self.config.defaults.lock_wait_timeout;
+        config.lock_wait_timeout = settings.values.lock_wait_timeout;
         Ok(PgDumper::new(config))
     }
 
     fn request(
         &self,
-        settings: &SourceConfig,
+        configured: &SourceConfig,
+        settings: &SourceSettings,
         source: &SourceName,
     ) -> Result<BackupRequest, AppError> {
-        let defaults = &self.config.defaults;
-        let text = self
-            .overrides
-            .compression
-            .as_ref()
-            .or(settings.compression.as_ref())
-            .unwrap_or(&defaults.compression);
-        let compression = Compression::parse(text).map_err(|e| AppError::usage(e.to_string()))?;
+        let compression = Compression::parse(&settings.values.compression);
+        let compression = compression.map_err(|e| AppError::usage(e.to_string()))?;
         Ok(BackupRequest {
-            jobs: self.jobs(settings.jobs)?,
+            jobs: self.jobs(configured.jobs)?,
             compression: compression.algorithm().name().to_owned(),
             level: compression.level(),
-            encrypt: self.encrypts()?,
-            stall_timeout: defaults.stall_timeout,
+            encrypt: self.encrypts(settings)?,
+            stall_timeout: settings.values.stall_timeout,
             ..BackupRequest::new(source.clone())
         })
     }

@@ -31,6 +31,15 @@ pub enum AppError {
     /// An operation failed.
     #[error(transparent)]
     Engine(CoreError),
+    /// A program of the operator failed that was to run before the work.
+    #[error("hook {program}")]
+    Hook {
+        /// Which.
+        program: String,
+        /// How.
+        #[source]
+        source: PortError,
+    },
     /// The time for the whole operation is up.
     #[error("not done within {}", humantime(.0))]
     Timeout(std::time::Duration),
@@ -43,6 +52,12 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// An error, its causes and what to do about it.
+pub(crate) fn on_one_line(error: &dyn std::error::Error, hint: Option<&str>) -> String {
+    let hint = hint.map(|hint| format!(" (hint: {hint})"));
+    format!("{}{}", chain(error), hint.unwrap_or_default())
 }
 
 fn harmless(text: &str) -> String {
@@ -93,6 +108,8 @@ impl AppError {
             Self::Config(_) | Self::Usage { .. } => ErrorKind::InvalidInput,
             Self::Setup { source, .. } => source.kind(),
             Self::Engine(error) => error.kind(),
+            // Whatever its words suggest, it is nothing of ours.
+            Self::Hook { .. } => ErrorKind::ToolFailed,
             Self::Timeout(_) => ErrorKind::Timeout,
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -111,8 +128,13 @@ impl AppError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Setup { source, .. } => source.hint().map(str::to_owned),
             Self::Engine(error) => error.hint().map(str::to_owned),
-            Self::Timeout(_) | Self::File { .. } => None,
+            Self::Timeout(_) | Self::File { .. } | Self::Hook { .. } => None,
         }
+    }
+
+    /// The whole message on one line.
+    pub(crate) fn line(&self) -> String {
+        on_one_line(self, self.hint().as_deref())
     }
 
     /// Who holds what this needed, or has taken it away.

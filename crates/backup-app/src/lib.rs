@@ -5,6 +5,7 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+mod admission;
 mod backup_run;
 pub mod check;
 mod clock;
@@ -13,9 +14,11 @@ mod connection;
 pub mod doctor;
 mod drill;
 mod error;
+mod hooks;
 mod journal;
 mod logging;
 mod place;
+mod placement;
 mod processes;
 pub mod report;
 mod retention;
@@ -27,7 +30,9 @@ mod who;
 mod whole_file;
 
 pub use backup_compress::Compression;
-pub use backup_config::{Config, Environment, Origin, RetentionConfig, Setting, names, starter};
+pub use backup_config::{
+    Config, Environment, Origin, RetentionConfig, Setting, names, schema as config_schema, starter,
+};
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;

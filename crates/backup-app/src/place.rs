@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_config::{DestinationConfig, Environment, SecretRef, names};
+use backup_config::{DestinationConfig, Environment, SecretRef, Size, names};
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::Store;
 use backup_store::{Scheme, Space, StoreConfig, StoreOptions};
 use secrecy::SecretString;
 
 use crate::error::AppError;
+use crate::text::size;
 
 /// A destination with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,39 @@ impl Place {
     /// The room that is left where it is a directory.
     pub(crate) fn space(&self, environment: &Environment) -> Option<Space> {
         backup_store::space(&self.local_root(environment)?).ok()
+    }
+
+    /// Refuses a directory with less room than is wanted, before anything is written there. One
+    /// that is not made yet is judged by where it will be; of what cannot be asked, the backup tells.
+    pub(crate) fn check_room(
+        &self,
+        environment: &Environment,
+        wanted: Option<Size>,
+    ) -> Result<(), AppError> {
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
+        let options = self.options(environment)?;
+        let operation = || format!("look for room in destination {}", self.name);
+        let config = StoreConfig::parse(&self.settings.url, &options)
+            .map_err(|e| AppError::setup(operation(), e))?;
+        let root = config.local_root();
+        let existing = root.and_then(|root| root.ancestors().find(|path| path.exists()));
+        let Some(space) = existing.and_then(|path| backup_store::space(path).ok()) else {
+            return Ok(());
+        };
+        if space.free >= wanted.bytes() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is free in {}, and min_free_space is {wanted}",
+            size(space.free),
+            without_login(&self.settings.url),
+        );
+        let hint =
+            "make room there (backup-cli prune lets old backups go), or lower min_free_space";
+        let error = PortError::new(ErrorKind::Unsuitable, message).with_hint(hint);
+        Err(AppError::setup(operation(), error))
     }
 
     /// Whether reading many small objects of it is so cheap that nothing has to be remembered.

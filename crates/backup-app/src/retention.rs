@@ -1,6 +1,7 @@
 //! Which rules backups expire by.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_config::RetentionConfig;
 use backup_core::backup::SourceName;
@@ -143,7 +144,10 @@ impl App {
             rules.max_deletions = least;
         }
         // A run that may take longer than a day has older objects.
-        let timeout = TimeDelta::from_std(self.config().defaults.timeout);
+        let config = self.config();
+        let sources = config.source.values().filter_map(|source| source.timeout);
+        let longest = sources.fold(config.defaults.timeout, Duration::max);
+        let timeout = TimeDelta::from_std(longest);
         let twice = timeout.ok().and_then(|timeout| timeout.checked_mul(2));
         rules.orphan_grace = twice.unwrap_or(TimeDelta::MAX).max(LEAST_GRACE);
         Ok(rules)

@@ -159,19 +159,18 @@ impl Reader<'_> {
         };
         let schedule = Schedule::new(text, zone)
             .map_err(|error| WrongValue::new(&key("schedule"), error.to_string()))?;
-        let defaults = &self.config.defaults;
-        let own = source.map(|(_, source)| source);
-        let jitter = own.and_then(|own| own.jitter).unwrap_or(defaults.jitter);
-        let tolerance = own.and_then(|own| own.tolerance);
-        let catch_up = own.and_then(|own| own.catch_up);
+        let values = match source {
+            Some((_, source)) => self.config.resolved(source).values,
+            None => self.config.defaults.clone(),
+        };
         Ok(Some(Scheduled {
             operation,
             source: source.map(|(name, _)| name.clone()),
             job: Job {
                 schedule,
-                jitter: jitter_of(&said.path.join("."), time(jitter)),
-                tolerance: time(tolerance.unwrap_or(defaults.tolerance)),
-                catch_up: time(catch_up.unwrap_or(defaults.catch_up)),
+                jitter: jitter_of(&said.path.join("."), time(values.jitter)),
+                tolerance: time(values.tolerance),
+                catch_up: time(values.catch_up),
             },
         }))
     }

@@ -33,9 +33,14 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
         if let Some(text) = &source.compression {
             compression(&["source", name, "compression"], text)?;
         }
+        if let Some(own) = &source.encryption {
+            recipients(
+                &["source", name, "encryption", "recipients"],
+                &own.recipients,
+            )?;
+        }
     }
-    parse_recipients(&config.encryption.recipients)
-        .map_err(|error| WrongValue::new(&["encryption", "recipients"], chain(&error)))?;
+    recipients(&["encryption", "recipients"], &config.encryption.recipients)?;
     for (name, place) in &config.destination {
         url(&["destination", name, "url"], &place.url)?;
         if let Some(endpoint) = &place.endpoint {
@@ -52,6 +57,13 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
 
 fn compression(path: &[&str], text: &str) -> Result<(), WrongValue> {
     match text.parse::<Compression>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WrongValue::new(path, chain(&error))),
+    }
+}
+
+fn recipients(path: &[&str], keys: &[String]) -> Result<(), WrongValue> {
+    match parse_recipients(keys) {
         Ok(_) => Ok(()),
         Err(error) => Err(WrongValue::new(path, chain(&error))),
     }

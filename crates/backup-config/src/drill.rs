@@ -3,22 +3,28 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::DurationText;
+
 /// `[drill]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrillConfig {
     /// How old a drilled backup must be at least; the newest and an older one in turn if absent.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub backup_age: Option<Duration>,
     /// What must hold in a restored database.
     pub assertions: Vec<AssertionConfig>,
     /// How long one of them may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub assertion_timeout: Duration,
     /// How long a whole drill may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub timeout: Duration,
     /// Where the throw-away cluster is made, which will hold a whole database.
     pub directory: Option<PathBuf>,
@@ -55,7 +61,7 @@ impl Default for DrillConfig {
 }
 
 /// One of `[drill] assertions`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionConfig {
     /// The source whose databases it is about.

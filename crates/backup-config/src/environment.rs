@@ -96,6 +96,12 @@ pub mod names {
     /// Azure: another server than that of the account.
     pub const AZURE_ENDPOINT: &[&str] = &["AZURE_STORAGE_ENDPOINT"];
 
+    /// What programs of the operator get of our environment: enough to find others and to speak a
+    /// language, and nothing that may be a secret.
+    pub const HOOKS: &[&str] = &[
+        PATH, HOME, "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+    ];
+
     /// Parts at the same time.
     pub const JOBS: &[&str] = &["PARALLEL_JOBS"];
 }

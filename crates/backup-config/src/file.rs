@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backup_core::retention::Tier;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsConfig;
+use crate::defaults::{DefaultsConfig, RetryConfig};
 use crate::drill::DrillConfig;
 use crate::error::Error;
+use crate::hooks::{HooksConfig, SourceHooks};
 use crate::retention::RetentionConfig;
 use crate::schedule::UpkeepConfig;
+use crate::schema::DurationText;
 use crate::secret::SecretRef;
+use crate::size::Size;
 
 /// The whole file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What every source does unless it says otherwise.
@@ -39,10 +45,12 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// What is not as it should be.
     pub alerts: AlertsConfig,
+    /// Programs that run before and after backups.
+    pub hooks: HooksConfig,
 }
 
 /// `[restore]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RestoreConfig {
     /// Extensions that a server's `admin` creates where the restoring role must not.
@@ -50,7 +58,7 @@ pub struct RestoreConfig {
 }
 
 /// A superuser that creates extensions and does nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
     /// Role.
@@ -59,65 +67,8 @@ pub struct AdminConfig {
     pub password: Option<SecretRef>,
 }
 
-/// `[defaults]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DefaultsConfig {
-    /// `zstd:3`, `gzip:6`, `none`.
-    pub compression: String,
-    /// Parts at the same time.
-    pub jobs: usize,
-    /// How long a whole backup may take.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    /// How long nothing may move.
-    #[serde(with = "humantime_serde")]
-    pub stall_timeout: Duration,
-    /// How long a lock may be waited for.
-    #[serde(with = "humantime_serde")]
-    pub lock_wait_timeout: Duration,
-    /// Name of a retention, for sources and destinations that name none.
-    pub retention: Option<String>,
-    /// How long a run that died keeps others from the same source. It is to be longer than the
-    /// store may be out of reach: a run that cannot renew its lease for so long ends.
-    #[serde(with = "humantime_serde")]
-    pub lease: Duration,
-    /// How full, in percent, the file system of a local destination may be.
-    pub warn_used_percent: u8,
-    /// Where the clock of the schedules hangs.
-    pub timezone: String,
-    /// How late a scheduled run is still on time.
-    #[serde(with = "humantime_serde")]
-    pub tolerance: Duration,
-    /// How late one that was missed is made up for, once.
-    #[serde(with = "humantime_serde")]
-    pub catch_up: Duration,
-    /// Over how long the runs that have one schedule are spread.
-    #[serde(with = "humantime_serde")]
-    pub jitter: Duration,
-}
-
-impl Default for DefaultsConfig {
-    fn default() -> Self {
-        Self {
-            compression: "zstd:2".to_owned(),
-            jobs: 4,
-            timeout: Duration::from_hours(6),
-            stall_timeout: Duration::from_mins(30),
-            lock_wait_timeout: Duration::from_mins(1),
-            retention: None,
-            lease: Duration::from_mins(1),
-            warn_used_percent: 80,
-            timezone: "UTC".to_owned(),
-            tolerance: Duration::from_mins(5),
-            catch_up: Duration::from_hours(2),
-            jitter: Duration::ZERO,
-        }
-    }
-}
-
 /// `[encryption]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncryptionConfig {
     /// Public keys that new backups are encrypted to.
@@ -128,8 +79,18 @@ pub struct EncryptionConfig {
     pub mode: EncryptionMode,
 }
 
+/// `[source.NAME] encryption`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceEncryption {
+    /// Public keys that its backups are encrypted to; those of `[encryption]` if there are none.
+    pub recipients: Vec<String>,
+    /// Must be `none` to write without encryption.
+    pub mode: EncryptionMode,
+}
+
 /// Whether to encrypt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncryptionMode {
     /// To the recipients; without any, backups are refused.
@@ -140,7 +101,7 @@ pub enum EncryptionMode {
 }
 
 /// `[server.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Host name, address or socket directory.
@@ -163,6 +124,7 @@ pub struct ServerConfig {
     pub sslkey: Option<PathBuf>,
     /// How long connecting may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub connect_timeout: Option<Duration>,
     /// The database for work that belongs to none.
     pub maintenance_database: Option<String>,
@@ -175,7 +137,7 @@ pub struct ServerConfig {
 }
 
 /// `[source.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
     /// Name of its server.
@@ -192,14 +154,40 @@ pub struct SourceConfig {
     pub tables: Vec<String>,
     /// Without these tables.
     pub exclude_tables: Vec<String>,
-    /// Instead of the default.
+    /// Instead of what `[defaults]` says, as all the following.
     pub compression: Option<String>,
-    /// Instead of the default.
+    /// Parts at the same time.
+    #[schemars(range(min = 1))]
     pub jobs: Option<usize>,
+    /// How long a whole backup may take, with all its attempts.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub timeout: Option<Duration>,
+    /// How long nothing may move.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub stall_timeout: Option<Duration>,
+    /// How long a lock may be waited for.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub lock_wait_timeout: Option<Duration>,
+    /// How long a run that died keeps others from it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
+    pub lease: Option<Duration>,
+    /// What is done when a backup failed for a reason that may pass.
+    pub retry: Option<RetryConfig>,
+    /// A local destination with less room gets no backup.
+    pub min_free_space: Option<Size>,
     /// Name of its retention.
     pub retention: Option<String>,
+    /// Who can read its backups, instead of what `[encryption]` says.
+    pub encryption: Option<SourceEncryption>,
+    /// Programs that run before and after its backups.
+    pub hooks: SourceHooks,
     /// How old its newest backup may be, instead of what `[alerts]` says.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub max_age: Option<Duration>,
     /// When it is backed up by itself, as cron says it; never if absent.
     pub schedule: Option<String>,
@@ -207,12 +195,15 @@ pub struct SourceConfig {
     pub timezone: Option<String>,
     /// Instead of the default.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub tolerance: Option<Duration>,
     /// Instead of the default.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub catch_up: Option<Duration>,
     /// Instead of the default.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub jitter: Option<Duration>,
 }
 
@@ -249,8 +240,33 @@ impl SourceConfig {
     }
 }
 
+/// One of a destination's `tiers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TierConfig {
+    /// The first of a day.
+    Daily,
+    /// The first of a week, from Monday.
+    Weekly,
+    /// The first of a month.
+    Monthly,
+    /// The first of a year.
+    Yearly,
+}
+
+impl From<TierConfig> for Tier {
+    fn from(tier: TierConfig) -> Self {
+        match tier {
+            TierConfig::Daily => Self::Daily,
+            TierConfig::Weekly => Self::Weekly,
+            TierConfig::Monthly => Self::Monthly,
+            TierConfig::Yearly => Self::Yearly,
+        }
+    }
+}
+
 /// `[destination.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DestinationConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
@@ -263,9 +279,12 @@ pub struct DestinationConfig {
     pub ca_file: Option<PathBuf>,
     /// For how long a request that fails is repeated.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub retry_timeout: Option<Duration>,
     /// Name of the retention of what is there.
     pub retention: Option<String>,
+    /// It gets only the first good backup of each of these periods; every backup if there are none.
+    pub tiers: Vec<TierConfig>,
     /// What the service calls the place for the parts of backups: `STANDARD_IA`, `NEARLINE`, `Cool`.
     pub storage_class: Option<String>,
     /// S3 and Azure: what every object is marked with.

@@ -24,27 +24,35 @@
 //! ```
 
 mod alerts;
+mod defaults;
 mod drill;
 mod environment;
 mod error;
 mod file;
+mod hooks;
 mod load;
 mod origin;
 mod retention;
 mod schedule;
+mod schema;
 mod secret;
+mod size;
 mod starter;
 
 pub use alerts::AlertsConfig;
+pub use defaults::{DefaultsConfig, RetryConfig, SourceSettings};
 pub use drill::{AssertionConfig, DrillConfig};
 pub use environment::{Environment, names};
 pub use error::Error;
 pub use file::{
-    AdminConfig, Config, DefaultsConfig, DestinationConfig, EncryptionConfig, EncryptionMode,
-    RestoreConfig, ServerConfig, SourceConfig,
+    AdminConfig, Config, DestinationConfig, EncryptionConfig, EncryptionMode, RestoreConfig,
+    ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
+pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use schedule::UpkeepConfig;
+pub use schema::schema;
 pub use secret::SecretRef;
+pub use size::{ParseSizeError, Size};
 pub use starter::starter;

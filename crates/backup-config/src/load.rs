@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use figment::error::Kind;
 
+use crate::defaults::DefaultsConfig;
 use crate::environment::{Environment, names};
 use crate::error::Error;
-use crate::file::{Config, EncryptionMode, SourceConfig};
+use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
+use crate::hooks::HooksConfig;
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
 use crate::secret::read_private;
@@ -83,6 +85,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Problem> {
+        check_values(&["defaults"], &self.defaults)?;
+        check_hooks(&["hooks"], &self.hooks)?;
         for (name, source) in &self.source {
             if let Some(server) = &source.server {
                 self.check_server(&["source", name, "server"], server)?;
@@ -93,8 +97,12 @@ impl Config {
                     return Err(Problem::new(&["source", name, "destinations"], message));
                 }
             }
-            if source.jobs == Some(0) {
-                return Err(Problem::new(&["source", name, "jobs"], NO_JOBS));
+            let settings = self.resolved(source);
+            check_values(&["source", name], &settings.values)?;
+            self.check_tiers(name, source)?;
+            check_hooks(&["source", name, "hooks"], &settings.hooks)?;
+            if let Some(own) = &source.encryption {
+                check_encryption(&["source", name, "encryption"], own.mode, &own.recipients)?;
             }
         }
         self.check_retention()?;
@@ -102,18 +110,23 @@ impl Config {
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
-        if self.encryption.mode == EncryptionMode::None && !self.encryption.recipients.is_empty() {
-            let message = "it has recipients and mode \"none\": one contradicts the other";
-            return Err(Problem::new(&["encryption"], message));
+        let EncryptionConfig {
+            mode, recipients, ..
+        } = &self.encryption;
+        check_encryption(&["encryption"], *mode, recipients)
+    }
+
+    /// A backup that no place takes would be none.
+    fn check_tiers(&self, name: &str, source: &SourceConfig) -> Result<(), Problem> {
+        let is_its =
+            |place: &&String| source.destinations.is_empty() || source.destinations.contains(place);
+        let mut places = self.destination.keys().filter(is_its).peekable();
+        let is_tiered = |place: &String| !self.destination[place].tiers.is_empty();
+        if places.peek().is_none() || !places.all(is_tiered) {
+            return Ok(());
         }
-        if !LEASE.contains(&self.defaults.lease) {
-            let message = "must be between 5s and 1h";
-            return Err(Problem::new(&["defaults", "lease"], message));
-        }
-        if self.defaults.jobs == 0 {
-            return Err(Problem::new(&["defaults", "jobs"], NO_JOBS));
-        }
-        Ok(())
+        let message = "one without tiers is needed, which gets every backup";
+        Err(Problem::new(&["source", name, "destinations"], message))
     }
 
     /// Times that a scheduler can keep.
@@ -174,7 +187,41 @@ impl Config {
     }
 }
 
-const NO_JOBS: &str = "must be at least 1";
+/// Values of `[defaults]`, or of a source over them; the former are checked first, so that what is
+/// wrong with the latter was said by the source.
+fn check_values(section: &[&str], values: &DefaultsConfig) -> Result<(), Problem> {
+    let at_least_one = "must be at least 1";
+    let wrong = if values.jobs == 0 {
+        (&["jobs"][..], at_least_one)
+    } else if !LEASE.contains(&values.lease) {
+        (&["lease"][..], "must be between 5s and 1h")
+    } else if values.retry.attempts == 0 {
+        (&["retry", "attempts"][..], at_least_one)
+    } else {
+        return Ok(());
+    };
+    let (key, message) = wrong;
+    Err(Problem::new(&[section, key].concat(), message))
+}
+
+fn check_hooks(section: &[&str], hooks: &HooksConfig) -> Result<(), Problem> {
+    hooks.check().map_err(|(key, message)| {
+        let key: Vec<_> = key.iter().map(String::as_str).collect();
+        Problem::new(&[section, &key].concat(), message)
+    })
+}
+
+fn check_encryption(
+    path: &[&str],
+    mode: EncryptionMode,
+    recipients: &[String],
+) -> Result<(), Problem> {
+    if mode == EncryptionMode::None && !recipients.is_empty() {
+        let message = "it has recipients and mode \"none\": one contradicts the other";
+        return Err(Problem::new(path, message));
+    }
+    Ok(())
+}
 
 /// What is wrong with values that are well formed, each for itself.
 struct Problem {
@@ -321,8 +368,9 @@ fn in_words(expected: &str) -> &str {
         "a sequence" => "an array",
         "path string" => "a path in quotes",
         "a string" => "text in quotes",
+        "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
-        "usize" | "a nonzero usize" => "a whole number from 1",
+        "u32" | "usize" | "a nonzero usize" => "a whole number from 1",
         "struct Said" => crate::secret::FORMS,
         text if text.starts_with("struct ") || text == "a map" => "a table",
         text => text,

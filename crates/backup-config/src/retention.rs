@@ -4,31 +4,41 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use backup_core::retention::{Count, Guards};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::schema::{CountText, DurationText};
 
 /// `[retention.NAME]`. Of the four tiers, those that are not said have their defaults, unless a
 /// number or an age is all that is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionConfig {
     /// How many days keep their first backup.
+    #[schemars(with = "Option<CountText>")]
     pub daily: Option<Count>,
     /// How many weeks do.
+    #[schemars(with = "Option<CountText>")]
     pub weekly: Option<Count>,
     /// How many months do.
+    #[schemars(with = "Option<CountText>")]
     pub monthly: Option<Count>,
     /// How many years do.
+    #[schemars(with = "Option<CountText>")]
     pub yearly: Option<Count>,
     /// How many of the newest are kept.
+    #[schemars(with = "Option<CountText>")]
     pub keep_last: Option<Count>,
     /// For how long each is kept.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>")]
     pub keep_within: Option<Duration>,
     /// How many of the newest good ones, and of the proved ones, stay whatever the rest says.
     pub min_keep: Option<NonZeroUsize>,
     /// Where midnight is.
     pub timezone: Option<String>,
     /// How many one run may delete.
+    #[schemars(with = "Option<CountText>")]
     pub max_deletions: Option<Count>,
 }
 

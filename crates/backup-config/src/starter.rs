@@ -15,8 +15,9 @@ pub fn starter(recipient: &str, identity: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::defaults::DefaultsConfig;
     use crate::environment::Environment;
-    use crate::file::{Config, DefaultsConfig};
+    use crate::file::Config;
     use crate::secret::SecretRef;
 
     fn load(text: &str) -> Config {

@@ -5,6 +5,8 @@ mod ratio;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::backup::{BackupId, SourceName};
@@ -13,7 +15,7 @@ use crate::drill::Drilled;
 use crate::history::Proofs;
 use crate::layout;
 use crate::manifest::Manifest;
-use crate::retention::CLOCK_SKEW;
+use crate::retention::{CLOCK_SKEW, Candidate};
 use crate::run_record::{Operation, RunRecord, RunResult};
 
 pub use ratio::{ParseRatioError, Ratio};
@@ -162,6 +164,29 @@ impl Copies {
         self
     }
 
+    /// What is known of each backup, for deciding what belongs where.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |backup: &Manifest| Candidate {
+            filtered: backup.filtered,
+            damaged: self.proofs.is_damaged(backup) || self.lacks(backup),
+            ..Candidate::new(backup.id.clone())
+        };
+        self.backups.iter().map(candidate).collect()
+    }
+
+    /// The same as if there were no other backups than these.
+    #[must_use]
+    pub fn only(&self, wanted: &BTreeSet<BackupId>) -> Self {
+        let mut only = self.clone();
+        only.backups.retain(|backup| wanted.contains(&backup.id));
+        only
+    }
+
+    fn lacks(&self, backup: &Manifest) -> bool {
+        self.incomplete.iter().any(|(id, _)| *id == backup.id)
+    }
+
     /// The newest backup that can be counted on: whole, not known to be damaged, not of the future.
     #[must_use]
     pub fn newest(&self, now: DateTime<Utc>) -> Option<&Manifest> {
@@ -180,7 +205,7 @@ impl Copies {
             (self.partly || !backup.filtered)
                 && !is_of_the_future(backup, now)
                 && !self.proofs.is_damaged(backup)
-                && !self.incomplete.iter().any(|(id, _)| *id == backup.id)
+                && !self.lacks(backup)
         })
     }
 }

@@ -23,6 +23,7 @@ mod gfs;
 mod keep_last;
 mod keep_within;
 mod period;
+mod placement;
 mod simulate;
 
 pub use any_of::AnyOf;
@@ -30,6 +31,7 @@ pub use chrono_tz::Tz;
 pub use gfs::Gfs;
 pub use keep_last::KeepLast;
 pub use keep_within::KeepWithin;
+pub use placement::Placement;
 pub use simulate::{SimulatedYear, simulate};
 
 use backup_core::retention::{Candidate, KeepReason, Verdict};

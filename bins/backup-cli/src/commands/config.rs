@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_app::{Config, ScheduleReport, SystemClock};
+use backup_app::{Config, ScheduleReport, SystemClock, config_schema};
 use backup_core::clock::Clock as _;
 use chrono::SecondsFormat;
 use serde_json::json;
@@ -17,6 +17,7 @@ const SHOWN: usize = 3;
 pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path>) -> Outcome {
     match command {
         ConfigCommand::Check => check(context),
+        ConfigCommand::Schema => Ok(schema()),
         ConfigCommand::Show { origin: false } => show(context),
         ConfigCommand::Show { origin: true } => explain(context, file),
     }
@@ -98,6 +99,12 @@ fn show_schedules(schedules: &[ScheduleReport], unscheduled: &[&str]) {
         let names: Vec<_> = unscheduled.iter().map(|name| render::name(name)).collect();
         render::line(&format!("\nwithout a schedule: {}", names.join(", ")));
     }
+}
+
+/// The same with and without `--json`.
+pub(super) fn schema() -> u8 {
+    render::pretty_json(&config_schema());
+    exit_code::DONE
 }
 
 fn show(context: &Context) -> Outcome {

@@ -1,6 +1,5 @@
 //! `copy`: bring backups to another place that lacks them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_app::{AppError, Keys, Place, Reading, begin};
@@ -43,7 +42,7 @@ pub(super) async fn run(context: &Context, arguments: &CopyArgs) -> Outcome {
         to_place,
         progress,
     };
-    let wanted = choose(arguments, &ends, &ends.from_place.name);
+    let wanted = choose(context, arguments, &ends);
     let (wanted, unreadable) = context.stoppable(wanted).await?;
     if wanted.is_empty() && !unreadable {
         render::note("nothing is missing");
@@ -105,9 +104,9 @@ async fn one(
 /// What is to be copied, the newest first: it is what a disaster needs. And whether there is
 /// something that cannot be read.
 async fn choose(
+    context: &Context,
     arguments: &CopyArgs,
     ends: &Ends,
-    from: &str,
 ) -> Result<(Vec<Manifest>, bool), AppError> {
     let source = arguments.source.as_deref().map(source_name).transpose()?;
     if !arguments.missing {
@@ -123,15 +122,12 @@ async fn choose(
         ..ListRequest::default()
     };
     let here = ends.from.catalog().list(&request).await?;
-    warn_damaged(from, &here.damaged);
+    warn_damaged(&ends.from_place.name, &here.damaged);
     let there = ends.to.catalog().list(&request).await?;
     warn_damaged(&ends.to_place.name, &there.damaged);
-    let whole = there.backups.iter().filter(|backup| !there.lacks(backup));
-    let there: BTreeSet<_> = whole.map(|b| (&b.source, &b.id)).collect();
-    let unreadable = !here.damaged.is_empty();
-    let missing = here.backups.into_iter();
-    let missing = missing.filter(|backup| !there.contains(&(&backup.source, &backup.id)));
-    Ok((missing.collect(), unreadable))
+    let (from, to) = ((&ends.from, &here), (&ends.to, &ends.to_place, &there));
+    let missing = context.app.lacking(from, to).await?;
+    Ok((missing, !here.damaged.is_empty()))
 }
 
 fn print(context: &Context, ends: &Ends, backup: &Manifest, outcome: &CopyOutcome) {

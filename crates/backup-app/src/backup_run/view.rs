@@ -15,6 +15,9 @@ pub struct BackupView {
     pub id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
+    /// How often it was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
     pub source: String,
     pub status: &'static str,
     pub started_at: Option<String>,
@@ -66,6 +69,8 @@ pub struct DestinationView {
     pub name: String,
     pub status: &'static str,
     pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl DestinationView {
@@ -76,15 +81,27 @@ impl DestinationView {
             name: name.to_owned(),
             status: "success",
             error: None,
+            reason: None,
         }
     }
 
     /// One that has not got it.
-    pub(super) fn failed(name: &str, error: String) -> Self {
+    pub(crate) fn failed(name: &str, error: String) -> Self {
         Self {
             name: name.to_owned(),
             status: "failed",
             error: Some(error),
+            reason: None,
+        }
+    }
+
+    /// One that is for other backups.
+    pub(crate) fn skipped(name: &str, reason: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: "skipped",
+            error: None,
+            reason: Some(reason.to_owned()),
         }
     }
 }
@@ -109,6 +126,7 @@ impl BackupView {
         };
         Self {
             run_id: run.run.as_ref().map(ToString::to_string),
+            attempts: Some(run.attempts),
             ..view
         }
     }
@@ -126,6 +144,7 @@ impl BackupView {
         Self {
             id: Some(manifest.id.to_string()),
             run_id: None,
+            attempts: None,
             source: manifest.source.to_string(),
             status: if everywhere { "success" } else { "partial" },
             started_at: Some(time(manifest.started_at)),
