@@ -14,6 +14,7 @@ use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::hooks::{HooksConfig, SourceHooks};
 use crate::retention::RetentionConfig;
+use crate::sandbox::SandboxConfig;
 use crate::schedule::UpkeepConfig;
 use crate::schema::DurationText;
 use crate::secret::SecretRef;
@@ -37,6 +38,8 @@ pub struct Config {
     pub retention: BTreeMap<String, RetentionConfig>,
     /// Rehearsals of restores.
     pub drill: DrillConfig,
+    /// Databases to look into.
+    pub sandbox: SandboxConfig,
     /// Reading what is stored and proving it.
     pub verify: UpkeepConfig,
     /// Letting old backups go.

@@ -33,6 +33,7 @@ mod hooks;
 mod load;
 mod origin;
 mod retention;
+mod sandbox;
 mod schedule;
 mod schema;
 mod secret;
@@ -51,6 +52,7 @@ pub use file::{
 pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
+pub use sandbox::SandboxConfig;
 pub use schedule::UpkeepConfig;
 pub use schema::schema;
 pub use secret::SecretRef;

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
 use crate::hooks::HooksConfig;
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
+use crate::sandbox::SANDBOX_TTL;
 use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
 use crate::secret::read_private;
 
@@ -110,6 +111,7 @@ impl Config {
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
+        self.check_sandbox()?;
         let EncryptionConfig {
             mode, recipients, ..
         } = &self.encryption;
@@ -151,6 +153,36 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// A server that code out of backups may run on, and limits that let something through.
+    fn check_sandbox(&self) -> Result<(), Problem> {
+        let sandbox = &self.sandbox;
+        let wrong = if sandbox.per_person == 0 {
+            ("per_person", "must be at least 1")
+        } else if sandbox.total == 0 {
+            ("total", "must be at least 1")
+        } else if !SANDBOX_TTL.contains(&sandbox.ttl) {
+            ("ttl", "must be between 5m and 31d")
+        } else {
+            let Some(name) = &sandbox.server else {
+                return Ok(());
+            };
+            self.check_server(&["sandbox", "server"], name)?;
+            match self.server.get(name) {
+                Some(server) if server.production => (
+                    "server",
+                    "it is marked as production: name a server that nobody depends on",
+                ),
+                Some(server) if server.admin.is_none() => (
+                    "server",
+                    "it has no admin, who makes the logins of sandboxes",
+                ),
+                _ => return Ok(()),
+            }
+        };
+        let (key, message) = wrong;
+        Err(Problem::new(&["sandbox", key], message))
     }
 
     fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {
@@ -408,6 +440,13 @@ mod tests {
     }
 
     #[test]
+    fn sandboxes_need_somebody_who_makes_their_logins() {
+        let wrong = load("[sandbox]\nserver = 'x'\n[server.x]", &[]).unwrap_err();
+        let message = "sandbox.server: it has no admin, who makes the logins of sandboxes";
+        assert_eq!(wrong.to_string(), message);
+    }
+
+    #[test]
     fn mistakes_are_named_with_what_was_meant() {
         for (toml, message, hint) in [
             (
@@ -423,6 +462,16 @@ mod tests {
             (
                 "[defaults]\njobs = 0",
                 "defaults.jobs: must be at least 1",
+                None,
+            ),
+            (
+                "[sandbox]\nttl = '1m'",
+                "sandbox.ttl: must be between 5m and 31d",
+                None,
+            ),
+            (
+                "[sandbox]\nserver = 'x'\n[server.x]\nproduction = true",
+                "sandbox.server: it is marked as production: name a server that nobody depends on",
                 None,
             ),
             (
