@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result, ensure};
-use backup_e2e::cli::{Cli, Run};
+use backup_e2e::cli::{Cli, Run, WARN_USED_PERCENT};
 use backup_e2e::pg::Cluster;
 use backup_e2e::sample;
 use backup_e2e::scene::unique;
@@ -116,6 +116,10 @@ fn a_fresh_backup_is_good_until_it_is_too_old() -> Result<()> {
         "{report}"
     );
 
+    let watched = Watched {
+        cli: watched.cli.without_env(WARN_USED_PERCENT),
+        ..watched
+    };
     let report = watched.check("[defaults]\nwarn_used_percent = 0", 1)?;
     assert_eq!(report["destinations"][0]["findings"][0]["kind"], "space");
     Ok(())
