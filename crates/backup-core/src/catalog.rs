@@ -111,6 +111,18 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Both as one; they must be of different sources.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.backups.extend(other.backups);
+        self.backups
+            .sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.source.cmp(&b.source)));
+        self.damaged.extend(other.damaged);
+        self.uncommitted.extend(other.uncommitted);
+        self.incomplete.extend(other.incomplete);
+        self
+    }
+
     /// Whether objects of this backup are known to be gone.
     #[must_use]
     pub fn lacks(&self, backup: &Manifest) -> bool {
