@@ -414,3 +414,112 @@ fn several_run_at_once_and_a_signal_ends_all(#[values(true, false)] json: bool) 
     );
     Ok(())
 }
+
+/// Schemas that know each other in a circle, types of an extension, and one schema that is not
+/// meant.
+const APP: &str = r#"
+CREATE EXTENSION citext;
+CREATE SCHEMA "user"; CREATE SCHEMA event; CREATE SCHEMA crew; CREATE SCHEMA other;
+CREATE TABLE other.region (id int PRIMARY KEY);
+CREATE TABLE crew.member (id int PRIMARY KEY, leader int, account int);
+CREATE TABLE "user".account (id int PRIMARY KEY, email citext UNIQUE, names citext[], crew int
+  REFERENCES crew.member);
+CREATE TABLE event.booking (id int PRIMARY KEY, account int NOT NULL
+  CONSTRAINT of_account REFERENCES "user".account);
+ALTER TABLE crew.member ADD CONSTRAINT circle FOREIGN KEY (account) REFERENCES "user".account;
+CREATE VIEW event.who AS SELECT b.id, a.email FROM event.booking b JOIN "user".account a
+  ON a.id = b.account;
+INSERT INTO crew.member (id) SELECT generate_series(1, 10);
+INSERT INTO "user".account SELECT i, 'U' || i, ARRAY['a', 'B'], 1 + i % 10
+  FROM generate_series(1, 100) AS i;
+UPDATE crew.member SET account = id;
+INSERT INTO event.booking SELECT i, 1 + i % 100 FROM generate_series(1, 1000) AS i;
+INSERT INTO other.region VALUES (1);
+"#;
+
+const KEYS: &str = "SELECT string_agg(conname || convalidated, ' ' ORDER BY conname) \
+                    FROM pg_constraint WHERE contype = 'f'";
+
+#[rstest]
+#[ignore = "needs servers: run ./scripts/test"]
+fn schemas_are_one_set(#[values(14, 18)] major: u16) -> Result<()> {
+    let stage = Stage::new(
+        major,
+        "[source.app]\nserver = 'main'\ndatabase = 'aquastream'\n\
+         schemas = ['\"user\"', 'event', 'crew']\n",
+    )?;
+    let cluster = &stage.cluster;
+    cluster.create_db("aquastream")?;
+    cluster.psql("aquastream", APP)?;
+    let set = stage.back_up(&["app"], 0)?.remove("app").context("app")?;
+    assert_eq!(set["tables"], 3, "{set}");
+    // What one run leaves out stands for nothing.
+    let part = stage.back_up(&["app", "-t", "event.booking"], 0)?;
+    assert_eq!(part["app"]["filtered"], true);
+    let shown = stage.json(&["show", "latest", "--source", "app", "--json"], 0)?;
+    assert_eq!(shown["id"], set["id"]);
+    let check = stage.json(&["check", "app", "--json"], 0)?;
+    assert_eq!(check["sources"][0]["backup"], set["id"]);
+
+    let restore = [
+        "restore",
+        "latest",
+        "--source",
+        "app",
+        "--json",
+        "--target-db",
+    ];
+    let all = stage.json(&[&restore[..], &["all"]].concat(), 0)?;
+    assert_eq!(all["compare"]["equal"], 3, "{all}");
+    assert_eq!(
+        all["compare"]["definitions"]["different"],
+        json!([]),
+        "{all}"
+    );
+    let note = "it has what its source is configured to have, not the whole database";
+    let notes = all["notes"].as_array().context("notes")?;
+    ensure!(notes.iter().any(|said| said == note), "{all}");
+    let rows = "SELECT count(*), count(DISTINCT email) FROM event.who WHERE email < 'u5'";
+    assert_eq!(
+        cluster.query("all", rows)?,
+        cluster.query("aquastream", rows)?
+    );
+    assert_eq!(
+        cluster.query("all", KEYS)?,
+        cluster.query("aquastream", KEYS)?
+    );
+    let one = stage.json(&[&restore[..], &["one", "--schema", "crew"]].concat(), 3)?;
+    assert_eq!(one["compare"]["equal"], 1, "{one}");
+    let left = one["warnings"][0].as_str().context("a warning")?;
+    ensure!(left.contains("circle") && left.contains("account"), "{one}");
+    // It is not what the database was.
+    let swap = stage
+        .run(&[&restore[..], &["aquastream", "--swap", "--yes"]].concat())?
+        .exits(2)?;
+    ensure!(swap.text().contains("filtered"), "{}", swap.text());
+    assert_eq!(
+        cluster
+            .query("aquastream", "SELECT count(*) FROM other.region")?
+            .trim(),
+        "1"
+    );
+
+    // What leads out of the set is told while it can still be taken in.
+    cluster.psql(
+        "aquastream",
+        "ALTER TABLE crew.member ADD region int REFERENCES other.region",
+    )?;
+    let leads_out = stage.back_up(&["app"], 3)?;
+    assert_eq!(
+        leads_out["app"]["warnings"],
+        json!([
+            "crew.member needs other.region, which the filter leaves out: all together cannot be \
+             restored without it"
+        ])
+    );
+    let refused = stage.run(&[&restore[..], &["broken"]].concat())?;
+    ensure!(refused.code != Some(0), "{}", refused.text());
+    ensure!(refused.text().contains("other"), "{}", refused.text());
+    assert!(!cluster.has_db("broken")?);
+    Ok(())
+}

@@ -16,6 +16,7 @@ use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::lease::LeaseSettings;
 use backup_core::observer::Observer;
+use backup_core::retention::Extent;
 use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
 use backup_pg_process::{
@@ -116,8 +117,8 @@ pub struct BackupJob {
     pub places: Vec<Place>,
     /// What goes for the source.
     pub settings: SourceSettings,
-    /// Whether something is left out of it.
-    pub(crate) filtered: bool,
+    /// How much of the database it takes.
+    pub(crate) extent: Extent,
     /// The configured server.
     pub(crate) server: Option<String>,
 }
@@ -532,7 +533,11 @@ impl App {
             dumper: self.dumper(&configured, &settings, &database)?,
             request: self.request(&configured, &settings, &source)?,
             places: self.places_for(&configured, &source)?,
-            filtered: configured.is_partial() || self.overrides.filter.is_some(),
+            extent: match (configured.is_partial(), self.overrides.filter.is_some()) {
+                (_, true) => Extent::Part,
+                (true, false) => Extent::Set,
+                (false, false) => Extent::Whole,
+            },
             settings,
             server: configured.server.clone(),
             source,
@@ -620,6 +625,7 @@ impl App {
             level: compression.level(),
             encrypt: self.encrypts(settings)?,
             stall_timeout: settings.values.stall_timeout,
+            as_configured: configured.is_partial() && !self.overrides.filter.is_some(),
             ..BackupRequest::new(source.clone())
         })
     }

@@ -114,7 +114,7 @@ async fn proofs(engine: &Engine, listing: &Listing) -> Result<Proofs, AppError> 
 
 fn candidate(backup: &Manifest, listing: &Listing, proofs: &Proofs) -> Candidate {
     Candidate {
-        filtered: backup.filtered,
+        extent: backup.into(),
         damaged: proofs.is_damaged(backup) || listing.lacks(backup),
         ..Candidate::new(backup.id.clone())
     }

@@ -252,6 +252,7 @@ mod tests {
                 attempts: 9,
                 delays: vec![Duration::from_secs(1)],
             },
+            concurrent_backups: 1,
             min_free_space: Some(Size::from_bytes(0)),
             warn_used_percent: 80,
             timezone: "Asia/Tokyo".to_owned(),

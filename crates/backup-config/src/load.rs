@@ -555,7 +555,7 @@ mod tests {
         for (toml, message) in [
             (
                 "[source.'a/b']",
-                "source.a/b: a slash is not allowed: NAME/DATABASE is one of several databases",
+                "source.\"a/b\": a slash is not allowed: NAME/DATABASE is one of several databases",
             ),
             (
                 "[source.a]\ndatabase = 'x'\ndatabases = ['*']",

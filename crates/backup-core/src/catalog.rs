@@ -445,8 +445,8 @@ impl<'a> Catalog<'a> {
         there.is_err_and(|e| e.kind() == ErrorKind::NotFound)
     }
 
-    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a
-    /// filtered backup is neither.
+    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a backup
+    /// that lacks what its source was meant to have is neither.
     ///
     /// # Errors
     /// `NotFound`, or `InvalidInput` when more than one backup is meant.
@@ -484,7 +484,7 @@ impl<'a> Catalog<'a> {
             };
             let proofs = Proofs::new(Records(self.store).list(&history).await?.runs);
             let mut found = found.into_iter();
-            let verified = found.find(|backup| !backup.filtered && proofs.is_verified(backup));
+            let verified = found.find(|backup| backup.is_whole() && proofs.is_verified(backup));
             match verified {
                 Some(backup) => return Ok(backup),
                 None if are_all => {
@@ -517,7 +517,7 @@ impl<'a> Catalog<'a> {
         for Found { source, id, .. } in found {
             match self.read(&source, &id).await {
                 // One that lacks something never stands for a full one.
-                Ok(Some(manifest)) if !manifest.filtered => return Ok(manifest),
+                Ok(Some(manifest)) if manifest.is_whole() => return Ok(manifest),
                 Ok(_) => {}
                 Err(Unreadable::Store(error)) => return Err(error),
                 Err(Unreadable::Damaged(key, reason)) => {

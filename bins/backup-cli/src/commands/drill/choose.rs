@@ -127,7 +127,7 @@ pub(super) async fn choose(context: &Context, arguments: &DrillArgs) -> Result<C
 fn choose_one(known: &Known, choice: Choice, now: DateTime<Utc>) -> Option<Chosen> {
     let (manifest, reason) =
         choose_backup(&known.backups, &known.drilled, choice, now, rand::random())?;
-    if manifest.filtered {
+    if !manifest.is_whole() {
         let name = render::name(known.source.as_str());
         let id = &manifest.id;
         render::warn(&format!("{name} has filtered backups only: {id}"));
