@@ -221,6 +221,9 @@ pub(crate) struct BackupArgs {
     /// Parts at the same time [default: 4]
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
+    /// Backups at the same time, each with its own jobs [default: 1]
+    #[arg(long, value_name = "N")]
+    concurrent: Option<usize>,
     /// Only schemas that match the pattern; the backup is marked as filtered
     #[arg(short = 'n', long, value_name = "PATTERN")]
     schema: Vec<String>,
@@ -249,6 +252,7 @@ impl BackupArgs {
             create_roles: false,
             no_space_check: false,
             retention: RetentionConfig::default(),
+            concurrent: self.concurrent,
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
                 exclude_schemas: self.exclude_schema.clone(),

@@ -248,17 +248,42 @@ impl Context {
         observer: Arc<dyn Observer>,
     ) -> Result<Found, AppError> {
         let selector = selector(backup)?;
-        let source = source.map(source_name).transpose()?;
         let mut found: Vec<Found> = Vec::new();
         let mut failure = None;
         for place in self.app.places()? {
             let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
-            let catalog = engine.catalog();
-            match catalog.find(&selector, source.as_ref()).await {
+            let (here, missing) = self.find_at((&place, &engine), &selector, source).await?;
+            found.extend(here);
+            failure = failure.or(missing);
+        }
+        choose(&selector, found)?.ok_or_else(|| {
+            failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from)
+        })
+    }
+
+    /// What one place has of what is meant, of each source that the name means; and why it lacks
+    /// some.
+    async fn find_at(
+        &self,
+        (place, engine): (&Place, &Engine),
+        selector: &Selector,
+        source: Option<&str>,
+    ) -> Result<(Vec<Found>, Option<CoreError>), AppError> {
+        let catalog = engine.catalog();
+        let sources = match source {
+            Some(name) => {
+                let sources = self.app.sources_named(name, &catalog).await?;
+                sources.into_iter().map(Some).collect()
+            }
+            None => vec![None],
+        };
+        let (mut found, mut failure) = (Vec::new(), None);
+        for source in sources {
+            match catalog.find(selector, source.as_ref()).await {
                 Ok(manifest) => found.push(Found {
                     manifest,
-                    place,
-                    engine,
+                    place: place.clone(),
+                    engine: engine.clone(),
                 }),
                 Err(error @ CoreError::NotFound { .. }) => {
                     failure.get_or_insert(error);
@@ -267,9 +292,7 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
-        choose(&selector, found)?.ok_or_else(|| {
-            failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from)
-        })
+        Ok((found, failure))
     }
 
     /// Finds one backup without showing progress.

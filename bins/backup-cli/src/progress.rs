@@ -2,17 +2,26 @@
 
 use std::fmt;
 use std::io::IsTerminal as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use backup_core::observer::{Event, Observer};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::render;
 
 /// How often a log line says how far we are.
 const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// All bars of this process, one below the other.
+static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)));
+
+/// Writes to the terminal while no bar is there. Must not be used within itself.
+pub(crate) fn apart<T>(write: impl FnOnce() -> T) -> T {
+    BARS.suspend(write)
+}
 
 /// Shows events to whoever looks at stderr.
 pub(crate) struct Progress {
@@ -22,6 +31,8 @@ pub(crate) struct Progress {
     expected: AtomicU64,
     last_line: Mutex<Instant>,
     what: String,
+    /// What warnings begin with.
+    prefix: String,
 }
 
 impl fmt::Debug for Progress {
@@ -34,7 +45,8 @@ impl Progress {
     /// Progress of `what`; with a bar if stderr is a terminal and nobody wants quiet.
     pub(crate) fn new(what: &str, quiet: bool) -> Self {
         let bar = (std::io::stderr().is_terminal() && !quiet).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+            let bar = BARS.add(bar);
             bar.set_style(style(false));
             bar.set_prefix(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(250));
@@ -47,13 +59,21 @@ impl Progress {
             expected: AtomicU64::new(0),
             last_line: Mutex::new(Instant::now()),
             what: what.to_owned(),
+            prefix: String::new(),
         }
+    }
+
+    /// The same beside others: what it says names what it is about.
+    pub(crate) fn among_others(mut self) -> Self {
+        self.prefix = format!("{}: ", self.what);
+        self
     }
 
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            BARS.remove(bar);
         }
     }
 
@@ -97,19 +117,13 @@ impl Progress {
     }
 
     fn note(&self, text: &str) {
-        if let Some(bar) = &self.bar {
-            bar.suspend(|| tracing::info!(target: "backup", "{text}"));
-        } else {
-            tracing::info!(target: "backup", "{text}");
-        }
+        let prefix = &self.prefix;
+        apart(|| tracing::info!(target: "backup", "{prefix}{text}"));
     }
 
     fn say(&self, text: &str) {
-        if let Some(bar) = &self.bar {
-            bar.suspend(|| tracing::warn!(target: "backup", "{text}"));
-        } else {
-            tracing::warn!(target: "backup", "{text}");
-        }
+        let prefix = &self.prefix;
+        apart(|| tracing::warn!(target: "backup", "{prefix}{text}"));
     }
 }
 

@@ -8,6 +8,8 @@ pub(crate) use backup_app::text::{count, counted, duration, shown as name, size,
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::progress::apart;
+
 /// Whether a result could not be printed.
 static LOST: AtomicBool = AtomicBool::new(false);
 
@@ -24,9 +26,11 @@ pub(crate) fn line(text: &str) {
 
 /// Prints a line that must not get lost.
 pub(crate) fn try_line(text: &str) -> io::Result<()> {
-    let mut out = anstream::stdout();
-    writeln!(out, "{text}")?;
-    out.flush()
+    apart(|| {
+        let mut out = anstream::stdout();
+        writeln!(out, "{text}")?;
+        out.flush()
+    })
 }
 
 /// Whether a result could not be printed, so that the command must not seem to have succeeded.
@@ -52,7 +56,7 @@ pub(crate) fn pretty_json(value: &impl Serialize) {
 
 /// Says something on stderr that is no result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = apart(|| writeln!(anstream::stderr(), "{text}"));
 }
 
 /// Asks on stderr, on the line where the answer is going to stand.
@@ -64,12 +68,12 @@ pub(crate) fn prompt(text: &str) {
 
 /// Says on stderr that something is wrong.
 pub(crate) fn complain(text: &str) {
-    let _ = writeln!(anstream::stderr(), "error: {text}");
+    let _ = apart(|| writeln!(anstream::stderr(), "error: {text}"));
 }
 
 /// Says on stderr what went wrong without making the result useless.
 pub(crate) fn warn(text: &str) {
-    let _ = writeln!(anstream::stderr(), "warning: {text}");
+    let _ = apart(|| writeln!(anstream::stderr(), "warning: {text}"));
 }
 
 /// Reports an error: as JSON on stdout if that was asked for, as text on stderr otherwise.

@@ -89,7 +89,7 @@ impl App {
         })??;
         let now = SystemClock.now();
         let new = Candidate {
-            filtered: job.filtered,
+            extent: job.extent,
             ..Candidate::new(BackupId::new(now, 0))
         };
         if !placement.lacking(&[new], &has).is_empty() {

@@ -1,6 +1,8 @@
 //! One backup from its job to its record, the same for every frontend.
 
+mod queue;
 mod retry;
+mod tasks;
 mod view;
 
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use crate::place::Place;
 use crate::text::shown;
 use crate::who::who;
 
+pub use queue::{BackupQueue, Turn};
+pub use tasks::{BackupTasks, RefusedBackup, SkippedDatabase};
 pub use view::{BackupView, DestinationView};
 
 /// What came of a job.
@@ -66,16 +70,6 @@ struct Attempt<'a> {
 }
 
 impl App {
-    /// Whether `job` can be begun: what is wrong with its keys and places is said before anything
-    /// is touched.
-    ///
-    /// # Errors
-    /// When a place or the keys cannot be used.
-    pub fn check_backup_job(&self, job: &BackupJob) -> Result<(), AppError> {
-        self.backup_engine(job, &job.places, Arc::new(NoopObserver))
-            .map(drop)
-    }
-
     /// Takes one backup within the time that it has, into all of its places. What fails for a
     /// reason that may pass is tried again, as the job says; each attempt leaves a record of its
     /// own.
@@ -145,7 +139,9 @@ impl App {
             Err(AppError::Engine(error)) => record.failed(error),
             Err(error) => record.ended_with(error, error.kind()),
         }
-        done.run = self.record(job, journal, (&record, &done), cancel).await;
+        done.run = self
+            .record(&job.places, journal, (&record, &done), cancel)
+            .await;
         done
     }
 
@@ -178,13 +174,13 @@ impl App {
     /// Leaves the record in every place that has the backup, or else in all that take it.
     async fn record(
         &self,
-        job: &BackupJob,
+        places: &[Place],
         journal: &Journal,
         (record, done): (&RunRecord, &BackupRun),
         cancel: &CancellationToken,
     ) -> Option<RunId> {
         let mut recorded = None;
-        for (place, destination) in job.places.iter().zip(&done.destinations) {
+        for (place, destination) in places.iter().zip(&done.destinations) {
             if done.result.is_ok() && destination.error.is_some() {
                 continue;
             }
@@ -261,9 +257,13 @@ fn committed(
 
 /// No place has a backup.
 fn failed(job: &BackupJob, error: AppError) -> BackupRun {
+    failed_at(&job.places, error)
+}
+
+fn failed_at(places: &[Place], error: AppError) -> BackupRun {
     let without = |place: &Place| DestinationView::failed(&place.name, error.render());
     BackupRun {
-        destinations: job.places.iter().map(without).collect(),
+        destinations: places.iter().map(without).collect(),
         result: Err(error),
         run: None,
         attempts: 1,

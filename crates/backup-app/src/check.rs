@@ -15,7 +15,7 @@ use backup_core::error::chain;
 use backup_core::history::HistoryRequest;
 use backup_core::layout;
 use backup_core::retention::Tier;
-use backup_core::run_record::RunRecord;
+use backup_core::run_record::{Operation, RunRecord};
 use backup_retention::Placement;
 use backup_store::Space;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -189,10 +189,14 @@ impl App {
             .collect::<Result<_, _>>()?;
         let places = self.places_of_all(&wanted)?;
         let looked = join_all(places.into_iter().map(|place| self.look(place, now))).await;
-        let sources = if wanted.is_empty() {
-            found(&looked)
+        let known: Vec<_> = found(&looked).into_iter().collect();
+        let sources: BTreeSet<_> = if wanted.is_empty() {
+            known.into_iter().collect()
         } else {
-            wanted
+            let failing = self.failing_members(&looked, now);
+            let known: Vec<_> = known.into_iter().chain(failing).collect();
+            let members = wanted.iter().flat_map(|name| self.members(name, &known));
+            members.collect()
         };
         let mut checks = Vec::new();
         for source in &sources {
@@ -211,6 +215,21 @@ impl App {
             sources: checks,
             destinations,
         })
+    }
+
+    /// The databases of sources that stand for several whose backup failed of late: it may have
+    /// been the first.
+    fn failing_members(&self, looked: &[Looked], now: DateTime<Utc>) -> BTreeSet<SourceName> {
+        let held = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
+        let runs = held.flat_map(|held| &held.runs);
+        let failed = runs.filter(|run| run.operation == Operation::Backup && !run.is_success());
+        let late = failed.filter_map(|run| {
+            let source = run.source.as_ref()?;
+            let is_late = now - run.finished_at <= self.limits(source).max_age;
+            let is_member = self.is_configured(source) && source.as_str().contains('/');
+            (is_late && is_member).then(|| source.clone())
+        });
+        late.collect()
     }
 
     fn places_of_all(&self, sources: &BTreeSet<SourceName>) -> Result<Vec<Place>, AppError> {
@@ -271,7 +290,7 @@ impl App {
         looked: &[Looked],
         now: DateTime<Utc>,
     ) -> Result<Vec<SourceCheck>, AppError> {
-        let settings = self.config().source.get(source.as_str());
+        let settings = self.config().settings_of(source.as_str());
         let partly = settings.is_some_and(SourceConfig::is_partial);
         let limits = self.limits(source);
         let places = self.places_of_source(source)?;
@@ -324,7 +343,7 @@ impl App {
 
     fn limits(&self, source: &SourceName) -> Limits {
         let alerts = &self.config().alerts;
-        let settings = self.config().source.get(source.as_str());
+        let settings = self.config().settings_of(source.as_str());
         let own = settings.and_then(|settings| settings.max_age);
         Limits {
             max_age: span(own.unwrap_or(alerts.max_age)),

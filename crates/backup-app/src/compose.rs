@@ -16,10 +16,11 @@ use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::lease::LeaseSettings;
 use backup_core::observer::Observer;
+use backup_core::retention::Extent;
 use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
 use backup_pg_process::{
-    DumpFilter, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
+    DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
 };
 use backup_store::CachedStore;
 use secrecy::ExposeSecret as _;
@@ -58,6 +59,8 @@ pub struct Overrides {
     pub no_space_check: bool,
     /// What to keep.
     pub retention: RetentionConfig,
+    /// Backups at the same time.
+    pub concurrent: Option<usize>,
 }
 
 /// `-n -N -t -T`.
@@ -114,8 +117,10 @@ pub struct BackupJob {
     pub places: Vec<Place>,
     /// What goes for the source.
     pub settings: SourceSettings,
-    /// Whether something is left out of it.
-    pub(crate) filtered: bool,
+    /// How much of the database it takes.
+    pub(crate) extent: Extent,
+    /// The configured server.
+    pub(crate) server: Option<String>,
 }
 
 /// What [`App::lister`] makes.
@@ -250,6 +255,54 @@ impl App {
         })
     }
 
+    /// Whether a name stands for several databases.
+    #[must_use]
+    pub fn is_family(&self, source: &SourceName) -> bool {
+        let settings = self.config.source.get(source.as_str());
+        settings.is_some_and(SourceConfig::is_family)
+    }
+
+    /// The sources in a store that a name means: the source of that name, or every database of one
+    /// that stands for several. The name itself where nothing is found.
+    ///
+    /// # Errors
+    /// When it is no name, or the store does not answer.
+    pub async fn sources_named(
+        &self,
+        name: &str,
+        catalog: &Catalog<'_>,
+    ) -> Result<Vec<SourceName>, AppError> {
+        let named = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
+        let configured = self.config.source.get(name);
+        if name.contains('/') || configured.is_some_and(|settings| !settings.is_family()) {
+            return Ok(vec![named]);
+        }
+        Ok(self.members(&named, &catalog.sources().await?))
+    }
+
+    /// Whether a configured name means a source: its own, or that which stands for it.
+    #[must_use]
+    pub fn means(&self, name: &SourceName, source: &SourceName) -> bool {
+        let prefix = format!("{name}/");
+        name == source || (self.is_family(name) && source.as_str().starts_with(&prefix))
+    }
+
+    /// Of `stored`, those that a name means.
+    pub(crate) fn members(&self, name: &SourceName, stored: &[SourceName]) -> Vec<SourceName> {
+        let is_exact = stored.contains(name);
+        let configured = self.config.source.get(name.as_str());
+        if configured.map_or(is_exact, |settings| !settings.is_family()) {
+            return vec![name.clone()];
+        }
+        let prefix = format!("{name}/");
+        let is_meant = |s: &&SourceName| *s == name || s.as_str().starts_with(&prefix);
+        let members: Vec<_> = stored.iter().filter(is_meant).cloned().collect();
+        if members.is_empty() {
+            return vec![name.clone()];
+        }
+        members
+    }
+
     /// The configured source names.
     #[must_use]
     pub fn sources(&self) -> Vec<String> {
@@ -259,7 +312,7 @@ impl App {
     /// Whether there is a source of that name.
     #[must_use]
     pub fn is_configured(&self, source: &SourceName) -> bool {
-        self.config.source.contains_key(source.as_str())
+        self.config.settings_of(source.as_str()).is_some()
     }
 
     /// An engine over `place`.
@@ -455,10 +508,23 @@ impl App {
     /// When something is missing or makes no sense.
     pub fn backup_job(&self, source: Option<&str>) -> Result<BackupJob, AppError> {
         let configured = match source {
-            Some(name) => Some(self.config.source(name)?.clone()),
+            Some(name) => match self.config.settings_of(name) {
+                Some(settings) => Some(settings.clone()),
+                None => Some(self.config.source(name)?.clone()),
+            },
             None => None,
         };
-        let database = self.database(source, configured.as_ref())?;
+        let database = match (source, &configured) {
+            (Some(name), Some(settings)) if settings.is_family() => {
+                let member = name
+                    .split_once('/')
+                    .map(|(_, database)| database.to_owned());
+                member.ok_or_else(|| {
+                    AppError::usage(format!("{name} stands for several databases"))
+                })?
+            }
+            _ => self.database(source, configured.as_ref())?,
+        };
         let name = source.unwrap_or(&database);
         let source = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
         let settings = self.settings(configured.as_ref());
@@ -467,8 +533,13 @@ impl App {
             dumper: self.dumper(&configured, &settings, &database)?,
             request: self.request(&configured, &settings, &source)?,
             places: self.places_for(&configured, &source)?,
-            filtered: configured.is_partial() || self.overrides.filter.is_some(),
+            extent: match (configured.is_partial(), self.overrides.filter.is_some()) {
+                (_, true) => Extent::Part,
+                (true, false) => Extent::Set,
+                (false, false) => Extent::Whole,
+            },
             settings,
+            server: configured.server.clone(),
             source,
             database,
         })
@@ -493,6 +564,17 @@ impl App {
                 "say -d NAME, or name a configured source, or --all",
             )
         })
+    }
+
+    /// Tells the databases of a source's server.
+    pub(crate) fn database_finder(&self, settings: &SourceConfig) -> Result<PgDatabases, AppError> {
+        let server = settings.server.as_ref();
+        let server = server.and_then(|name| self.config.server.get(name));
+        let server = &self
+            .overrides
+            .server
+            .connection(server, &self.environment)?;
+        Ok(PgDatabases::new(server.clone()))
     }
 
     fn dumper(
@@ -543,6 +625,7 @@ impl App {
             level: compression.level(),
             encrypt: self.encrypts(settings)?,
             stall_timeout: settings.values.stall_timeout,
+            as_configured: configured.is_partial() && !self.overrides.filter.is_some(),
             ..BackupRequest::new(source.clone())
         })
     }
@@ -568,7 +651,7 @@ impl App {
     /// # Errors
     /// When there is none.
     pub fn places_of_source(&self, source: &SourceName) -> Result<Vec<Place>, AppError> {
-        match self.config.source.get(source.as_str()) {
+        match self.config.settings_of(source.as_str()) {
             Some(settings) => self.places_of(settings),
             None => self.places(),
         }
@@ -644,6 +727,6 @@ impl App {
     /// The server of a configured source, for a restore that names none.
     #[must_use]
     pub fn server_of(&self, source: &str) -> Option<String> {
-        self.config.source.get(source)?.server.clone()
+        self.config.settings_of(source)?.server.clone()
     }
 }

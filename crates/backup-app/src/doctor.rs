@@ -170,7 +170,10 @@ impl App {
             }]);
         }
         let source = |name: String| {
-            let settings = self.config().source(&name)?.clone();
+            let settings = match self.config().settings_of(&name) {
+                Some(settings) => settings.clone(),
+                None => self.config().source(&name)?.clone(),
+            };
             Ok(Examined {
                 name,
                 settings,
@@ -199,7 +202,13 @@ impl App {
         let server = settings.server.as_ref();
         let server = server.and_then(|name| self.config().server.get(name));
         let given = &self.overrides().server;
-        let database = settings.database.as_ref().unwrap_or(&source.name);
+        let connection = given.connection(server, self.environment())?;
+        // Of several databases, the one where they are asked for stands for all.
+        let database = match (settings.is_family(), source.name.split_once('/')) {
+            (true, Some((_, database))) => database,
+            (true, None) => &connection.maintenance_database,
+            (false, _) => settings.database.as_ref().unwrap_or(&source.name),
+        };
         let filter = &self.overrides().filter;
         let narrowed = [
             &filter.schemas,
@@ -208,8 +217,8 @@ impl App {
             &filter.exclude_tables,
         ];
         Ok(PgDoctor::new(PgDoctorConfig {
-            connection: given.connection(server, self.environment())?,
-            database: database.clone(),
+            database: database.to_owned(),
+            connection,
             tools: tools(server, self.environment()),
             jobs: self.jobs(settings.jobs)?,
             filtered: settings.is_partial() || narrowed.iter().any(|given| !given.is_empty()),

@@ -23,6 +23,13 @@ pub struct DrillSetup {
     pub timeout: Duration,
 }
 
+/// Whether what is configured for a name is about a source: its own, or that of the source which
+/// stands for several databases.
+fn is_about(name: &str, source: &SourceName) -> bool {
+    let rest = source.as_str().strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 impl App {
     /// The server and the questions for a drill of `source`.
     ///
@@ -31,7 +38,7 @@ impl App {
     pub fn drill(&self, source: &SourceName) -> Result<DrillSetup, AppError> {
         let settings = &self.config().drill;
         let about = settings.assertions.iter();
-        let about = about.filter(|assertion| assertion.source == source.as_str());
+        let about = about.filter(|assertion| is_about(&assertion.source, source));
         let options = DrillOptions {
             jobs: self.jobs(None)?,
             assertions: about

@@ -37,7 +37,10 @@ pub use backup_config::{
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
-pub use backup_run::{BackupRun, BackupView, DestinationView};
+pub use backup_run::{
+    BackupQueue, BackupRun, BackupTasks, BackupView, DestinationView, RefusedBackup,
+    SkippedDatabase, Turn,
+};
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;

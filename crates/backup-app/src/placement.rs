@@ -27,7 +27,7 @@ impl App {
             return Ok(None);
         }
         let config = self.config();
-        let of_source = config.source.get(source.as_str());
+        let of_source = config.settings_of(source.as_str());
         let of_source = of_source.and_then(|source| source.retention.as_ref());
         let mut names = of_source
             .into_iter()
@@ -114,7 +114,7 @@ async fn proofs(engine: &Engine, listing: &Listing) -> Result<Proofs, AppError> 
 
 fn candidate(backup: &Manifest, listing: &Listing, proofs: &Proofs) -> Candidate {
     Candidate {
-        filtered: backup.filtered,
+        extent: backup.into(),
         damaged: proofs.is_damaged(backup) || listing.lacks(backup),
         ..Candidate::new(backup.id.clone())
     }

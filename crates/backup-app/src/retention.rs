@@ -64,7 +64,7 @@ impl App {
             return Ok(Some(self.rules(&[("the policy", given)])?));
         }
         let config = self.config();
-        let of_source = config.source.get(source.as_str());
+        let of_source = config.settings_of(source.as_str());
         let of_source = of_source.and_then(|source| source.retention.as_ref());
         let mut names: Vec<_> = of_source.into_iter().collect();
         names.extend(&place.settings.retention);

@@ -40,6 +40,9 @@ pub struct DefaultsConfig {
     pub lease: Duration,
     /// What is done when a backup failed for a reason that may pass.
     pub retry: RetryConfig,
+    /// Backups at the same time, of all sources.
+    #[schemars(range(min = 1))]
+    pub concurrent_backups: usize,
     /// A local destination with less room gets no backup; without it, there is no limit.
     pub min_free_space: Option<Size>,
     /// How full, in percent, the file system of a local destination may be. It is about places,
@@ -72,6 +75,7 @@ impl Default for DefaultsConfig {
             retention: None,
             lease: Duration::from_mins(1),
             retry: RetryConfig::default(),
+            concurrent_backups: 1,
             min_free_space: None,
             warn_used_percent: 80,
             timezone: "UTC".to_owned(),
@@ -155,6 +159,7 @@ impl DefaultsConfig {
             retention: source.retention.clone().or(self.retention.clone()),
             lease: or(source.lease.as_ref(), &self.lease),
             retry: or(source.retry.as_ref(), &self.retry),
+            concurrent_backups: self.concurrent_backups,
             min_free_space: source.min_free_space.or(self.min_free_space),
             warn_used_percent: self.warn_used_percent,
             timezone: or(source.timezone.as_ref(), &self.timezone),
@@ -247,6 +252,7 @@ mod tests {
                 attempts: 9,
                 delays: vec![Duration::from_secs(1)],
             },
+            concurrent_backups: 1,
             min_free_space: Some(Size::from_bytes(0)),
             warn_used_percent: 80,
             timezone: "Asia/Tokyo".to_owned(),

@@ -133,6 +133,8 @@ pub struct ServerConfig {
     pub maintenance_database: Option<String>,
     /// Where its client programs are.
     pub bin_dir: Option<PathBuf>,
+    /// Backups of it at the same time, below the limit of `[defaults]`.
+    pub concurrent_backups: Option<usize>,
     /// Whether somebody depends on it: no drill runs there.
     pub production: bool,
     /// Who creates the extensions of `[restore]` here.
@@ -147,6 +149,11 @@ pub struct SourceConfig {
     pub server: Option<String>,
     /// Its database; the source's own name if absent.
     pub database: Option<String>,
+    /// Instead of one database, every one of the server that has one of these names or matches one
+    /// of these patterns. Each becomes a source of its own, `NAME/DATABASE`.
+    pub databases: Vec<String>,
+    /// Without those that match.
+    pub exclude: Vec<String>,
     /// Names of its destinations.
     pub destinations: Vec<String>,
     /// Only these schemas; the backup is then marked as filtered.
@@ -228,6 +235,12 @@ impl SourceConfig {
     #[must_use]
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
+    }
+
+    /// Whether it stands for several databases.
+    #[must_use]
+    pub fn is_family(&self) -> bool {
+        !self.databases.is_empty()
     }
 
     /// Whether its backups are meant to leave something out.

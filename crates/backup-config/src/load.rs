@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backup_core::databases::Pattern;
 use figment::error::Kind;
 
 use crate::defaults::DefaultsConfig;
@@ -85,10 +86,23 @@ impl Config {
         })
     }
 
+    /// What is configured for a source: under its own name, or, of one of several databases, under
+    /// that of the source which stands for them all.
+    #[must_use]
+    pub fn settings_of(&self, name: &str) -> Option<&SourceConfig> {
+        self.source.get(name).or_else(|| {
+            let (family, _) = name.split_once('/')?;
+            let settings = self.source.get(family)?;
+            settings.is_family().then_some(settings)
+        })
+    }
+
     fn check(&self) -> Result<(), Problem> {
         check_values(&["defaults"], &self.defaults)?;
+        self.check_concurrency()?;
         check_hooks(&["hooks"], &self.hooks)?;
         for (name, source) in &self.source {
+            check_databases(name, source)?;
             if let Some(server) = &source.server {
                 self.check_server(&["source", name, "server"], server)?;
             }
@@ -116,6 +130,21 @@ impl Config {
             mode, recipients, ..
         } = &self.encryption;
         check_encryption(&["encryption"], *mode, recipients)
+    }
+
+    /// Limits under which a backup can run at all.
+    fn check_concurrency(&self) -> Result<(), Problem> {
+        let mut limits = vec![(vec!["defaults"], Some(self.defaults.concurrent_backups))];
+        for (name, server) in &self.server {
+            limits.push((vec!["server", name], server.concurrent_backups));
+        }
+        match limits.into_iter().find(|(_, limit)| *limit == Some(0)) {
+            Some((mut path, _)) => {
+                path.push("concurrent_backups");
+                Err(Problem::new(&path, "must be at least 1"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A backup that no place takes would be none.
@@ -253,6 +282,60 @@ fn check_encryption(
         return Err(Problem::new(path, message));
     }
     Ok(())
+}
+
+/// Stores that are directories have names of 255 bytes: this leaves room for that of a database.
+const MAX_FAMILY_NAME: usize = 50;
+
+/// A name that can be told from `NAME/DATABASE`, and databases that can be meant.
+fn check_databases(name: &str, source: &SourceConfig) -> Result<(), Problem> {
+    if name.contains('/') {
+        let message = "a slash is not allowed: NAME/DATABASE is one of several databases";
+        return Err(Problem::new(&["source", name], message));
+    }
+    let problem = |key: &str, message: String| Err(Problem::new(&["source", name, key], message));
+    if !source.is_family() {
+        return match source.exclude.as_slice() {
+            [] => Ok(()),
+            _ => problem(
+                "exclude",
+                "there are no databases to leave it out of".to_owned(),
+            ),
+        };
+    }
+    if source.database.is_some() {
+        return problem(
+            "databases",
+            "database and databases exclude each other".to_owned(),
+        );
+    }
+    let written = |byte: u8| if byte.is_ascii_alphanumeric() { 1 } else { 3 };
+    if name.bytes().map(written).sum::<usize>() > MAX_FAMILY_NAME {
+        let message = "the name is too long to stand before those of databases";
+        return Err(Problem::new(&["source", name], message));
+    }
+    for (key, patterns) in [
+        ("databases", &source.databases),
+        ("exclude", &source.exclude),
+    ] {
+        if patterns.iter().any(String::is_empty) {
+            return problem(key, "a name or pattern is empty".to_owned());
+        }
+    }
+    let exclude: Vec<_> = source
+        .exclude
+        .iter()
+        .map(|text| Pattern::new(text))
+        .collect();
+    let named = source.databases.iter().map(|text| Pattern::new(text));
+    let mut named = named.filter_map(|pattern| pattern.name().map(str::to_owned));
+    match named.find(|name| exclude.iter().any(|pattern| pattern.matches(name))) {
+        Some(both) => problem(
+            "exclude",
+            format!("it leaves out {both:?}, which databases names"),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// What is wrong with values that are well formed, each for itself.
@@ -514,6 +597,44 @@ mod tests {
             assert_eq!(error.to_string(), message);
             assert_eq!(error.hint().as_deref(), hint, "{toml}");
         }
+    }
+
+    #[test]
+    fn databases_that_cannot_be_meant_are_named() {
+        for (toml, message) in [
+            (
+                "[source.'a/b']",
+                "source.\"a/b\": a slash is not allowed: NAME/DATABASE is one of several databases",
+            ),
+            (
+                "[source.a]\ndatabase = 'x'\ndatabases = ['*']",
+                "source.a.databases: database and databases exclude each other",
+            ),
+            (
+                "[source.a]\nexclude = ['x']",
+                "source.a.exclude: there are no databases to leave it out of",
+            ),
+            (
+                "[source.a]\ndatabases = ['x', '']",
+                "source.a.databases: a name or pattern is empty",
+            ),
+            (
+                "[source.a]\ndatabases = ['*', 'scratch_1']\nexclude = ['scratch_*']",
+                "source.a.exclude: it leaves out \"scratch_1\", which databases names",
+            ),
+            (
+                "[source.nameoffiftybytesandonemorenameoffiftybytesandonemor]\ndatabases = ['*']",
+                "source.nameoffiftybytesandonemorenameoffiftybytesandonemor: the name is too long \
+                 to stand before those of databases",
+            ),
+        ] {
+            assert_eq!(load(toml, &[]).unwrap_err().to_string(), message);
+        }
+        let config = load("[source.a]\ndatabases = ['*']\n[source.b]", &[]).unwrap();
+        let found = |name| config.settings_of(name).map(SourceConfig::is_family);
+        assert_eq!(found("a/x/y"), Some(true));
+        assert_eq!(found("b"), Some(false));
+        assert_eq!((found("b/x"), found("c/x")), (None, None));
     }
 
     #[test]

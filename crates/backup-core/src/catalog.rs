@@ -111,6 +111,18 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Both as one; they must be of different sources.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.backups.extend(other.backups);
+        self.backups
+            .sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.source.cmp(&b.source)));
+        self.damaged.extend(other.damaged);
+        self.uncommitted.extend(other.uncommitted);
+        self.incomplete.extend(other.incomplete);
+        self
+    }
+
     /// Whether objects of this backup are known to be gone.
     #[must_use]
     pub fn lacks(&self, backup: &Manifest) -> bool {
@@ -433,8 +445,8 @@ impl<'a> Catalog<'a> {
         there.is_err_and(|e| e.kind() == ErrorKind::NotFound)
     }
 
-    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a
-    /// filtered backup is neither.
+    /// One backup. Without a source, `latest` and `oldest` need the store to hold only one; a backup
+    /// that lacks what its source was meant to have is neither.
     ///
     /// # Errors
     /// `NotFound`, or `InvalidInput` when more than one backup is meant.
@@ -472,7 +484,7 @@ impl<'a> Catalog<'a> {
             };
             let proofs = Proofs::new(Records(self.store).list(&history).await?.runs);
             let mut found = found.into_iter();
-            let verified = found.find(|backup| !backup.filtered && proofs.is_verified(backup));
+            let verified = found.find(|backup| backup.is_whole() && proofs.is_verified(backup));
             match verified {
                 Some(backup) => return Ok(backup),
                 None if are_all => {
@@ -505,7 +517,7 @@ impl<'a> Catalog<'a> {
         for Found { source, id, .. } in found {
             match self.read(&source, &id).await {
                 // One that lacks something never stands for a full one.
-                Ok(Some(manifest)) if !manifest.filtered => return Ok(manifest),
+                Ok(Some(manifest)) if manifest.is_whole() => return Ok(manifest),
                 Ok(_) => {}
                 Err(Unreadable::Store(error)) => return Err(error),
                 Err(Unreadable::Damaged(key, reason)) => {

@@ -168,7 +168,7 @@ impl Copies {
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
         let candidate = |backup: &Manifest| Candidate {
-            filtered: backup.filtered,
+            extent: backup.into(),
             damaged: self.proofs.is_damaged(backup) || self.lacks(backup),
             ..Candidate::new(backup.id.clone())
         };
@@ -202,7 +202,7 @@ impl Copies {
 
     fn good(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Manifest> {
         self.backups.iter().filter(move |backup| {
-            (self.partly || !backup.filtered)
+            (!backup.filtered || self.partly && backup.as_configured)
                 && !is_of_the_future(backup, now)
                 && !self.proofs.is_damaged(backup)
                 && !self.lacks(backup)

@@ -238,6 +238,9 @@ pub struct Facts {
     pub database: String,
     /// Whether a filter left something out.
     pub filtered: bool,
+    /// As in the manifest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_configured: bool,
     /// SHA-256 of every stored object of the other parts: ties the clear manifest, which
     /// anybody with write access could edit, to the encrypted content.
     pub digests: BTreeMap<String, String>,

@@ -27,6 +27,7 @@ pub mod check;
 pub mod cipher;
 pub mod clock;
 pub mod compressor;
+pub mod databases;
 pub mod doctor;
 pub mod drill;
 pub mod dumper;

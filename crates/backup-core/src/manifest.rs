@@ -226,6 +226,10 @@ pub struct Manifest {
     pub tool_version: String,
     /// Whether a filter left something out: such a backup never stands for a full one.
     pub filtered: bool,
+    /// Whether what was left out is what its source is configured to leave out: such a backup has
+    /// all that it is meant to have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_configured: bool,
     /// Compression of every part: `zstd:3`, `gzip:6`, `none`.
     pub compression: String,
     /// Encryption of every part; absent when said so explicitly.
@@ -240,6 +244,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether it has all that its source was configured to have when it was taken.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.filtered || self.as_configured
+    }
+
     /// The stored form.
     ///
     /// # Errors

@@ -14,17 +14,43 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::backup::BackupId;
 use crate::error::{Error, ErrorKind, PortError};
+use crate::manifest::Manifest;
 
 pub use count::{Count, ParseCountError};
 pub use guard::{CLOCK_SKEW, Guards};
+
+/// How much of a database a backup has. Only what has the same can stand for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Extent {
+    /// All.
+    Whole,
+    /// What its source is configured to have.
+    Set,
+    /// Less than that.
+    Part,
+}
+
+impl Extent {
+    const ALL: [Self; 3] = [Self::Whole, Self::Set, Self::Part];
+}
+
+impl From<&Manifest> for Extent {
+    fn from(backup: &Manifest) -> Self {
+        match (backup.filtered, backup.as_configured) {
+            (false, _) => Self::Whole,
+            (true, true) => Self::Set,
+            (true, false) => Self::Part,
+        }
+    }
+}
 
 /// What a policy may look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The backup; its age is in its name.
     pub id: BackupId,
-    /// Whether a filter left something out of it.
-    pub filtered: bool,
+    /// How much of its database it has.
+    pub extent: Extent,
     /// Whether it was found damaged, and not proved since.
     pub damaged: bool,
     /// Whether somebody pinned it.
@@ -39,7 +65,7 @@ impl Candidate {
     pub fn new(id: BackupId) -> Self {
         Self {
             id,
-            filtered: false,
+            extent: Extent::Whole,
             damaged: false,
             pinned: false,
             verified_at: None,
@@ -214,8 +240,8 @@ pub fn plan(
 
 /// As [`plan`], for looking only: it trusts the clock.
 ///
-/// Backups with a filter are a group of their own: they neither push out whole ones nor stand for
-/// them. A damaged backup stands for nothing; the next good one of its period is kept instead, and
+/// Backups with a filter are a group of their own, and those with that of their source another: no
+/// group pushes out or stands for what is of another. A damaged backup stands for nothing; the next good one of its period is kept instead, and
 /// it goes itself when it would have gone anyway.
 ///
 /// # Errors
@@ -233,9 +259,9 @@ pub fn judge(
             keep: Vec::new(),
         })
         .collect();
-    for filtered in [false, true] {
+    for extent in Extent::ALL {
         let mut group: Vec<usize> = (0..candidates.len())
-            .filter(|index| candidates[*index].filtered == filtered)
+            .filter(|index| candidates[*index].extent == extent)
             .collect();
         // By age; equal names cannot be.
         group.sort_unstable_by(|a, b| candidates[*a].id.cmp(&candidates[*b].id));

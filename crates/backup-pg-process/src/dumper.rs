@@ -2,6 +2,7 @@
 
 mod catalog;
 mod globals;
+mod outside;
 mod part;
 mod planner;
 mod range;

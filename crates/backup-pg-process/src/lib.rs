@@ -21,6 +21,7 @@ mod advisory;
 pub mod child;
 mod cluster;
 mod connection;
+mod databases;
 mod details;
 mod doctor;
 mod dumper;
@@ -40,6 +41,7 @@ mod tools;
 
 pub use cluster::{DrillCluster, DrillClusterConfig, StandingServer};
 pub use connection::{ConnectionConfig, SslMode, ToolEnv};
+pub use databases::PgDatabases;
 pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
     SnapshotDetails,

@@ -16,12 +16,11 @@ use async_trait::async_trait;
 use backup_core::error::PortError;
 use backup_core::replacer::{Claim, Occupant, ReplaceRequest, Replacer};
 use backup_core::run_record::RunId;
-use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 pub use error::ReplaceError;
 
-use crate::session::{self, system_identifier};
+use crate::session::{connect, system_identifier};
 use crate::{ConnectionConfig, Error};
 use claim::PgClaim;
 use database::{Database, sessions};
@@ -87,15 +86,4 @@ impl Replacer for PgReplacer {
         let claim = PgClaim::to_undo(&self.connection, run, by).await?;
         Ok(Box::new(claim))
     }
-}
-
-/// A session that no limit of an administrator ends.
-async fn connect(config: &ConnectionConfig) -> Result<PgConnection, Error> {
-    let mut connection = config.connect(&config.maintenance_database).await?;
-    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int4")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(Error::query("ask for the server's version"))?;
-    session::prepare(&mut connection, u32::try_from(version).unwrap_or_default()).await?;
-    Ok(connection)
 }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
-use crate::Error;
+use crate::{ConnectionConfig, Error};
 
 /// Firewalls forget connections that say nothing.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
@@ -33,6 +33,17 @@ pub(crate) async fn prepare(
     execute(connection, settings, "prepare the session").await?;
     let check = sqlx::raw_sql("SET client_connection_check_interval = '2s'");
     Ok(check.execute(connection).await.is_ok())
+}
+
+/// A session in the maintenance database that no limit of an administrator ends.
+pub(crate) async fn connect(config: &ConnectionConfig) -> Result<PgConnection, Error> {
+    let mut connection = config.connect(&config.maintenance_database).await?;
+    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int4")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(Error::query("ask for the server's version"))?;
+    prepare(&mut connection, u32::try_from(version).unwrap_or_default()).await?;
+    Ok(connection)
 }
 
 /// Runs statements whose results do not matter.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backup_core::retention::{Candidate, Tier};
+use backup_core::retention::{Candidate, Extent, Tier};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
@@ -18,8 +18,8 @@ pub struct Placement {
     zone: Tz,
 }
 
-/// A period, and whether what stands for it is filtered: one does not stand for the other.
-type Slot = (bool, Tier, i32);
+/// A period, and how much what stands for it has: only the same stands for it.
+type Slot = (Extent, Tier, i32);
 
 impl Placement {
     /// A place for these tiers; midnight is that of `zone`.
@@ -71,7 +71,7 @@ impl Placement {
     fn slots(&self, candidate: &Candidate) -> impl Iterator<Item = Slot> {
         let started = candidate.id.started_at();
         let day = started.with_timezone(&self.zone).date_naive();
-        let slot = move |tier: &Tier| (candidate.filtered, *tier, period::number(*tier, day));
+        let slot = move |tier: &Tier| (candidate.extent, *tier, period::number(*tier, day));
         self.tiers.iter().map(slot)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_filtered_one_stands_for_no_whole_one_and_a_damaged_one_for_nothing() {
         let mut offered = backups(&["2026-02-09", "2026-02-10", "2026-02-11"]);
-        offered[0].filtered = true;
+        offered[0].extent = Extent::Part;
         offered[1].damaged = true;
         assert_eq!(lacking(&offered, &[]), ["2026-02-09", "2026-02-11"]);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::backup::BackupId;
 use backup_core::retention::{
-    Candidate, Count, Guards, KeepReason, RetentionPolicy, Tier, Verdict, judge, plan,
+    Candidate, Count, Extent, Guards, KeepReason, RetentionPolicy, Tier, Verdict, judge, plan,
 };
 use backup_retention::{AnyOf, Gfs, KeepLast, KeepWithin, Tz};
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
@@ -76,7 +76,11 @@ prop_compose! {
         gaps.iter().zip(kinds).map(|(gap, (kind, verified))| {
             hour += gap;
             let mut candidate = Candidate::new(id(hour));
-            candidate.filtered = kind == 1;
+            candidate.extent = match kind {
+                1 => Extent::Part,
+                4 => Extent::Set,
+                _ => Extent::Whole,
+            };
             candidate.damaged = kind == 2;
             candidate.pinned = kind == 3;
             candidate.verified_at = (verified && kind > 3).then(|| at(hour));
@@ -152,9 +156,9 @@ proptest! {
         for candidate in candidates.iter().filter(|candidate| candidate.pinned) {
             prop_assert!(kept.contains(&candidate.id), "pinned");
         }
-        for filtered in [false, true] {
+        for extent in [Extent::Whole, Extent::Set, Extent::Part] {
             let mut good: Vec<_> = candidates.clone();
-            good.retain(|candidate| candidate.filtered == filtered && !candidate.damaged);
+            good.retain(|candidate| candidate.extent == extent && !candidate.damaged);
             for candidate in good.iter().rev().take(min_keep) {
                 prop_assert!(kept.contains(&candidate.id), "newest good");
             }
@@ -174,7 +178,7 @@ proptest! {
         let now = after(&candidates);
         let verdicts = judge(&policy, &candidates, &guards(2), now).unwrap();
         let mut good = candidates.clone();
-        good.retain(|candidate| !candidate.filtered && !candidate.damaged);
+        good.retain(|candidate| candidate.extent == Extent::Whole && !candidate.damaged);
         let alone = judge(&policy, &good, &guards(2), now).unwrap();
         let ids: BTreeSet<_> = good.iter().map(|candidate| &candidate.id).collect();
         let of_good: Vec<_> = verdicts
@@ -390,8 +394,10 @@ fn backups_that_fail_for_a_year_cost_none_of_the_good_ones() {
     let good: BTreeSet<_> = all.iter().map(|candidate| candidate.id.clone()).collect();
     let mut refused = 0;
     for mut candidate in days("2026-01-08", 400) {
-        candidate.filtered = candidate.id.as_str().contains('5');
-        candidate.damaged = !candidate.filtered;
+        candidate.damaged = !candidate.id.as_str().contains('5');
+        if !candidate.damaged {
+            candidate.extent = Extent::Part;
+        }
         all.push(candidate);
         match plan(&policy, &all, &guards(3), after(&all)) {
             Ok(verdicts) => {

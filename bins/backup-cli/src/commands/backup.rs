@@ -1,15 +1,27 @@
-//! `backup`: take backups, one source after another.
+//! `backup`: take backups, as many at a time as is allowed.
 
 use std::sync::Arc;
 
-use backup_app::{AppError, BackupJob, BackupView, names};
+use backup_app::{AppError, BackupJob, BackupQueue, BackupRun, BackupView, SkippedDatabase, names};
+use backup_core::backup::SourceName;
 use backup_core::engine::BackupOutcome;
+use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use super::{Context, Outcome};
 use crate::args::BackupArgs;
 use crate::progress::Progress;
 use crate::{exit_code, render};
+
+/// How it ended.
+enum Ended {
+    /// A database of a source, with or without a backup now.
+    Done(SourceName, String, Box<BackupRun>),
+    /// A signal came before it could begin.
+    NotBegun(Box<BackupJob>),
+}
 
 pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
     let sources = sources(context, arguments)?;
@@ -19,30 +31,62 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
             "configure a [source.NAME], or say -d NAME --to URL",
         ));
     }
-    // Everything that can be known to be wrong is said before the first source is touched.
-    let mut jobs = Vec::new();
-    for source in &sources {
-        let job = context.app.backup_job(source.as_deref())?;
-        context.app.check_backup_job(&job)?;
-        jobs.push(job);
+    let stop = context.interrupt.token();
+    let queue = context.app.backup_queue()?;
+    let tasks = match context.app.backup_tasks(&sources, stop).await {
+        Err(AppError::Engine(CoreError::Cancelled)) => return Err(not_begun(context, &sources)),
+        tasks => tasks?,
+    };
+    let mut warned = false;
+    for skipped in &tasks.skipped {
+        warned |= left_out(context, skipped);
     }
+    let several = tasks.jobs.len() > 1;
+    let mut running: FuturesUnordered<_> = tasks
+        .jobs
+        .into_iter()
+        .map(|job| one(context, &queue, job, several))
+        .collect();
     let mut codes = Vec::new();
-    let mut waiting = jobs.into_iter();
-    while let Some(job) = waiting.next() {
-        match one(context, &job).await {
+    let mut stopped = None;
+    // What came of one is said as a whole, when it is over.
+    while let Some(ended) = running.next().await {
+        match tell(context, ended) {
             Ok(code) => codes.push(code),
-            Err(stopped) => {
-                if !context.json {
-                    for job in waiting {
-                        let source = render::name(job.source.as_str());
-                        render::complain(&format!("backup of {source}: not begun"));
-                    }
-                }
-                return Err(stopped);
+            Err(error) => {
+                stopped.get_or_insert(error);
             }
         }
     }
-    Ok(exit_code::of_several(&codes))
+    // A place that is new has a repository to leave records in only now.
+    for refused in tasks.refused {
+        let (source, database) = (refused.source.clone(), refused.database.clone());
+        let run = context.app.record_refused(refused, &context.journal, stop);
+        codes.push(tell(
+            context,
+            Ended::Done(source, database, Box::new(run.await)),
+        )?);
+    }
+    match stopped {
+        Some(error) => Err(error),
+        None => Ok(match exit_code::of_several(&codes) {
+            exit_code::DONE if warned => exit_code::WARNINGS,
+            code => code,
+        }),
+    }
+}
+
+/// A signal came before it was known what to do.
+fn not_begun(context: &Context, sources: &[Option<String>]) -> AppError {
+    let error = AppError::from(CoreError::Cancelled);
+    if context.json {
+        render::error(&error, true);
+    } else {
+        for source in sources.iter().flatten() {
+            render::complain(&format!("backup of {}: not begun", render::name(source)));
+        }
+    }
+    error
 }
 
 /// Configured names, or `None` for the database that flags and variables name.
@@ -69,24 +113,53 @@ fn sources(context: &Context, arguments: &BackupArgs) -> Result<Vec<Option<Strin
     }
 }
 
-/// Takes one backup; only a signal ends them all.
-async fn one(context: &Context, job: &BackupJob) -> Outcome {
-    let label = format!("backup {}", render::name(job.source.as_str()));
-    let progress = Arc::new(Progress::new(&label, context.quiet));
-    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+/// Takes one backup when it is its turn.
+async fn one(context: &Context, queue: &BackupQueue, job: Box<BackupJob>, several: bool) -> Ended {
     let (app, stop) = (&context.app, context.interrupt.token());
-    let run = app.run_backup(job, &context.journal, observer, stop).await;
-    progress.finish();
-    if context.json {
-        render::json(&BackupView::of(job, &run));
+    let Some(_turn) = queue.turn(job.server(), stop).await else {
+        return Ended::NotBegun(job);
+    };
+    let label = format!("backup {}", render::name(job.source.as_str()));
+    let mut progress = Progress::new(&label, context.quiet);
+    if several {
+        progress = progress.among_others();
     }
+    let progress = Arc::new(progress);
+    let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
+    let run = Box::pin(app.run_backup(&job, &context.journal, observer, stop)).await;
+    progress.finish();
+    Ended::Done(job.source, job.database, Box::new(run))
+}
+
+/// Says what came of it; an error only of what a signal stopped.
+fn tell(context: &Context, ended: Ended) -> Outcome {
+    match ended {
+        Ended::NotBegun(job) => {
+            if context.json {
+                render::json(&BackupView::not_begun(&job));
+            } else {
+                let source = render::name(job.source.as_str());
+                render::complain(&format!("backup of {source}: not begun"));
+            }
+            Err(CoreError::Cancelled.into())
+        }
+        Ended::Done(source, database, run) => {
+            if context.json {
+                render::json(&BackupView::of(&source, &database, &run));
+            }
+            told(context, &source, *run)
+        }
+    }
+}
+
+fn told(context: &Context, source: &SourceName, run: BackupRun) -> Outcome {
     let stopped = run.is_cancelled();
+    let source = render::name(source.as_str());
     match run.result {
-        Ok(outcome) => Ok(done(context, job, &outcome)),
+        Ok(outcome) => Ok(done(context, &source, &outcome)),
         Err(error) if stopped => {
             if !context.json {
-                // Sources before this one may have their backup.
-                let source = render::name(job.source.as_str());
+                // Others may have their backup.
                 let what = "stopped by a signal; nothing was published";
                 render::complain(&format!("backup of {source}: {what}"));
             }
@@ -94,7 +167,6 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
         }
         Err(error) => {
             if !context.json {
-                let source = render::name(job.source.as_str());
                 render::complain(&format!("backup of {source}: {}", error.render()));
             }
             Ok(exit_code::of(&error))
@@ -102,7 +174,23 @@ async fn one(context: &Context, job: &BackupJob) -> Outcome {
     }
 }
 
-fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
+/// A database that nobody named and that cannot be taken. Says whether anybody may miss it.
+fn left_out(context: &Context, skipped: &SkippedDatabase) -> bool {
+    if context.json {
+        render::json(&BackupView::skipped(skipped));
+    }
+    let Some(warning) = skipped.warning() else {
+        if !context.json {
+            let source = render::name(&skipped.source);
+            render::note(&format!("{source}: skipped: {}", skipped.obstacle.reason()));
+        }
+        return false;
+    };
+    render::warn(&render::name(&warning));
+    true
+}
+
+fn done(context: &Context, source: &str, outcome: &BackupOutcome) -> u8 {
     let manifest = &outcome.manifest;
     if !context.json {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
@@ -110,7 +198,7 @@ fn done(context: &Context, job: &BackupJob, outcome: &BackupOutcome) -> u8 {
         render::line(&format!(
             "{}  {}  {}, {}  {} -> {}  {}",
             manifest.id,
-            render::name(job.source.as_str()),
+            source,
             render::counted(totals.tables, "table"),
             render::counted(totals.rows, "row"),
             render::size(totals.raw_bytes),

@@ -28,10 +28,7 @@ pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path
 fn check(context: &Context) -> Outcome {
     let config = context.app.config();
     for name in config.source.keys() {
-        let job = context.app.backup_job(Some(name))?;
-        for place in &job.places {
-            place.open(context.app.environment())?;
-        }
+        context.app.check_backup(Some(name))?;
     }
     let schedules = context.app.schedules()?;
     let without = config.source.iter();

@@ -11,7 +11,7 @@ use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 
 use super::listing::warn_damaged;
-use super::{Context, Outcome, selector, source_name};
+use super::{Context, Outcome, selector};
 use crate::args::CopyArgs;
 use crate::progress::Progress;
 use crate::report::CopyView;
@@ -101,6 +101,11 @@ async fn one(
     Ok(copied?)
 }
 
+fn nothing(backup: &str, why: Option<CoreError>) -> AppError {
+    let what = format!("backup {backup}");
+    why.unwrap_or(CoreError::NotFound { what }).into()
+}
+
 /// What is to be copied, the newest first: it is what a disaster needs. And whether there is
 /// something that cannot be read.
 async fn choose(
@@ -108,22 +113,26 @@ async fn choose(
     arguments: &CopyArgs,
     ends: &Ends,
 ) -> Result<(Vec<Manifest>, bool), AppError> {
-    let source = arguments.source.as_deref().map(source_name).transpose()?;
+    let source = arguments.source.as_deref();
     if !arguments.missing {
         let mut found = Vec::new();
         for backup in &arguments.backups {
             let selector: Selector = selector(backup)?;
-            found.push(ends.from.catalog().find(&selector, source.as_ref()).await?);
+            let at = (&ends.from_place, &ends.from);
+            let (here, missing) = context.find_at(at, &selector, source).await?;
+            let chosen = super::choose(&selector, here)?;
+            let chosen = chosen.ok_or_else(|| nothing(backup, missing))?;
+            found.push(chosen.manifest);
         }
         return Ok((found, false));
     }
-    let request = ListRequest {
-        source,
-        ..ListRequest::default()
-    };
-    let here = ends.from.catalog().list(&request).await?;
+    let everything = ListRequest::default();
+    let catalog = ends.from.catalog();
+    let here = context.listed(&catalog, source, &everything).await?;
     warn_damaged(&ends.from_place.name, &here.damaged);
-    let there = ends.to.catalog().list(&request).await?;
+    let there = context
+        .listed(&ends.to.catalog(), source, &everything)
+        .await?;
     warn_damaged(&ends.to_place.name, &there.damaged);
     let (from, to) = ((&ends.from, &here), (&ends.to, &ends.to_place, &there));
     let missing = context.app.lacking(from, to).await?;

@@ -12,26 +12,24 @@ use backup_core::history::Proofs;
 use backup_core::manifest::Manifest;
 
 use super::listing::Gathered;
-use super::{Context, Outcome, days_ago, history, source_name};
+use super::{Context, Outcome, days_ago, history};
 use crate::args::ListArgs;
 use crate::render;
 use crate::report::{self, ListView};
 
 pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     let request = ListRequest {
-        source: arguments.source.as_deref().map(source_name).transpose()?,
+        source: None,
         since: arguments.days.map(days_ago),
         limit: arguments.limit,
     };
     let mut all = Gathered::<(String, String), ListView>::new();
     for place in context.app.places()? {
         let lister = context.app.lister(&place).await?;
-        let listing = lister
-            .engine
-            .catalog()
-            .list(&request)
-            .await
-            .map_err(AppError::from)?;
+        let catalog = lister.engine.catalog();
+        let listing = context
+            .listed(&catalog, arguments.source.as_deref(), &request)
+            .await?;
         let oldest = listing.backups.last().map(|oldest| oldest.started_at);
         let proofs = match oldest {
             Some(oldest) => history::proofs(&lister.engine, &place.name, oldest).await,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use backup_app::AppError;
+use backup_core::catalog::{Catalog, ListRequest, Listing};
 use backup_core::store::StoreKey;
 use serde::Serialize;
 
@@ -54,6 +56,30 @@ impl<K: Ord, V: Serialize> Gathered<K, V> {
         } else {
             exit_code::WARNINGS
         }
+    }
+}
+
+impl Context {
+    /// What a catalog has of the sources that a name means, newest first, or of all.
+    pub(super) async fn listed(
+        &self,
+        catalog: &Catalog<'_>,
+        source: Option<&str>,
+        request: &ListRequest,
+    ) -> Result<Listing, AppError> {
+        let Some(name) = source else {
+            return Ok(catalog.list(request).await?);
+        };
+        let mut all = Listing::default();
+        for source in self.app.sources_named(name, catalog).await? {
+            let request = ListRequest {
+                source: Some(source),
+                ..request.clone()
+            };
+            all = all.and(catalog.list(&request).await?);
+        }
+        all.backups.truncate(request.limit.unwrap_or(usize::MAX));
+        Ok(all)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `prune`: let old backups go, and say why the others stay.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_app::{AppError, Keys, Place, SystemClock, begin};
@@ -74,9 +75,24 @@ async fn sources(context: &Context, arguments: &PruneArgs) -> Result<Vec<SourceN
         names = context.app.sources();
     }
     if !names.is_empty() {
-        names.sort();
-        names.dedup();
-        return names.iter().map(|name| source_name(name)).collect();
+        let mut meant = BTreeSet::new();
+        for name in &names {
+            for place in context.app.places_of_source(&source_name(name)?)? {
+                let engine = engine(context, &place)?;
+                let sources = context.app.sources_named(name, &engine.catalog()).await?;
+                meant.extend(sources);
+            }
+        }
+        // Of several places, one may have databases and another nothing yet.
+        let is_alone = |source: &SourceName| {
+            let prefix = format!("{source}/");
+            !meant
+                .iter()
+                .any(|other| other.as_str().starts_with(&prefix))
+        };
+        let stands_for_itself =
+            |source: &&SourceName| !context.app.is_family(source) || is_alone(source);
+        return Ok(meant.iter().filter(stands_for_itself).cloned().collect());
     }
     let mut stored = Vec::new();
     for place in context.app.places()? {

@@ -9,7 +9,7 @@ use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 
-use super::{Context, Found, Outcome, source_name};
+use super::{Context, Found, Outcome};
 use crate::args::{LevelArg, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::VerifyView;
@@ -117,11 +117,9 @@ async fn choose(
     let mut unreadable = 0;
     for place in context.app.places()? {
         let engine = context.app.engine(&place, keys, Arc::clone(&observer))?;
-        let request = ListRequest {
-            source: source.map(source_name).transpose()?,
-            ..ListRequest::default()
-        };
-        let mut listing = engine.catalog().list(&request).await?;
+        let catalog = engine.catalog();
+        let everything = ListRequest::default();
+        let mut listing = context.listed(&catalog, source, &everything).await?;
         for (key, reason) in &listing.damaged {
             render::complain(&format!("{}: {key}: {reason}", place.name));
         }

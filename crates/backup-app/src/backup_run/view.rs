@@ -1,11 +1,13 @@
 //! A backup as JSON, the same from every frontend; the domain's own types may change without it.
 
+use backup_core::backup::SourceName;
+use backup_core::error::Error as CoreError;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use serde::Serialize;
 
-use super::BackupRun;
+use super::{BackupRun, SkippedDatabase};
 use crate::compose::BackupJob;
-use crate::error::ErrorReport;
+use crate::error::{AppError, ErrorReport};
 use crate::text::time;
 
 /// `backup --json`
@@ -36,6 +38,8 @@ pub struct BackupView {
     pub triggers: u64,
     pub sequences: u64,
     pub destinations: Vec<DestinationView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     pub warnings: Vec<String>,
     pub error: Option<ErrorReport>,
 }
@@ -107,17 +111,17 @@ impl DestinationView {
 }
 
 impl BackupView {
-    /// What came of a job.
+    /// What came of a database of a source.
     #[must_use]
-    pub fn of(job: &BackupJob, run: &BackupRun) -> Self {
+    pub fn of(source: &SourceName, database: &str, run: &BackupRun) -> Self {
         let destinations = run.destinations.clone();
         let view = match &run.result {
             Ok(outcome) => {
                 Self::committed(&outcome.manifest, destinations, outcome.warnings.clone())
             }
             Err(error) => Self {
-                source: job.source.to_string(),
-                database: job.database.clone(),
+                source: source.to_string(),
+                database: database.to_owned(),
                 status: "failed",
                 destinations,
                 error: Some(error.report()),
@@ -128,6 +132,31 @@ impl BackupView {
             run_id: run.run.as_ref().map(ToString::to_string),
             attempts: Some(run.attempts),
             ..view
+        }
+    }
+
+    /// A database that was left out.
+    #[must_use]
+    pub fn skipped(skipped: &SkippedDatabase) -> Self {
+        Self {
+            source: skipped.source.clone(),
+            database: skipped.database.clone(),
+            status: "skipped",
+            reason: Some(skipped.obstacle.reason()),
+            warnings: skipped.warning().into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// A backup that was not begun before somebody wanted all of them to stop.
+    #[must_use]
+    pub fn not_begun(job: &BackupJob) -> Self {
+        Self {
+            source: job.source.to_string(),
+            database: job.database.clone(),
+            status: "failed",
+            error: Some(AppError::from(CoreError::Cancelled).report()),
+            ..Self::default()
         }
     }
 
@@ -163,6 +192,7 @@ impl BackupView {
             triggers: objects("triggers"),
             sequences: objects("sequences"),
             destinations,
+            reason: None,
             warnings,
             error: None,
         }

@@ -27,6 +27,7 @@ fn aged(hours: i64) -> Manifest {
         server_version: "17.2".to_owned(),
         tool_version: "17.2".to_owned(),
         filtered: false,
+        as_configured: false,
         compression: "none".to_owned(),
         encryption: None,
         parts: Vec::new(),
@@ -135,11 +136,15 @@ fn age_counts_from_the_end_and_only_of_what_can_be_counted_on() {
 fn a_part_counts_where_a_part_is_meant() {
     let filtered = with(1, |backup| {
         backup.filtered = true;
+        backup.as_configured = true;
         backup.totals = sized(10, 1, 1);
     });
     let copies = copies(&[filtered, aged(5)], &[]).partly(true);
     // Nor is it compared with a whole one.
     assert_eq!(judge(&copies, &[], None, &limits(), now()), []);
+    // A part of the part does not count.
+    let less = with(1, |backup| backup.filtered = true);
+    check(&[less], &[], &[NONE]);
 }
 
 #[test]

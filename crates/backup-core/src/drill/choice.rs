@@ -115,7 +115,7 @@ impl Drilled {
 
 /// The backup of one source to drill; `random` is any number.
 ///
-/// A filtered backup never stands for a full one, so it is chosen only where there is no other.
+/// A backup that lacks what its source is meant to have never stands for a whole one, so it is chosen only where there is no other.
 #[must_use]
 pub fn choose<'a>(
     backups: &'a [Manifest],
@@ -124,7 +124,7 @@ pub fn choose<'a>(
     now: DateTime<Utc>,
     random: u64,
 ) -> Option<(&'a Manifest, ChoiceReason)> {
-    let complete: Vec<_> = backups.iter().filter(|backup| !backup.filtered).collect();
+    let complete: Vec<_> = backups.iter().filter(|backup| backup.is_whole()).collect();
     let mut candidates = if complete.is_empty() {
         backups.iter().collect()
     } else {
@@ -207,6 +207,7 @@ mod tests {
             server_version: "17.2".to_owned(),
             tool_version: "17.2".to_owned(),
             filtered,
+            as_configured: false,
             compression: "none".to_owned(),
             encryption: None,
             parts: Vec::new(),

@@ -46,6 +46,8 @@ pub struct BackupRequest {
     pub part_retry_delay: Duration,
     /// A part in which nothing moves for so long has failed.
     pub stall_timeout: Duration,
+    /// Whether a filter is that of the source itself, and not of this one backup.
+    pub as_configured: bool,
     /// The ids of all repositories that it is written to, if there are several.
     pub repositories: Vec<String>,
 }
@@ -63,6 +65,7 @@ impl BackupRequest {
             part_attempts: 2,
             part_retry_delay: Duration::from_secs(2),
             stall_timeout: Duration::from_mins(30),
+            as_configured: false,
             repositories: Vec::new(),
         }
     }
@@ -90,6 +93,7 @@ struct Run {
     session: Arc<dyn DumpSession>,
     repository: String,
     copies: Vec<String>,
+    as_configured: bool,
     started_at: DateTime<Utc>,
     encryption: Option<EncryptionRecord>,
     compression: String,
@@ -157,6 +161,7 @@ impl Engine {
             }),
             session,
             copies: copies(&request.repositories, &begun.repository),
+            as_configured: request.as_configured,
             repository: begun.repository,
             started_at: begun.started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
@@ -302,6 +307,7 @@ impl Engine {
             server_version: source.server_version.clone(),
             tool_version: source.tool_version.clone(),
             filtered: source.filtered,
+            as_configured: facts.as_configured,
             compression: run.compression.clone(),
             encryption: run.encryption.clone(),
             totals: totals(&facts, &parts),
@@ -550,6 +556,7 @@ fn gather(run: &Run, stored: &[StoredPart]) -> Facts {
         source: run.writer.source.clone(),
         database: source.database.clone(),
         filtered: source.filtered,
+        as_configured: source.filtered && run.as_configured,
         digests: stored
             .iter()
             .flat_map(|part| &part.record.objects)

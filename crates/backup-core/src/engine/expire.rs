@@ -345,7 +345,7 @@ impl Known {
     fn candidates(&self, now: DateTime<Utc>) -> Vec<Candidate> {
         let candidate = |manifest: &Manifest| Candidate {
             id: manifest.id.clone(),
-            filtered: manifest.filtered,
+            extent: manifest.into(),
             damaged: self.proofs.is_damaged(manifest) || self.listing.lacks(manifest),
             pinned: self
                 .pins

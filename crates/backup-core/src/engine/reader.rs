@@ -246,7 +246,13 @@ fn check_binding(manifest: &Manifest, facts: &Facts) -> Result<(), Error> {
             facts.source.as_str()
         )));
     }
-    if (&facts.database, facts.filtered) != (&manifest.database, manifest.filtered) {
+    let of_facts = (&facts.database, facts.filtered, facts.as_configured);
+    let of_manifest = (
+        &manifest.database,
+        manifest.filtered,
+        manifest.as_configured,
+    );
+    if of_facts != of_manifest {
         return Err(Error::corrupt(
             "the manifest names another database or extent than part facts",
         ));

@@ -101,7 +101,12 @@ impl Engine {
             .create(target, parts, cancel)
             .await
             .map_err(|e| not_created(&reader, target, e))?;
-        let notes = session.notes();
+        let mut notes = session.notes();
+        if reader.manifest().as_configured {
+            notes.push(
+                "it has what its source is configured to have, not the whole database".to_owned(),
+            );
+        }
         for note in &notes {
             self.observer.event(&Event::Note(note.clone()));
         }
@@ -323,7 +328,7 @@ fn check_replaces(backup: &Manifest, options: &RestoreOptions) -> Result<(), Err
 fn warnings(manifest: &Manifest, load: LoadReport, replaced: Option<&Replacement>) -> Vec<String> {
     let mut warnings = load.warnings;
     warnings.extend(replaced.iter().flat_map(|r| r.warnings.iter().cloned()));
-    if manifest.filtered {
+    if !manifest.is_whole() {
         let text = "the backup is filtered: what its filter left out is not in this database";
         warnings.push(text.to_owned());
     }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Candidate;
+use super::{Candidate, Extent};
 use crate::error::Error;
 
 /// How far the clocks of two hosts may be apart.
@@ -55,7 +55,8 @@ impl Guards {
         if self.clock_is_right {
             return Ok(());
         }
-        let is_good = |candidate: &&Candidate| !candidate.damaged && !candidate.filtered;
+        let is_good =
+            |candidate: &&Candidate| !candidate.damaged && candidate.extent == Extent::Whole;
         let mut times: Vec<_> = candidates
             .iter()
             .filter(is_good)

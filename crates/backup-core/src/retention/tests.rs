@@ -62,7 +62,7 @@ fn the_newest_and_the_last_verified_stay_whatever_the_policy_says() {
 fn filtered_ones_neither_push_out_whole_ones_nor_stand_for_them() {
     let mut backups: Vec<_> = (0..6).map(aged).collect();
     for backup in &mut backups[..3] {
-        backup.filtered = true;
+        backup.extent = Extent::Part;
         backup.verified_at = Some(now());
     }
     let verdicts = plan(&Days(1), &backups, &guards(1), now()).unwrap();
@@ -135,7 +135,7 @@ fn nothing_goes_while_the_clock_cannot_be_right() {
     // What fails to be whole does not make the old ones less needed.
     let mut failing = daily.clone();
     for backup in &mut failing[..6] {
-        backup.filtered = true;
+        backup.extent = Extent::Part;
     }
     let error = plan_at(&failing, 0, false).unwrap_err();
     assert!(error.to_string().contains("6 days old"), "{error}");

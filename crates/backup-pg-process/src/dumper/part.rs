@@ -14,7 +14,7 @@ use super::DumpFilter;
 use crate::child::{ToolCommand, stdout_body};
 use crate::error::Error;
 use crate::inspector::{Archive, inspected, table_name};
-use crate::{ToolEnv, exact_pattern};
+use crate::{ToolEnv, exact_pattern, quote_ident};
 
 /// What every `pg_dump` of a session has in common.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub(super) struct PgDump {
     pub(super) snapshot: String,
     pub(super) lock_wait: Duration,
     pub(super) filter: DumpFilter,
+    /// Extensions to dump although schemas are selected.
+    pub(super) extensions: Vec<String>,
 }
 
 /// Names of a table as they are.
@@ -80,6 +82,10 @@ impl PgDump {
             Content::Schema => {
                 args.extend(["--section=pre-data".into(), "--section=post-data".into()]);
                 args.extend(self.filter_args());
+                let extensions = self.extensions.iter();
+                args.extend(
+                    extensions.map(|name| format!("--extension={}", quote_ident(name)).into()),
+                );
             }
             Content::Tables(tables) => {
                 args.push("--section=data".into());
@@ -187,6 +193,7 @@ mod tests {
             snapshot: "00000003-0000001B-1".to_owned(),
             lock_wait: Duration::from_mins(1),
             filter: DumpFilter::default(),
+            extensions: Vec::new(),
         }
     }
 

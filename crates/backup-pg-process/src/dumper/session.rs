@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{self, Found, Table, TableForm};
+use super::outside::{self, Needs};
 use super::part::{Content, Names, PgDump};
 use super::planner::{self, BlockRange, DataPart, TableSize};
 use super::range::{RangeSource, RangeTable};
@@ -58,6 +59,7 @@ struct Opened {
     can_check_clients: bool,
     taken: Taken,
     found: Found,
+    needs: Needs,
 }
 
 impl PgDumpSession {
@@ -119,6 +121,7 @@ impl PgDumpSession {
             snapshot: snapshot.id().to_owned(),
             lock_wait: config.lock_wait_timeout,
             filter: config.filter.clone(),
+            extensions: opened.needs.extensions.clone(),
         };
         let ranges = RangeSource {
             config: config.connection.clone(),
@@ -183,7 +186,8 @@ async fn prepare(config: &PgDumperConfig, cancel: &CancellationToken) -> Result<
         skip_forbidden: !config.filter.is_empty(),
     };
     let taken = snapshot::take(taking, &mut scout, cancel).await?;
-    let found = read_details(&mut scout, taken.snapshot.id(), version_num).await?;
+    let found = read_details(config, &mut scout, taken.snapshot.id(), version_num);
+    let (found, needs) = found.await?;
     // The server notices a closed connection without this too.
     let _ = scout.close().await;
     Ok(Opened {
@@ -193,23 +197,26 @@ async fn prepare(config: &PgDumperConfig, cancel: &CancellationToken) -> Result<
         can_check_clients,
         taken,
         found,
+        needs,
     })
 }
 
 /// Reads them on another connection than the coordinator's, whose transaction no failure may end.
 async fn read_details(
+    config: &PgDumperConfig,
     scout: &mut PgConnection,
     snapshot: &str,
     version_num: u32,
-) -> Result<Found, Error> {
+) -> Result<(Found, Needs), Error> {
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         crate::quote_literal(snapshot)
     );
     session::execute(scout, begin, "join the snapshot").await?;
     let found = catalog::details(scout, version_num).await?;
+    let needs = outside::needs(scout, &config.filter).await;
     session::execute(scout, "COMMIT", "leave the snapshot").await?;
-    Ok(found)
+    Ok((found, needs))
 }
 
 /// `pg_dump` refuses such a table too, but one by one and after minutes of work.
@@ -255,6 +262,7 @@ fn tool_settings(version_num: u32, can_check_clients: bool) -> Vec<(&'static str
 
 fn source_facts(config: &PgDumperConfig, opened: &Opened) -> Result<SourceFacts, Error> {
     let mut warnings = opened.found.warnings.clone();
+    warnings.extend(opened.needs.warnings.iter().cloned());
     if config.include_globals && !opened.found.reads_passwords {
         warnings.push(globals::NO_PASSWORDS.to_owned());
     }

@@ -127,7 +127,7 @@ pub(super) async fn choose(context: &Context, arguments: &DrillArgs) -> Result<C
 fn choose_one(known: &Known, choice: Choice, now: DateTime<Utc>) -> Option<Chosen> {
     let (manifest, reason) =
         choose_backup(&known.backups, &known.drilled, choice, now, rand::random())?;
-    if manifest.filtered {
+    if !manifest.is_whole() {
         let name = render::name(known.source.as_str());
         let id = &manifest.id;
         render::warn(&format!("{name} has filtered backups only: {id}"));
@@ -170,10 +170,17 @@ async fn known(
         .collect::<Result<_, _>>()?;
     let mut known: BTreeMap<SourceName, Known> = BTreeMap::new();
     let mut unreachable = None;
+    let mut meant: BTreeSet<SourceName> = BTreeSet::new();
     for place in context.app.places()? {
         match at(context, &place, &wanted, oldest).await {
             Ok(found) => {
                 for (source, copies) in found {
+                    meant.extend(
+                        wanted
+                            .iter()
+                            .find(|name| context.app.means(name, &source))
+                            .cloned(),
+                    );
                     let entry = known.entry(source.clone());
                     entry.or_insert_with(|| Known::new(source)).add(copies);
                 }
@@ -187,7 +194,7 @@ async fn known(
         }
     }
     let complete = unreachable.is_none();
-    if let Err(error) = check(arguments, &wanted, &known) {
+    if let Err(error) = check(arguments, (&wanted, &meant), &known) {
         // Perhaps it lies where nobody could look.
         return Err(unreachable.unwrap_or(error));
     }
@@ -205,7 +212,7 @@ async fn at(
     let engine = context.app.engine(place, Keys::None, observer)?;
     let mut found = Vec::new();
     for source in engine.catalog().sources().await? {
-        if !wanted.is_empty() && !wanted.contains(&source) {
+        if !wanted.is_empty() && !wanted.iter().any(|name| context.app.means(name, &source)) {
             continue;
         }
         let request = ListRequest {
@@ -236,10 +243,10 @@ async fn at(
 /// Whether what was asked for is clear, and there.
 fn check(
     arguments: &DrillArgs,
-    wanted: &BTreeSet<SourceName>,
+    (wanted, meant): (&BTreeSet<SourceName>, &BTreeSet<SourceName>),
     known: &BTreeMap<SourceName, Known>,
 ) -> Result<(), AppError> {
-    if let Some(missing) = wanted.iter().find(|source| !known.contains_key(source)) {
+    if let Some(missing) = wanted.difference(meant).next() {
         let what = format!("backup of {missing}");
         return Err(CoreError::NotFound { what }.into());
     }

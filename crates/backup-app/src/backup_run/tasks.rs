@@ -1,0 +1,220 @@
+//! Which backups a command means, before any is taken: a source may stand for every database of
+//! a server, and those are known only when the server is asked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use backup_config::SourceConfig;
+use backup_core::backup::SourceName;
+use backup_core::clock::Clock as _;
+use backup_core::databases::{DatabaseFinder as _, Obstacle, choose};
+use backup_core::error::{Error as CoreError, ErrorKind, PortError};
+use backup_core::observer::NoopObserver;
+use backup_core::run_record::{Operation, RunRecord};
+use tokio_util::sync::CancellationToken;
+
+use super::{BackupRun, failed_at};
+use crate::clock::SystemClock;
+use crate::compose::{App, BackupJob};
+use crate::error::AppError;
+use crate::journal::Journal;
+use crate::place::Place;
+use crate::who::who;
+
+/// What a command means.
+#[derive(Debug, Default)]
+pub struct BackupTasks {
+    /// Backups to take, in this order.
+    pub jobs: Vec<Box<BackupJob>>,
+    /// What was asked for and cannot be begun: it has failed already, and is to be recorded after
+    /// the others, for the first of those makes the repository.
+    pub refused: Vec<RefusedBackup>,
+    /// Databases that a pattern matches and that are left out.
+    pub skipped: Vec<SkippedDatabase>,
+}
+
+/// What cannot be begun.
+#[derive(Debug)]
+pub struct RefusedBackup {
+    /// The database's source, or that which stands for several.
+    pub source: SourceName,
+    /// The database, if it is about one.
+    pub database: String,
+    /// Where the backup was to go.
+    pub places: Vec<Place>,
+    /// Why.
+    pub error: AppError,
+}
+
+/// What is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedDatabase {
+    /// What its source would be called.
+    pub source: String,
+    /// The database.
+    pub database: String,
+    /// Why.
+    pub obstacle: Obstacle,
+}
+
+impl SkippedDatabase {
+    /// What to warn of, unless somebody meant it to be so.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let text = || format!("{} is left out: {}", self.source, self.obstacle.reason());
+        (!self.obstacle.is_by_design()).then(text)
+    }
+}
+
+/// A configured source that stands for several.
+struct Family<'a> {
+    name: &'a str,
+    settings: &'a SourceConfig,
+}
+
+impl Family<'_> {
+    fn member(&self, database: &str) -> String {
+        format!("{}/{database}", self.name)
+    }
+}
+
+impl App {
+    /// Finds out which backups are meant by these sources; `None` is the database that flags and
+    /// variables name. What can be known to be wrong without asking a server is an error of all,
+    /// before anything is touched; a server that cannot be asked is one of its source. Every
+    /// source is there once.
+    ///
+    /// # Errors
+    /// When settings make no sense.
+    ///
+    /// # Cancellation
+    /// `Cancelled`; nothing was begun.
+    pub async fn backup_tasks(
+        &self,
+        sources: &[Option<String>],
+        cancel: &CancellationToken,
+    ) -> Result<BackupTasks, AppError> {
+        for source in sources {
+            self.check_backup(source.as_deref())?;
+        }
+        let mut all = BackupTasks::default();
+        for source in sources {
+            if let Some(family) = self.family(source.as_deref()) {
+                self.add_members(&family, &mut all, cancel).await?;
+            } else {
+                let job = self.backup_job(source.as_deref())?;
+                all.jobs.push(Box::new(job));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        all.jobs.retain(|job| seen.insert(job.source.clone()));
+        Ok(all)
+    }
+
+    /// Whether backups of a source could be begun: what is wrong with its settings, keys and
+    /// places is said before anything is touched.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn check_backup(&self, source: Option<&str>) -> Result<(), AppError> {
+        let job = match self.family(source) {
+            // One database is as good as any.
+            Some(family) => self.backup_job(Some(&family.member("postgres")))?,
+            None => self.backup_job(source)?,
+        };
+        self.backup_engine(&job, &job.places, Arc::new(NoopObserver))
+            .map(drop)
+    }
+
+    fn family<'a>(&'a self, source: Option<&'a str>) -> Option<Family<'a>> {
+        let name = source?;
+        let settings = self.config().source.get(name)?;
+        let family = Family { name, settings };
+        settings.is_family().then_some(family)
+    }
+
+    async fn add_members(
+        &self,
+        family: &Family<'_>,
+        all: &mut BackupTasks,
+        cancel: &CancellationToken,
+    ) -> Result<(), AppError> {
+        let finder = self.database_finder(family.settings)?;
+        let found = match finder.databases(cancel).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                return Err(CoreError::Cancelled.into());
+            }
+            Err(error) => {
+                all.refused.push(self.refuse(family, None, error)?);
+                return Ok(());
+            }
+        };
+        let chosen = choose(&family.settings.databases, &family.settings.exclude, &found);
+        for (database, obstacle) in chosen.skip {
+            all.skipped.push(SkippedDatabase {
+                source: family.member(&database),
+                database,
+                obstacle,
+            });
+        }
+        for (database, reason) in chosen.refuse {
+            let error = PortError::new(ErrorKind::NotFound, reason);
+            all.refused
+                .push(self.refuse(family, Some(&database), error)?);
+        }
+        for pattern in chosen.unmatched {
+            let message = format!("no database that can be backed up matches {pattern:?}");
+            let error = PortError::new(ErrorKind::NotFound, message);
+            all.refused.push(self.refuse(family, None, error)?);
+        }
+        for database in chosen.take {
+            let job = self.backup_job(Some(&family.member(&database)))?;
+            all.jobs.push(Box::new(job));
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &self,
+        family: &Family<'_>,
+        database: Option<&str>,
+        source: PortError,
+    ) -> Result<RefusedBackup, AppError> {
+        let operation = match database {
+            Some(database) => format!("find database {database:?}"),
+            None => "find the databases of the server".to_owned(),
+        };
+        let name = database.map_or_else(|| family.name.to_owned(), |name| family.member(name));
+        let name = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
+        Ok(RefusedBackup {
+            places: self.places_of_source(&name)?,
+            source: name,
+            database: database.unwrap_or_default().to_owned(),
+            error: CoreError::Dump { operation, source }.into(),
+        })
+    }
+
+    /// Leaves the record of a backup that could not be begun, so that its failure is known where
+    /// its backups would be.
+    ///
+    /// # Cancellation
+    /// `cancel` leaves the writing two seconds.
+    pub async fn record_refused(
+        &self,
+        refused: RefusedBackup,
+        journal: &Journal,
+        cancel: &CancellationToken,
+    ) -> BackupRun {
+        let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
+        record.source = Some(refused.source);
+        match &refused.error {
+            AppError::Engine(error) => record.failed(error),
+            error => record.ended_with(error, error.kind()),
+        }
+        let mut done = failed_at(&refused.places, refused.error);
+        let of = (&record, &done);
+        done.run = self.record(&refused.places, journal, of, cancel).await;
+        done
+    }
+}
