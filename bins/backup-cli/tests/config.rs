@@ -239,6 +239,10 @@ const WRONG: &[(&str, &str)] = &[
         "source.s.destinations: one without tiers is needed, which gets every backup",
     ),
     (
+        "[destination.a]\nregion = 'x'",
+        "destination.a.url: the store is neither a URL nor",
+    ),
+    (
         "[destination.a]\nurl = 'ftp://x'",
         "destination.a.url: the store is neither a URL nor",
     ),

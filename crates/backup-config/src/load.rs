@@ -396,12 +396,14 @@ fn finish(layers: &Layers) -> Result<Config, Error> {
 }
 
 fn refused(layers: &Layers, path: &[String], message: &str) -> Error {
+    // Of what nobody said, whoever said the table around it.
+    let around = (1..=path.len())
+        .rev()
+        .map(|length| layers.origins(&path[..length]));
+    let mut said = around.filter(|origins| !origins.is_empty());
+    let origins = said.next().unwrap_or_default();
     Error::Invalid {
-        message: format!(
-            "{}{}: {message}",
-            prefix(&layers.origins(path)),
-            dotted(path)
-        ),
+        message: format!("{}{}: {message}", prefix(&origins), dotted(path)),
         suggestion: None,
     }
 }
