@@ -373,11 +373,11 @@ fn places_are_compared_and_a_disk_that_is_not_mounted_is_told() -> Result<()> {
         let named = places.iter().enumerate();
         let sections =
             named.map(|(n, place)| format!("[destination.d{n}]\nurl = 'file://{place}'\n"));
-        let names: Vec<_> = (0..places.len()).map(|n| format!("'d{n}'")).collect();
+        let listed: Vec<_> = (0..places.len()).map(|n| format!("'d{n}'")).collect();
         let text = format!(
             "{}[encryption]\nmode = 'none'\n[source.shop]\ndestinations = [{}]\n",
             sections.collect::<String>(),
-            names.join(", "),
+            listed.join(", "),
         );
         let config = patient.cli.private_file("backup.toml", &text)?;
         let doctor = ["--config", &config, "doctor", "shop", "--json"];
