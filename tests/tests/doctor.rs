@@ -417,5 +417,26 @@ fn keys_that_do_not_belong_together_are_told() -> Result<()> {
     let report = run(&[])?;
     assert_eq!(ids(&report, "keys", "problem")?, ["no-recipients"]);
     cli.run(["doctor", "nobody"])?.exits(2)?;
+
+    // Sources with settings of their own are told apart.
+    let text = format!(
+        "[defaults]\nmin_free_space = '900TB'\n[encryption]\nrecipients = ['{}']\n\
+         [destination.near]\nurl = '{place}'\n[source.closed]\n[source.open]\n\
+         encryption = {{ mode = 'none' }}\n",
+        one.recipient,
+    );
+    let config = cli.private_file("backup.toml", &text)?;
+    let run = cli.run(["--config", &config, "doctor", "-h", "/nowhere", "--json"])?;
+    let report = run.exits(7)?.json()?;
+    let notes = ["encryption-off", "one-recipient"];
+    assert_eq!(ids(&report, "keys", "note")?, notes, "{report:#}");
+    ensure!(
+        report
+            .to_string()
+            .contains("open: backups are not encrypted"),
+        "{report:#}"
+    );
+    let refused = ids(&report, "destination", "problem")?;
+    assert_eq!(refused, ["too-little-room"], "{report:#}");
     Ok(())
 }
