@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Run};
 use backup_e2e::pg::{Cluster, ClusterOptions};
+use backup_e2e::pooler::Pooler;
 use backup_e2e::s3::{Kind, Server};
 use rstest::rstest;
 use serde_json::Value;
@@ -47,7 +48,8 @@ impl Patient {
         cluster.psql("postgres", GOOD_ROLE)?;
         cluster.create_db("shop")?;
         cluster.psql("shop", GAPS)?;
-        let cli = Cli::new(&cluster)?;
+        // How full the disk of this machine is, is no business of the tests.
+        let cli = Cli::new(&cluster)?.with_env("BACKUP_DEFAULTS__WARN_USED_PERCENT", "100");
         let root = cli.local_root();
         fs::create_dir(&root)?;
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
@@ -251,6 +253,30 @@ fn the_step_that_fails_is_told_and_the_rest_is_looked_at() -> Result<()> {
     Ok(())
 }
 
+#[rstest]
+#[case::any("transaction", "", "pooler")]
+#[case::transactions("transaction", "extra_float_digits,options", "pooler")]
+#[case::statements("statement", "extra_float_digits,options", "pooler")]
+#[case::sessions("session", "extra_float_digits", "client-programs-cannot-connect")]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_pooler_in_between_is_told(
+    #[case] mode: &str,
+    #[case] ignored: &str,
+    #[case] expected: &str,
+) -> Result<()> {
+    let patient = Patient::new(17)?;
+    let pooler = Pooler::start(&patient.cluster, mode, ignored)?;
+    let port = pooler.port().to_string();
+    let report = patient.report("backup", &["-h", "127.0.0.1", "-p", &port], 7)?;
+    let problems = ids(&report, "server", "problem")?;
+    assert_eq!(problems, [expected], "{report:#}");
+    let (_, remedy) = found(&report, "server")?
+        .remove(expected)
+        .context("found")?;
+    ensure!(remedy.contains("to the server itself"), "{report:#}");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_table_that_is_locked_and_a_full_role_are_told() -> Result<()> {
@@ -335,6 +361,41 @@ fn a_login_that_may_only_read_cannot_take_backups() -> Result<()> {
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
+fn places_are_compared_and_a_disk_that_is_not_mounted_is_told() -> Result<()> {
+    let patient = Patient::new(17)?;
+    let place = |name: &str| patient.cli.folder().join(name).display().to_string();
+    let (one, two, gone) = (place("one"), place("two"), place("gone"));
+    for to in [&one, &two] {
+        let to = format!("file://{to}");
+        let backup = ["backup", "-d", "shop", "--to", &to, "--no-encryption"];
+        patient.cli.run(backup)?.exits(0)?;
+    }
+    let doctor = |places: &[&str], code: i32| -> Result<Value> {
+        let named = places.iter().enumerate();
+        let sections =
+            named.map(|(n, place)| format!("[destination.d{n}]\nurl = 'file://{place}'\n"));
+        let listed: Vec<_> = (0..places.len()).map(|n| format!("'d{n}'")).collect();
+        let text = format!(
+            "{}[encryption]\nmode = 'none'\n[source.shop]\ndestinations = [{}]\n",
+            sections.collect::<String>(),
+            listed.join(", "),
+        );
+        let config = patient.cli.private_file("backup.toml", &text)?;
+        let doctor = ["--config", &config, "doctor", "shop", "--json"];
+        patient.cli.run(doctor)?.exits(code)?.json()
+    };
+    let report = doctor(&[&one, &two], 0)?;
+    let notes = ids(&report, "destination", "note")?;
+    assert_eq!(notes, ["different-repositories"], "{report:#}");
+    let report = doctor(&[&one, &gone], 3)?;
+    let warnings = ids(&report, "destination", "warning")?;
+    assert_eq!(warnings, ["directory-missing"], "{report:#}");
+    ensure!(!std::path::Path::new(&gone).exists(), "it was made");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
 fn keys_that_do_not_belong_together_are_told() -> Result<()> {
     let cli = Cli::without_server()?;
     fs::create_dir(cli.local_root())?;
@@ -356,5 +417,26 @@ fn keys_that_do_not_belong_together_are_told() -> Result<()> {
     let report = run(&[])?;
     assert_eq!(ids(&report, "keys", "problem")?, ["no-recipients"]);
     cli.run(["doctor", "nobody"])?.exits(2)?;
+
+    // Sources with settings of their own are told apart.
+    let text = format!(
+        "[defaults]\nmin_free_space = '900TB'\n[encryption]\nrecipients = ['{}']\n\
+         [destination.near]\nurl = '{place}'\n[source.closed]\n[source.open]\n\
+         encryption = {{ mode = 'none' }}\n",
+        one.recipient,
+    );
+    let config = cli.private_file("backup.toml", &text)?;
+    let run = cli.run(["--config", &config, "doctor", "-h", "/nowhere", "--json"])?;
+    let report = run.exits(7)?.json()?;
+    let notes = ["encryption-off", "one-recipient"];
+    assert_eq!(ids(&report, "keys", "note")?, notes, "{report:#}");
+    ensure!(
+        report
+            .to_string()
+            .contains("open: backups are not encrypted"),
+        "{report:#}"
+    );
+    let refused = ids(&report, "destination", "problem")?;
+    assert_eq!(refused, ["too-little-room"], "{report:#}");
     Ok(())
 }

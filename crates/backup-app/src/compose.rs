@@ -485,7 +485,7 @@ impl App {
 
     /// What goes for a source, with what the command line says over it. What is not configured is
     /// not tried again: somebody is waiting for the answer.
-    fn settings(&self, source: Option<&SourceConfig>) -> SourceSettings {
+    pub(crate) fn settings(&self, source: Option<&SourceConfig>) -> SourceSettings {
         let mut settings = match source {
             Some(source) => self.config.resolved(source),
             None => self.config.resolved(&SourceConfig::default()),

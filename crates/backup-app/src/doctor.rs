@@ -10,8 +10,7 @@ use backup_config::{EncryptionMode, SourceConfig, names};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::doctor::{Finding, Level, StoreTrial, examine_store, worst};
-use backup_core::error::{PortError, chain};
-use backup_crypt::parse_recipients;
+use backup_core::error::chain;
 use backup_pg_process::{PgDoctor, PgDoctorConfig};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
@@ -125,7 +124,7 @@ impl App {
         let trials = join_all(
             places
                 .values()
-                .map(|place| self.examine_place(place, cancel)),
+                .map(|place| self.examine_place(place, &examined, cancel)),
         );
         let machine = self.examine_machine(cancel);
         let (servers, mut trials, machine) =
@@ -144,7 +143,11 @@ impl App {
                 .into_iter()
                 .map(|(name, findings, _)| DoctorSection::new("destination", Some(name), findings)),
         );
-        sections.push(DoctorSection::new("keys", None, self.examine_keys()));
+        sections.push(DoctorSection::new(
+            "keys",
+            None,
+            self.examine_keys(&examined),
+        ));
         sections.push(machine);
         let levels = sections.iter().map(|section| section.status);
         Ok(DoctorReport {
@@ -255,6 +258,7 @@ impl App {
     async fn examine_place(
         &self,
         place: &Place,
+        sources: &[Examined],
         cancel: &CancellationToken,
     ) -> (String, Vec<Finding>, Option<String>) {
         let mut findings = Vec::new();
@@ -267,6 +271,9 @@ impl App {
             let limit = self.config().defaults.warn_used_percent;
             local::directory(&root, limit, &mut findings)
         });
+        if goes_on {
+            findings.extend(self.room(place, sources));
+        }
         match hasty.open(self.environment()) {
             Ok(store) if goes_on => {
                 let work = examine_store(store.as_ref(), &SystemClock, &mut findings, cancel);
@@ -314,42 +321,60 @@ impl App {
         }
     }
 
-    fn examine_keys(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let asked = !self.overrides().recipients.is_empty();
-        let off = self.overrides().no_encryption
-            || (!asked && self.config().encryption.mode == EncryptionMode::None);
-        if off {
-            findings.push(
-                Finding::note(
-                    "encryption-off",
-                    "backups are not encrypted: whoever can read the store reads the data",
-                )
-                .remedy(
-                    "backup-cli keygen -o identity.txt, and name the public key under \
-                     [encryption] recipients",
-                ),
-            );
+    /// The keys of all sources; where some have their own, each finding says whose it is.
+    fn examine_keys(&self, sources: &[Examined]) -> Vec<Finding> {
+        let mut groups: BTreeMap<(bool, Vec<String>), Vec<&str>> = BTreeMap::new();
+        for source in sources {
+            let own = source.is_configured.then_some(&source.settings);
+            let names = groups.entry(self.encryption_of(own)).or_default();
+            names.push(&source.name);
         }
-        let recipients = match parse_recipients(self.recipients()) {
-            Ok(recipients) => recipients.to_texts(),
-            Err(error) => {
-                let error = PortError::from(error);
-                findings.push(Finding::failure("recipients-unreadable", &error));
-                return findings;
+        if groups.is_empty() {
+            groups.insert(self.encryption_of(None), Vec::new());
+        }
+        let several = groups.len() > 1;
+        let (mut findings, mut recipients) = (Vec::new(), Vec::new());
+        for ((off, keys), names) in groups {
+            let (mut found, texts) = local::encryption(off, &keys);
+            if several {
+                let finding =
+                    |f: &mut Finding| f.message = format!("{}: {}", names.join(", "), f.message);
+                found.iter_mut().for_each(finding);
             }
-        };
-        if !off {
-            findings.push(local::recipients(&recipients));
+            findings.extend(found);
+            recipients.extend(texts);
         }
         match self.loaded_identities() {
             Ok(identities) => {
                 let own = identities.recipients().to_texts();
-                findings.extend(local::identities(&own, &recipients, off));
+                findings.extend(local::identities(&own, &recipients, recipients.is_empty()));
             }
             Err(error) => findings.push(failed("identity-unreadable", &error)),
         }
         findings
+    }
+
+    /// Whether backups of a source are not encrypted, and to whom they are else.
+    fn encryption_of(&self, source: Option<&SourceConfig>) -> (bool, Vec<String>) {
+        let settings = self.settings(source);
+        let asked = !self.overrides().recipients.is_empty();
+        let off =
+            self.overrides().no_encryption || (!asked && settings.mode == EncryptionMode::None);
+        (off, settings.recipients)
+    }
+
+    /// What a backup refuses before it begins.
+    fn room(&self, place: &Place, sources: &[Examined]) -> Option<Finding> {
+        let goes_there = |source: &&Examined| {
+            let places = self.places_of_examined(source).unwrap_or_default();
+            places.iter().any(|known| known.name == place.name)
+        };
+        let mut wanted = sources.iter().filter(goes_there).map(|source| {
+            let own = source.is_configured.then_some(&source.settings);
+            self.settings(own).values.min_free_space
+        });
+        let refused = wanted.find_map(|size| place.check_room(self.environment(), size).err());
+        refused.map(|error| failed("too-little-room", &error))
     }
 
     async fn examine_machine(&self, cancel: &CancellationToken) -> DoctorSection {

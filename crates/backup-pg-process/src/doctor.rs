@@ -16,12 +16,15 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::child::{ToolCommand, run_briefly};
-use crate::{ConnectionConfig, Error, ToolLocator, ToolVersion, Tools, conninfo_value, session};
+use crate::{ConnectionConfig, Error, ToolLocator, ToolVersion, Tools, session};
 use facts::{Facts, LargeObjects, Lock};
 use judge::Setting;
 
 /// What the examination is given altogether is the caller's business; no step takes longer.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What `pg_dump` says when it has logged in and is to dump what is not there.
+const NOTHING_FOUND: &str = "no matching schemas were found";
 
 /// The oldest server that is dumped.
 const OLDEST: u32 = 140_000;
@@ -77,8 +80,11 @@ impl PgDoctor {
             }
         };
         if let Err(error) = self.ask(&mut connection, (clock, cancel), findings).await {
-            let finding = Finding::failure("server-question-failed", &PortError::from(error));
-            findings.push(finding);
+            findings.push(if connect::is_of_pooler(&error) {
+                judge::pooler(&config.connection.server())
+            } else {
+                Finding::failure("server-question-failed", &PortError::from(error))
+            });
         }
         let _ = connection.close().await;
     }
@@ -106,7 +112,9 @@ impl PgDoctor {
         }
         let tools = self.tools(version_num, findings, cancel).await?;
         if self.is_pooled(connection).await? {
+            // Whatever else is asked may be answered by another session, or not at all.
             findings.push(judge::pooler(&self.config.connection.server()));
+            return Ok(());
         }
         self.tell_time(connection, clock, findings).await?;
         let (facts, objects, locks) = self.facts(connection).await?;
@@ -200,25 +208,26 @@ impl PgDoctor {
         let config = &self.config;
         let settings = [("statement_timeout", "0"), ("bytea_output", "hex")];
         let env = config.connection.tool_env(&config.database, &settings)?;
-        let database = format!("--database=dbname={}", conninfo_value(&config.database));
-        // It lists what every backup lists anyway, and takes no lock on any table.
-        let command = ToolCommand::new(&tools.pg_dumpall, env).args([
-            "--globals-only",
-            "--no-role-passwords",
+        // It finds no such schema, and so locks nothing and reads no catalogue.
+        let command = ToolCommand::new(&tools.pg_dump, env).args([
+            "--schema-only",
             "--no-password",
-            &database,
+            "--schema=\"there is no such schema\"",
         ]);
         let tried = run_briefly(&command, STEP_LIMIT, cancel).await;
         let tried = tried.and_then(|output| output.exit.into_result().map(drop));
         Ok(match tried {
-            Ok(()) => Finding::ok(
-                "client-programs-connect",
-                "the client programs can log in and read the roles of the server",
-            ),
+            Err(Error::ToolFailed { words, .. }) if words.contains(NOTHING_FOUND) => logged_in(),
+            Ok(()) => logged_in(),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => {
                 Finding::failure("client-programs-cannot-connect", &PortError::from(error))
             }
         })
     }
+}
+
+fn logged_in() -> Finding {
+    let text = "the client programs can log in with the settings that a dump needs";
+    Finding::ok("client-programs-connect", text)
 }

@@ -318,6 +318,12 @@ const QUEUED: &str = "another session wants to change a table that is being dump
 /// What a tool's last words suggest. A failure is known by the exit code; this only refines it.
 fn advice(words: &str) -> (ErrorKind, Option<&'static str>) {
     const RULES: [(&str, ErrorKind, Option<&str>); 14] = [
+        // Before what libpq says of every connection that fails.
+        (
+            "unsupported startup parameter",
+            ErrorKind::InvalidInput,
+            Some("connect to the server itself, not to a connection pooler"),
+        ),
         (
             "query would be affected by row-level security policy",
             ErrorKind::PermissionDenied,
@@ -372,11 +378,6 @@ fn advice(words: &str) -> (ErrorKind, Option<&'static str>) {
             ErrorKind::Unavailable,
             Some("there are more tables than the server can lock: raise max_locks_per_transaction"),
         ),
-        (
-            "unsupported startup parameter",
-            ErrorKind::InvalidInput,
-            Some("connect to the server itself, not to a connection pooler"),
-        ),
     ];
     RULES
         .iter()
@@ -399,6 +400,10 @@ mod tests {
     #[case(
         "connection to server on socket \"/x\" failed: No such file",
         ErrorKind::Unavailable
+    )]
+    #[case(
+        "connection to server at \"::1\" failed: FATAL:  unsupported startup parameter: options",
+        ErrorKind::InvalidInput
     )]
     #[case("something else", ErrorKind::ToolFailed)]
     #[case("", ErrorKind::ToolFailed)]

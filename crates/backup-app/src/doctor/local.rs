@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use backup_core::doctor::Finding;
+use backup_core::error::PortError;
+use backup_crypt::parse_recipients;
 use backup_pg_process::Tools;
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -66,6 +68,32 @@ fn permissions(root: &Path) -> Option<Finding> {
         let text = format!("others may look into {shown} (mode {mode:o}); what is in it is closed");
         Finding::note("directory-open-to-others", text).remedy(remedy)
     })
+}
+
+/// Whether backups are encrypted, and the keys to which.
+pub(super) fn encryption(off: bool, keys: &[String]) -> (Vec<Finding>, Vec<String>) {
+    if off {
+        let text = "backups are not encrypted: whoever can read the store reads the data";
+        let remedy = "backup-cli keygen -o identity.txt, and name the public key under \
+                      [encryption] recipients";
+        return (
+            vec![Finding::note("encryption-off", text).remedy(remedy)],
+            Vec::new(),
+        );
+    }
+    match parse_recipients(keys) {
+        Ok(parsed) => {
+            let texts = parsed.to_texts();
+            (vec![recipients(&texts)], texts)
+        }
+        Err(error) => {
+            let error = PortError::from(error);
+            (
+                vec![Finding::failure("recipients-unreadable", &error)],
+                Vec::new(),
+            )
+        }
+    }
 }
 
 /// The public keys that new backups are encrypted to.

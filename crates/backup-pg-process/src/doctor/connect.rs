@@ -27,12 +27,24 @@ pub(super) fn finding(error: Error, config: &ConnectionConfig, database: &str) -
     };
     let failed = Finding::failure(id, &PortError::from(error));
     match &failed.remedy {
-        Some(hint) if !remedy.contains(hint) => {
+        Some(hint) if id != "pooler" && !remedy.contains(hint) => {
             let both = format!("{hint}; {remedy}");
             failed.remedy(both)
         }
         _ => failed.remedy(remedy),
     }
+}
+
+/// Whether a server would not say that: its sessions keep what they were told, and have
+/// transactions.
+pub(super) fn is_of_pooler(error: &Error) -> bool {
+    let Error::Query { source, .. } = error else {
+        return false;
+    };
+    // A prepared statement is there that we did not make, or is not there that we made.
+    let state = sqlstate(source);
+    let shared = matches!(state.as_deref(), Some("42P05" | "26000"));
+    shared || source.to_string().contains("statement pooling mode")
 }
 
 fn step(error: &sqlx::Error, config: &ConnectionConfig, database: &str) -> (&'static str, String) {

@@ -159,20 +159,22 @@ pub(super) struct Lock {
 
 /// `server_version_num`.
 pub(super) async fn version_num(connection: &mut PgConnection) -> Result<u32, Error> {
-    let version: String = sqlx::query_scalar("SHOW server_version_num")
-        .fetch_one(connection)
+    let failed = || Error::query("read the version");
+    let answer = sqlx::raw_sql("SHOW server_version_num").fetch_one(connection);
+    let version: String = answer
         .await
-        .map_err(Error::query("read the version"))?;
+        .and_then(|row| row.try_get(0))
+        .map_err(failed())?;
     version.parse().map_err(|_| Error::InvalidInput {
         message: format!("server version {version:?} is not a number"),
     })
 }
 
+/// Without a prepared statement: a pooler would leave it in the session of somebody else.
 pub(super) async fn session_number(connection: &mut PgConnection) -> Result<i32, Error> {
-    sqlx::query_scalar("SELECT pg_backend_pid()")
-        .fetch_one(connection)
-        .await
-        .map_err(Error::query("ask for the session's number"))
+    let answer = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection);
+    let number = answer.await.and_then(|row| row.try_get(0));
+    number.map_err(Error::query("ask for the session's number"))
 }
 
 pub(super) async fn clock(connection: &mut PgConnection) -> Result<DateTime<Utc>, Error> {
