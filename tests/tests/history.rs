@@ -200,8 +200,13 @@ fn damage_that_was_found_is_a_failure_and_no_proof() -> Result<()> {
             (&json!("failed"), &json!(1))
         );
         ensure!(run["error"].to_string().contains("data-rest"), "{run}");
-        let view = listed(&scene)?;
+        // The listing sees by itself that it is shorter.
+        let list = scene.run(&["list", "--json"])?;
+        let list = list.expect(3, &["1 object is not as written", "data-rest"])?;
+        let views: Vec<Value> = serde_json::from_str(&list.stdout)?;
+        let view = views.last().context("a backup")?;
         assert_eq!(view["verified_at"], Value::Null, "{view}");
+        assert_eq!(view["status"], "failed", "{view}");
     }
     Ok(())
 }

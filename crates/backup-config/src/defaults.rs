@@ -282,7 +282,7 @@ mod tests {
             .difference(&keys("SourceConfig"))
             .cloned()
             .collect();
-        assert_eq!(missing, ["warn_used_percent"]);
+        assert_eq!(missing, ["concurrent_backups", "warn_used_percent"]);
     }
 
     #[test]
