@@ -194,7 +194,20 @@ impl Cli {
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Command> {
-        let mut command = child::command_as_self(binary("backup-cli")?, Signal::SIGKILL);
+        self.command_of("backup-cli", arguments)
+    }
+
+    /// The same of another of our programs.
+    ///
+    /// # Errors
+    ///
+    /// When the program has not been built.
+    pub fn command_of<A: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Command> {
+        let mut command = child::command_as_self(binary(program)?, Signal::SIGKILL);
         command.args(arguments).env_clear().envs(&self.env);
         command.current_dir(self.folder()).stdin(Stdio::null());
         Ok(command)

@@ -46,3 +46,4 @@ mod scratch;
 mod servers;
 
 pub use binaries::binary;
+pub use ports::free_port;

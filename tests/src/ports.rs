@@ -26,6 +26,15 @@ pub(crate) fn free(offsets: &[u16]) -> Result<u16> {
     bail!("no free port on loopback in {ATTEMPTS} attempts")
 }
 
+/// A port that is free right now, for a server of ours.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    free(&[])
+}
+
 fn is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
 }

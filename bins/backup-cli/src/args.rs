@@ -107,6 +107,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
     Keygen(KeygenArgs),
+    /// Make a token for the server: it is shown once, its hash goes into the configuration
+    Token(TokenArgs),
     /// Look at the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -615,6 +617,28 @@ pub(crate) struct CatArgs {
 pub(crate) enum RowFormatArg {
     Copy,
     Csv,
+}
+
+/// `token`
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// Whose it is, as logs call him
+    pub(crate) name: String,
+    /// What he may do; each may what those before may
+    #[arg(long, value_enum)]
+    pub(crate) role: RoleArg,
+    /// To which sources, with * for any characters; may be given more than once
+    #[arg(long, value_name = "S", default_value = "*")]
+    pub(crate) source: Vec<String>,
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArg {
+    Viewer,
+    Restorer,
+    Operator,
+    Admin,
 }
 
 /// `keygen`

@@ -21,6 +21,7 @@ mod restore;
 mod runs;
 mod show;
 mod simulate;
+mod token;
 mod undo;
 mod verify;
 
@@ -124,6 +125,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Init(arguments) => return init::run(arguments, cli.json),
         Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
         Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
+        Command::Token(arguments) => return token::run(arguments, cli.json),
         Command::Backup(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
         Command::Undo(arguments) => arguments.overrides(),
@@ -176,7 +178,8 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Init(_)
-        | Command::Keygen(_) => Ok(exit_code::DONE),
+        | Command::Keygen(_)
+        | Command::Token(_) => Ok(exit_code::DONE),
     }
 }
 

@@ -267,6 +267,34 @@ const WRONG: &[(&str, &str)] = &[
         "retention.a: keep_within is no time at all",
     ),
     (
+        "[server_http]\nlisten = '0.0.0.0:8000'",
+        "server_http.listen: others can reach this address",
+    ),
+    (
+        "[server_http]\nlisten = '[::]:8000'",
+        "server_http.listen: others can reach this address",
+    ),
+    (
+        "[server_http]\ntls_cert = '/c'",
+        "server_http.tls_cert: needs a tls_key beside it",
+    ),
+    (
+        "[server_http]\ntls_key = '/c'",
+        "server_http.tls_key: needs a tls_cert beside it",
+    ),
+    (
+        "[[access]]\nname = 'a'\ntoken_sha256 = 'hunter2'\nrole = 'viewer'\nsources = ['*']",
+        "access.0.token_sha256: expected 64 hexadecimal digits",
+    ),
+    (
+        "[[access]]\nname = 'a'\ntoken_sha256 = 'x'\nrole = 'root'\nsources = ['*']",
+        "access.0.role: expected one of viewer, restorer, operator, admin",
+    ),
+    (
+        "[[access]]\nname = 'a'\ntoken_sha256 = 'x'\nrole = 'viewer'",
+        "access.0: sources is missing",
+    ),
+    (
         "[source.a]\nschedule = 'hunter2'",
         "source.a.schedule: expected five fields (minute, hour, day of the month, month",
     ),
@@ -573,5 +601,49 @@ fn the_schema_is_printed_even_where_the_file_is_wrong() -> Tested {
     let jobs = &schema["$defs"]["DefaultsConfig"]["properties"]["jobs"];
     assert_eq!(jobs["description"], "Parts at the same time.");
     assert_eq!((&jobs["minimum"], &jobs["default"]), (&1.into(), &4.into()));
+    Ok(())
+}
+
+#[test]
+fn a_token_is_printed_once_and_its_hash_loads() -> Tested {
+    let home = tempfile::tempdir()?;
+    let arguments = [
+        "token",
+        "night \"shift\"",
+        "--role",
+        "operator",
+        "--source",
+        "app-*",
+    ];
+    let (code, out, _) = run(home.path(), &[], &arguments)?;
+    assert_eq!(code, Some(0));
+    let (token, toml) = out.split_once("\n\n").ok_or("no configuration")?;
+    assert!(
+        token.starts_with("backup_token_") && token.len() == 77,
+        "{token}"
+    );
+    assert!(!toml.contains(token), "{toml}");
+    let path = write(home.path(), toml)?;
+    let name = path.to_string_lossy();
+    let shown = ["--config", &name, "config", "show", "--json"];
+    let (code, out, err) = run(home.path(), &[], &shown)?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let config: serde_json::Value = serde_json::from_str(&out)?;
+    let entry = &config["access"][0];
+    assert_eq!(entry["name"], "night \"shift\"");
+    assert_eq!(entry["role"], "operator");
+    assert_eq!(entry["sources"], serde_json::json!(["app-*"]));
+
+    let (_, out, _) = run(home.path(), &[], &[&arguments[..], &["--json"]].concat())?;
+    let other: serde_json::Value = serde_json::from_str(&out)?;
+    assert_ne!(other["token"], token);
+    assert_ne!(other["token_sha256"], entry["token_sha256"]);
+    for wrong in [
+        &["token", "a"][..],
+        &["token", "a", "--role", "root"],
+        &["token", " ", "--role", "viewer"],
+    ] {
+        assert_eq!(run(home.path(), &[], wrong)?.0, Some(2), "{wrong:?}");
+    }
     Ok(())
 }

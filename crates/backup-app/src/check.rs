@@ -5,26 +5,29 @@ mod metrics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use backup_config::SourceConfig;
 use backup_core::backup::SourceName;
-use backup_core::catalog::{ListRequest, Listing};
+use backup_core::catalog::ListRequest;
 use backup_core::check::{self, Copies, Finding, Limits, Status};
 use backup_core::clock::Clock as _;
 use backup_core::error::chain;
 use backup_core::history::HistoryRequest;
 use backup_core::layout;
 use backup_core::retention::Tier;
-use backup_core::run_record::{Operation, RunRecord};
+use backup_core::run_record::Operation;
 use backup_retention::Placement;
 use backup_store::Space;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::clock::SystemClock;
-use crate::compose::App;
+use crate::compose::{App, Lister};
 use crate::error::AppError;
+use crate::listing::Held;
 use crate::place::Place;
 use crate::text::time;
 use crate::whole_file::{self, Readers};
@@ -48,22 +51,26 @@ pub struct CheckReport {
 }
 
 /// One source at one place. Of what could not be asked, nothing is known.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct SourceCheck {
     pub source: String,
     pub destination: String,
     #[serde(serialize_with = "word")]
+    #[schema(value_type = String)]
     pub status: Status,
     #[serde(skip)]
     pub reached: bool,
     pub backup: Option<String>,
     #[serde(serialize_with = "maybe_moment")]
+    #[schema(value_type = Option<String>)]
     pub last_success: Option<DateTime<Utc>>,
     pub age_seconds: Option<i64>,
     #[serde(serialize_with = "maybe_moment")]
+    #[schema(value_type = Option<String>)]
     pub last_verified: Option<DateTime<Utc>>,
     #[serde(serialize_with = "maybe_moment")]
+    #[schema(value_type = Option<String>)]
     pub last_drill: Option<DateTime<Utc>>,
     pub duration_seconds: Option<f64>,
     pub raw_bytes: Option<u64>,
@@ -85,10 +92,11 @@ pub struct DestinationCheck {
 }
 
 /// Something that is not as it should be.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct FindingView {
     #[serde(serialize_with = "word")]
+    #[schema(value_type = String)]
     pub severity: Status,
     pub kind: &'static str,
     pub message: String,
@@ -142,13 +150,19 @@ impl CheckReport {
         all
     }
 
+    /// The metrics, in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        metrics::text(self)
+    }
+
     /// The metrics, as a file that Prometheus' node exporter reads. It is replaced as a whole, and
     /// everybody may read it.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write_metrics(&self, path: &Path) -> Result<(), AppError> {
-        let written = whole_file::write(path, &metrics::text(self), Readers::All);
+        let written = whole_file::write(path, &self.metrics(), Readers::All);
         written.map_err(|source| AppError::File {
             operation: format!("write metrics {}", path.display()),
             source,
@@ -156,18 +170,11 @@ impl CheckReport {
     }
 }
 
-/// What a place has.
-struct Held {
-    listing: Listing,
-    runs: Vec<RunRecord>,
-    findings: Vec<Finding>,
-}
-
 /// One place, and what it has if it could be asked.
-struct Looked {
-    place: Place,
+pub(crate) struct Looked {
+    pub(crate) place: Place,
     space: Option<Space>,
-    held: Result<Held, AppError>,
+    pub(crate) held: Result<Arc<Held>, Arc<AppError>>,
 }
 
 impl App {
@@ -189,22 +196,32 @@ impl App {
             .collect::<Result<_, _>>()?;
         let places = self.places_of_all(&wanted)?;
         let looked = join_all(places.into_iter().map(|place| self.look(place, now))).await;
-        let known: Vec<_> = found(&looked).into_iter().collect();
+        self.judge(&wanted, &looked, now)
+    }
+
+    /// What was found, of these sources or else of all that places have.
+    pub(crate) fn judge(
+        &self,
+        wanted: &BTreeSet<SourceName>,
+        looked: &[Looked],
+        now: DateTime<Utc>,
+    ) -> Result<CheckReport, AppError> {
+        let known: Vec<_> = found(looked).into_iter().collect();
         let sources: BTreeSet<_> = if wanted.is_empty() {
             known.into_iter().collect()
         } else {
-            let failing = self.failing_members(&looked, now);
+            let failing = self.failing_members(looked, now);
             let known: Vec<_> = known.into_iter().chain(failing).collect();
             let members = wanted.iter().flat_map(|name| self.members(name, &known));
             members.collect()
         };
         let mut checks = Vec::new();
         for source in &sources {
-            checks.extend(self.check_source(source, &looked, now)?);
+            checks.extend(self.check_source(source, looked, now)?);
         }
         let nothing = sources.is_empty();
         let destinations: Vec<_> = looked
-            .into_iter()
+            .iter()
             .map(|looked| self.check_place(looked, nothing))
             .collect();
         let of_sources = checks.iter().map(|check| check.status);
@@ -245,21 +262,26 @@ impl App {
     }
 
     async fn look(&self, place: Place, now: DateTime<Utc>) -> Looked {
-        let held = self.held(&place, now).await;
+        let held = match self.lister(&place).await {
+            Ok(lister) => self.held(&lister, now).await,
+            Err(error) => Err(error),
+        };
+        self.looked(place, held.map(Arc::new))
+    }
+
+    /// A place and what came of asking it.
+    pub(crate) fn looked(&self, place: Place, held: Result<Arc<Held>, AppError>) -> Looked {
         Looked {
             space: place.space(self.environment()),
             place,
-            held,
+            held: held.map_err(Arc::new),
         }
     }
 
-    async fn held(&self, place: &Place, now: DateTime<Utc>) -> Result<Held, AppError> {
-        let lister = self.lister(place).await?;
-        let listing = lister
-            .engine
-            .catalog()
-            .list(&ListRequest::default())
-            .await?;
+    /// Everything that a check wants to know of a place.
+    pub(crate) async fn held(&self, lister: &Lister, now: DateTime<Utc>) -> Result<Held, AppError> {
+        let request = ListRequest::default();
+        let listing = lister.engine.catalog().list(&request).await?;
         let oldest = listing.backups.last().map(|oldest| oldest.started_at);
         let drills = self
             .config()
@@ -273,13 +295,10 @@ impl App {
         };
         let history = lister.engine.history().list(&request).await?;
         lister.remember();
-        let records = history.damaged.iter().map(|(key, reason)| {
-            Finding::warning("damaged-record", format!("{key}: {reason}: remove it"))
-        });
         Ok(Held {
             listing,
             runs: history.runs,
-            findings: records.collect(),
+            damaged_records: history.damaged,
         })
     }
 
@@ -354,12 +373,15 @@ impl App {
     }
 
     /// The place itself; `nothing` is whether no source was found anywhere.
-    fn check_place(&self, looked: Looked, nothing: bool) -> DestinationCheck {
+    fn check_place(&self, looked: &Looked, nothing: bool) -> DestinationCheck {
         let mut findings = Vec::new();
         let mut repository_bytes = None;
-        match looked.held {
+        match &looked.held {
             Ok(held) => {
-                findings.extend(held.findings);
+                let damaged = held.damaged_records.iter();
+                findings.extend(damaged.map(|(key, reason)| {
+                    Finding::warning("damaged-record", format!("{key}: {reason}: remove it"))
+                }));
                 let stored = held.listing.backups.iter();
                 repository_bytes = Some(stored.map(|b| b.totals.stored_bytes).sum());
                 if nothing {
@@ -367,7 +389,7 @@ impl App {
                     findings.push(Finding::critical("no-backup", message));
                 }
             }
-            Err(error) => findings.push(unreachable(&error)),
+            Err(error) => findings.push(unreachable(error)),
         }
         let limit = u64::from(self.config().defaults.warn_used_percent);
         let used = looked.space.map(Space::used_percent);
@@ -376,7 +398,7 @@ impl App {
             findings.push(Finding::warning("space", message));
         }
         DestinationCheck {
-            name: looked.place.name,
+            name: looked.place.name.clone(),
             status: worst(&findings),
             repository_bytes,
             free_bytes: looked.space.map(|space| space.free),
@@ -418,7 +440,7 @@ fn of_tiers(
 
 /// A source at a place that could not be asked.
 fn unknown(source: &SourceName, looked: &Looked) -> SourceCheck {
-    let finding = looked.held.as_ref().err().map(unreachable);
+    let finding = looked.held.as_ref().err().map(|error| unreachable(error));
     SourceCheck {
         source: source.to_string(),
         destination: looked.place.name.clone(),

@@ -132,6 +132,11 @@ pub struct Lister {
 }
 
 impl Lister {
+    /// Whether it remembers anything.
+    pub(crate) fn remembers(&self) -> bool {
+        self.cached.is_some()
+    }
+
     /// Remembers what was read, for the next time.
     pub fn remember(&self) {
         if let Some(cached) = &self.cached {

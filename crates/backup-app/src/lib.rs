@@ -5,6 +5,7 @@
 //! Logging, signals, the clock and the text of errors are here too, so that every frontend
 //! behaves alike.
 
+pub mod access;
 mod admission;
 mod backup_run;
 pub mod check;
@@ -16,7 +17,9 @@ mod drill;
 mod error;
 mod hooks;
 mod journal;
+mod listing;
 mod logging;
+mod overview;
 mod place;
 mod placement;
 mod processes;
@@ -26,13 +29,15 @@ mod sandbox;
 mod schedules;
 mod signals;
 pub mod text;
+pub mod token;
 mod values;
 mod who;
 mod whole_file;
 
 pub use backup_compress::Compression;
 pub use backup_config::{
-    Config, Environment, Origin, RetentionConfig, Setting, names, schema as config_schema, starter,
+    AccessConfig, Config, Environment, HttpConfig, Origin, RetentionConfig, Role, SecretRef,
+    Setting, names, schema as config_schema, starter,
 };
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;
@@ -47,7 +52,9 @@ pub use connection::ServerOverrides;
 pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};
 pub use journal::{Journal, Notice, Reading, begin};
+pub use listing::{ListView, PlaceListing, RunView, Views, lacking, tiers};
 pub use logging::{LogFormat, LogLevel, init_logging};
+pub use overview::{BackupEntry, Overview, SourceView, Watcher};
 pub use place::Place;
 pub use sandbox::SandboxSetup;
 pub use schedules::{NextRun, ScheduleReport, Scheduled};

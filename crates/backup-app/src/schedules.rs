@@ -7,6 +7,7 @@ use backup_core::run_record::Operation;
 use backup_schedule::{Job, Schedule, ScheduleError, Tz, jitter_of};
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::App;
 use crate::error::AppError;
@@ -24,9 +25,10 @@ pub struct Scheduled {
 }
 
 /// A schedule as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ScheduleReport {
     /// What is run.
+    #[schema(value_type = String)]
     pub operation: Operation,
     /// The source, if it is for one.
     pub source: Option<String>,
@@ -47,11 +49,13 @@ pub struct ScheduleReport {
 }
 
 /// When something runs next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NextRun {
     /// In the zone of the schedule.
+    #[schema(value_type = String)]
     pub local: DateTime<FixedOffset>,
     /// The same moment.
+    #[schema(value_type = String)]
     pub utc: DateTime<Utc>,
 }
 

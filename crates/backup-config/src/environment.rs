@@ -21,6 +21,8 @@ pub mod names {
     pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
     /// Log filter, as `tracing` understands it.
     pub const LOG: &str = "RUST_LOG";
+    /// Where a service manager hears how we are.
+    pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
     /// Turns colours off, whatever its value (<https://no-color.org>).
     pub const NO_COLOR: &str = "NO_COLOR";
 

@@ -13,6 +13,7 @@ use crate::defaults::{DefaultsConfig, RetryConfig};
 use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::hooks::{HooksConfig, SourceHooks};
+use crate::http::{AccessConfig, HttpConfig};
 use crate::retention::RetentionConfig;
 use crate::sandbox::SandboxConfig;
 use crate::schedule::UpkeepConfig;
@@ -50,6 +51,10 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Programs that run before and after backups.
     pub hooks: HooksConfig,
+    /// The server.
+    pub server_http: HttpConfig,
+    /// Who may do what there.
+    pub access: Vec<AccessConfig>,
 }
 
 /// `[restore]`.

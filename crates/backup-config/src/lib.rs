@@ -30,6 +30,7 @@ mod environment;
 mod error;
 mod file;
 mod hooks;
+mod http;
 mod load;
 mod origin;
 mod retention;
@@ -50,6 +51,7 @@ pub use file::{
     ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
+pub use http::{AccessConfig, HttpConfig, Role};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use sandbox::SandboxConfig;

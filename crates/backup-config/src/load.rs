@@ -13,6 +13,7 @@ use crate::environment::{Environment, names};
 use crate::error::Error;
 use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
 use crate::hooks::HooksConfig;
+use crate::http::check_access;
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::sandbox::SANDBOX_TTL;
 use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
@@ -122,6 +123,11 @@ impl Config {
         }
         self.check_retention()?;
         self.check_schedules()?;
+        let server = self.server_http.check();
+        server.map_err(|(key, message)| Problem::new(&["server_http", key], message))?;
+        check_access(&self.access).map_err(|(index, key, message)| {
+            Problem::new(&["access", &index.to_string(), key], message)
+        })?;
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }

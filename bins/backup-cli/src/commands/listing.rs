@@ -32,9 +32,9 @@ impl<K: Ord, V: Serialize> Gathered<K, V> {
     }
 
     /// Says what else is wrong at a place.
-    pub(super) fn damage(&mut self, place: &str, what: &str) {
+    pub(super) fn damage(&mut self, what: &str) {
         self.damaged += 1;
-        render::warn(&format!("{place}: {what}"));
+        render::warn(what);
     }
 
     /// Shows the newest, and says how to end. `print` is for people.

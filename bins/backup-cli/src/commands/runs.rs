@@ -1,5 +1,6 @@
 //! `runs`: what was done, newest first, over all places.
 
+use backup_app::RunView;
 use backup_core::history::HistoryRequest;
 use backup_core::run_record::Operation;
 
@@ -7,7 +8,6 @@ use super::listing::Gathered;
 use super::{Context, Outcome, days_ago};
 use crate::args::{OperationArg, RunsArgs};
 use crate::render;
-use crate::report::RunView;
 
 pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
     let request = HistoryRequest {

@@ -1,6 +1,6 @@
 //! `show`: one backup, with its tables if a key is at hand.
 
-use backup_app::{AppError, BackupView, DestinationView, Keys, SystemClock};
+use backup_app::{AppError, BackupView, DestinationView, Keys, RunView, SystemClock};
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::{Error as CoreError, chain};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Context, Outcome, history};
 use crate::args::ShowArgs;
-use crate::report::{PinView, RunView, pin_text};
+use crate::report::{PinView, pin_text};
 use crate::{exit_code, render};
 
 /// How many verifications and restores are shown.

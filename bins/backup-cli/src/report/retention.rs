@@ -1,9 +1,9 @@
 //! `prune`, `simulate` and pins as JSON.
 
-use backup_app::{ErrorReport, SimulatedYear};
+use backup_app::{ErrorReport, SimulatedYear, tiers};
 use backup_core::engine::{ExpireOutcome, ExpiryPlan, JudgedBackup, Orphan};
 use backup_core::pin::{FoundPin, Pin};
-use backup_core::retention::{KeepReason, Tier, Verdict};
+use backup_core::retention::{KeepReason, Tier};
 use backup_core::run_record::RunId;
 use serde::Serialize;
 
@@ -174,12 +174,6 @@ impl From<&Pin> for PinView {
             pinned_at: render::time(pin.pinned_at),
         }
     }
-}
-
-/// The tiers whose slots a backup fills.
-pub(crate) fn tiers(verdict: &Verdict) -> Vec<&'static str> {
-    let tiers = verdict.keep.iter().filter_map(KeepReason::tier);
-    tiers.map(Tier::as_str).collect()
 }
 
 /// Every reason to keep a backup, in words.

@@ -4,6 +4,7 @@ use backup_core::backup::SourceName;
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{BackupRun, SkippedDatabase};
 use crate::compose::BackupJob;
@@ -11,7 +12,7 @@ use crate::error::{AppError, ErrorReport};
 use crate::text::time;
 
 /// `backup --json`
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct BackupView {
     pub id: Option<String>,
@@ -41,12 +42,13 @@ pub struct BackupView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     pub warnings: Vec<String>,
+    #[schema(value_type = Option<Object>)]
     pub error: Option<ErrorReport>,
 }
 
 /// One part of a backup. One that is stored in several objects has no digest of its own; each
 /// object has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PartView {
     name: String,
     kind: String,
@@ -58,7 +60,7 @@ pub struct PartView {
 }
 
 /// One object of a part.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ObjectView {
     name: String,
     bytes: u64,
@@ -67,7 +69,7 @@ struct ObjectView {
 }
 
 /// A destination and what came of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct DestinationView {
     pub name: String,

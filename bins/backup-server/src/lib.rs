@@ -1,0 +1,20 @@
+//! What people and programs ask over HTTP. Answers come from what was last read of the places,
+//! never from the places themselves, so that no number of readers makes the stores work.
+
+mod access;
+mod answer;
+mod failures;
+mod openapi;
+mod problem;
+mod refresh;
+mod routes;
+mod serve;
+mod shell;
+mod state;
+mod systemd;
+
+pub use openapi::document;
+pub use refresh::{read_once, refresh};
+pub use routes::router;
+pub use serve::{Listening, serve};
+pub use state::Server;

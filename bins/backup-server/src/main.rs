@@ -1,0 +1,123 @@
+//! `backup-server`: tells over HTTP what backups there are and whether they are good.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backup_app::{
+    App, AppError, Environment, Interrupt, LogFormat, LogLevel, Overrides, Watcher, init_logging,
+};
+use backup_core::error::ErrorKind;
+use backup_server::{Listening, Server, document, refresh, serve};
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// HTTP server of the backup manager
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Form of log lines, which go to stderr
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormatArg,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer until SIGTERM or SIGINT
+    Serve {
+        /// Address and port, instead of what [`server_http`] says
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Print the description of the interface as `OpenAPI`
+    Openapi,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum LogFormatArg {
+    #[default]
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    backup_app::keep_private();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(cli));
+            runtime.shutdown_background();
+            ended
+        }
+        Err(source) => Err(AppError::File {
+            operation: "start the runtime".to_owned(),
+            source,
+        }),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {}", error.render());
+            ExitCode::from(match error.kind() {
+                ErrorKind::InvalidInput => 2,
+                _ => 1,
+            })
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), AppError> {
+    let Command::Serve { listen } = cli.command else {
+        return print_description();
+    };
+    let environment = Environment::from_process();
+    let format = match cli.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    init_logging(format, LogLevel::Normal, &environment);
+    let interrupt = Interrupt::listen().map_err(|source| AppError::File {
+        operation: "listen to signals".to_owned(),
+        source,
+    })?;
+    let app = App::load(cli.config.as_deref(), environment, Overrides::default())?;
+    let app = Arc::new(app);
+    let mut settings = app.config().server_http.clone();
+    settings.listen = listen.unwrap_or(settings.listen);
+    let watcher = Watcher::new(Arc::clone(&app))?;
+    let listening = Listening::new(&settings, app.environment()).await?;
+    if app.config().access.is_empty() {
+        let hint = "make one with `backup-cli token`";
+        tracing::warn!(target: "backup", "there is no [[access]], so nobody is let in: {hint}");
+    }
+    let server = Arc::new(Server::new(&app));
+    let stop = interrupt.token();
+    let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
+    let ended = serve(listening, &app, server, stop).await;
+    reading.abort();
+    ended
+}
+
+fn print_description() -> Result<(), AppError> {
+    let failure = |source| AppError::File {
+        operation: "write the description".to_owned(),
+        source,
+    };
+    let text = document().to_pretty_json().map_err(|e| failure(e.into()))?;
+    writeln!(std::io::stdout(), "{text}").map_err(failure)
+}
