@@ -186,3 +186,33 @@ fn every_place_that_has_it_is_rekeyed() -> Result<()> {
     none.exits(2)?;
     Ok(())
 }
+
+/// Else whoever may open all others would get to open the one that was kept from them.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_source_stays_with_those_whom_it_names_itself() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db("own_keys")?;
+    cluster.psql(&database, "CREATE TABLE t AS SELECT 1 AS a")?;
+    let vault = Vault::local(cluster)?;
+    let (all, own) = (vault.cli.keys()?, vault.cli.keys()?);
+    let config = vault.cli.private_file(
+        "own.toml",
+        &format!(
+            "[encryption]\nrecipients = ['{}']\n[destination.here]\nurl = '{}'\n\
+             [source.usual]\ndatabase = '{database}'\n\
+             [source.kept]\ndatabase = '{database}'\nencryption = {{ recipients = ['{}'] }}\n",
+            all.recipient, vault.url, own.recipient
+        ),
+    )?;
+    let run = |arguments: &[&str]| vault.cli.run([&["--config", &config], arguments].concat());
+    run(&["backup", "--all"])?.exits(0)?;
+    let keys = ["-i", &*all.identity, "-i", &*own.identity];
+    run(&[&["rekey", "--all"], &keys[..]].concat())?.exits(0)?;
+    for (source, recipient) in [("usual", &all.recipient), ("kept", &own.recipient)] {
+        let show = ["show", "latest", "--source", source, "--json"];
+        let shown = run(&[&show, &keys[..]].concat())?.exits(0)?.json()?;
+        assert_eq!(shown["recipients"], json!([recipient]), "{source}");
+    }
+    Ok(())
+}

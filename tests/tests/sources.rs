@@ -278,6 +278,24 @@ fn what_cannot_be_taken_is_told(#[values(14, 18)] major: u16) -> Result<()> {
     let checked = texts(&check["sources"], "source");
     assert_eq!(checked, ["some/gone", "some/shop", "some/standing"]);
 
+    // And before any night, each is looked at.
+    let doctor = stage.json(&["doctor", "some", "-U", "reader", "--json"], 7)?;
+    let sections = doctor["sections"].as_array().into_iter().flatten();
+    let servers = sections.filter(|section| section["section"] == "server");
+    let servers: Vec<_> = servers.cloned().collect();
+    let names = texts(&json!(servers), "name");
+    assert_eq!(names, ["some", "some/shop", "some/standing"]);
+    let ids = [
+        "databases",
+        "database-left-out",
+        "database-left-out",
+        "database-left-out",
+        "database-refused",
+        "nothing-matches",
+    ];
+    assert_eq!(texts(&servers[0]["findings"], "id"), ids);
+    assert_eq!(servers[1]["status"], "ok", "{}", servers[1]);
+
     // As text, too, and warnings alone are no failure.
     let all = stage.run(&["backup", "-U", "reader", "all"])?.exits(3)?;
     for line in [

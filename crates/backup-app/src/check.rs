@@ -88,6 +88,7 @@ pub struct DestinationCheck {
     pub status: Status,
     pub repository_bytes: Option<u64>,
     pub free_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
     pub findings: Vec<FindingView>,
 }
 
@@ -402,6 +403,7 @@ impl App {
             status: worst(&findings),
             repository_bytes,
             free_bytes: looked.space.map(|space| space.free),
+            used_bytes: looked.space.map(|space| space.used),
             findings: findings.into_iter().map(FindingView::from).collect(),
         }
     }

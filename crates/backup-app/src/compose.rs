@@ -98,8 +98,6 @@ pub enum Keys {
     Recipients,
     /// Private ones, to read.
     Identities,
-    /// Both, to give a backup to others.
-    Both,
 }
 
 /// One backup to be taken.
@@ -422,24 +420,44 @@ impl App {
 
     /// Opens what was encrypted. Whom to encrypt to is said by the job of a backup.
     fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {
-        let recipients = match keys {
-            Keys::Both => parse_recipients(self.recipients()).map_err(unusable_keys)?,
-            _ => Recipients::default(),
-        };
         let identities = match keys {
-            Keys::Identities | Keys::Both => self.loaded_identities()?,
-            _ => Identities::default(),
+            Keys::Identities => self.loaded_identities()?,
+            Keys::None | Keys::Recipients => Identities::default(),
         };
-        if recipients.is_empty() && identities.is_empty() {
+        if identities.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Arc::new(AgeCipher::new(recipients, identities))))
+        let cipher = AgeCipher::new(Recipients::default(), identities);
+        Ok(Some(Arc::new(cipher)))
     }
 
-    /// Whether it is said who is to open backups.
-    #[must_use]
-    pub fn has_recipients(&self) -> bool {
-        !self.recipients().is_empty()
+    /// An engine over `place` that opens backups of `source` and encrypts them to whom its next
+    /// one would be encrypted to.
+    ///
+    /// # Errors
+    /// When nobody is named, or the place or the keys cannot be used.
+    pub fn rekey_engine(
+        &self,
+        place: &Place,
+        source: &SourceName,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Engine, AppError> {
+        let own = self.config.settings_of(source.as_str());
+        let own = own.map(|settings| self.config.resolved(settings).recipients);
+        let named = match own {
+            Some(own) if self.overrides.recipients.is_empty() => own,
+            _ => self.recipients().to_vec(),
+        };
+        if named.is_empty() {
+            return Err(AppError::usage_hint(
+                "nobody is named who is to open the backups",
+                "say --recipient age1… (backup-cli keygen makes a key pair)",
+            ));
+        }
+        let recipients = parse_recipients(&named).map_err(unusable_keys)?;
+        let cipher = AgeCipher::new(recipients, self.loaded_identities()?);
+        let engine = self.engine(place, Keys::None, observer)?;
+        Ok(engine.with_cipher(Arc::new(cipher)))
     }
 
     /// The private keys that are configured or given.

@@ -36,6 +36,8 @@ impl ServerOverrides {
         if server.is_none() {
             refuse_unsupported(environment)?;
         }
+        let server = expanded(server, environment)?;
+        let server = server.as_ref();
         let file = server.cloned().unwrap_or_default();
         // A configured server is reached as configured, whatever libpq's variables say.
         let variable = |names: &[&str]| match server {
@@ -89,7 +91,9 @@ impl ServerOverrides {
         server: Option<&ServerConfig>,
         environment: &Environment,
     ) -> Result<Option<ConnectionConfig>, AppError> {
-        let configured = server.and_then(|server| Some((server, server.admin.as_ref()?)));
+        let server = expanded(server, environment)?;
+        let configured = server.as_ref();
+        let configured = configured.and_then(|server| Some((server, server.admin.as_ref()?)));
         let Some((server, admin)) = configured.filter(|(server, _)| self.is_at(server)) else {
             return Ok(None);
         };
@@ -122,6 +126,17 @@ impl ServerOverrides {
         let port = server.port.unwrap_or(DEFAULT_PORT);
         same_host && self.port.is_none_or(|given| given == port)
     }
+}
+
+/// A configured server with what its URL and its service say.
+fn expanded(
+    server: Option<&ServerConfig>,
+    environment: &Environment,
+) -> Result<Option<ServerConfig>, AppError> {
+    let expanded = server
+        .map(|server| server.expanded(environment))
+        .transpose();
+    expanded.map_err(|wrong| AppError::usage(format!("{}: {}", wrong.key, wrong.message)))
 }
 
 /// Password file, certificates, and whom to believe.

@@ -2,6 +2,7 @@
 //! Every part is looked at by itself, and what does not answer keeps no other from being looked at.
 
 mod local;
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -117,6 +118,7 @@ impl App {
     ) -> Result<DoctorReport, AppError> {
         let checked_at = SystemClock.now();
         let examined = self.examined(asked)?;
+        let (examined, families) = self.with_members(examined, cancel).await;
         let servers = stream::iter(&examined)
             .map(|source| self.examine_server(source, cancel))
             .buffered(AT_ONCE);
@@ -130,8 +132,9 @@ impl App {
         let (servers, mut trials, machine) =
             tokio::join!(servers.collect::<Vec<_>>(), trials, machine);
         self.compare_repositories(&examined, &mut trials);
-        let mut sections = servers;
-        if examined.is_empty() {
+        let mut sections = families;
+        sections.extend(servers);
+        if sections.is_empty() {
             sections.push(DoctorSection::new("server", None, vec![no_source()]));
         }
         if let Some(error) = nowhere {
@@ -206,7 +209,7 @@ impl App {
         let server = server.and_then(|name| self.config().server.get(name));
         let given = &self.overrides().server;
         let connection = given.connection(server, self.environment())?;
-        // Of several databases, the one where they are asked for stands for all.
+        // Of one that does not tell its databases, the one where they are asked for.
         let database = match (settings.is_family(), source.name.split_once('/')) {
             (true, Some((_, database))) => database,
             (true, None) => &connection.maintenance_database,

@@ -46,6 +46,10 @@ pub mod names {
     pub const PG_SSLCERT: &[&str] = &["PGSSLCERT"];
     /// Its key.
     pub const PG_SSLKEY: &[&str] = &["PGSSLKEY"];
+    /// The user's connection service file.
+    pub const PG_SERVICE_FILE: &str = "PGSERVICEFILE";
+    /// Where the machine's is.
+    pub const PG_SYSCONFDIR: &str = "PGSYSCONFDIR";
     /// Variables of libpq that decide where or as whom it connects, and that are not obeyed
     /// here: refused, because another database would be taken for the one that is meant.
     pub const PG_UNSUPPORTED: &[&str] = &["PGSERVICE", "PGHOSTADDR", "PGOPTIONS"];

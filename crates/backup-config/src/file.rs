@@ -112,6 +112,10 @@ pub enum EncryptionMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
+    /// Where it is, as `postgresql://USER@HOST:PORT/DATABASE`; the keys below count more.
+    pub url: Option<String>,
+    /// The same by libpq's connection service file.
+    pub service: Option<String>,
     /// Host name, address or socket directory.
     pub host: Option<String>,
     /// Port.

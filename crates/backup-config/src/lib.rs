@@ -23,6 +23,7 @@
 //! # Ok::<(), backup_config::Error>(())
 //! ```
 
+mod address;
 mod alerts;
 mod defaults;
 mod drill;
@@ -41,6 +42,7 @@ mod secret;
 mod size;
 mod starter;
 
+pub use address::WrongAddress;
 pub use alerts::AlertsConfig;
 pub use defaults::{DefaultsConfig, RetryConfig, SourceSettings};
 pub use drill::{AssertionConfig, DrillConfig};

@@ -11,7 +11,7 @@ use figment::error::Kind;
 use crate::defaults::DefaultsConfig;
 use crate::environment::{Environment, names};
 use crate::error::Error;
-use crate::file::{Config, EncryptionConfig, EncryptionMode, SourceConfig};
+use crate::file::{Config, EncryptionConfig, EncryptionMode, ServerConfig, SourceConfig};
 use crate::hooks::HooksConfig;
 use crate::http::check_access;
 use crate::origin::{Layers, Origin, Setting, dotted, origin};
@@ -102,6 +102,9 @@ impl Config {
         check_values(&["defaults"], &self.defaults)?;
         self.check_concurrency()?;
         check_hooks(&["hooks"], &self.hooks)?;
+        for (name, server) in &self.server {
+            check_url(name, server)?;
+        }
         for (name, source) in &self.source {
             check_databases(name, source)?;
             if let Some(server) = &source.server {
@@ -269,6 +272,18 @@ fn check_values(section: &[&str], values: &DefaultsConfig) -> Result<(), Problem
     };
     let (key, message) = wrong;
     Err(Problem::new(&[section, key].concat(), message))
+}
+
+/// The service is looked for where it is used: its file is another one on every machine.
+fn check_url(name: &str, server: &ServerConfig) -> Result<(), Problem> {
+    let alone = ServerConfig {
+        service: None,
+        ..server.clone()
+    };
+    let expanded = alone.expanded(&Environment::default());
+    expanded
+        .map(drop)
+        .map_err(|wrong| Problem::new(&["server", name, wrong.key], wrong.message))
 }
 
 fn check_hooks(section: &[&str], hooks: &HooksConfig) -> Result<(), Problem> {

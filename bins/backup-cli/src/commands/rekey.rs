@@ -16,12 +16,6 @@ use crate::report::RekeyView;
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &RekeyArgs) -> Outcome {
-    if !context.app.has_recipients() {
-        return Err(AppError::usage_hint(
-            "nobody is named who is to open the backups",
-            "say --recipient age1… (backup-cli keygen makes a key pair)",
-        ));
-    }
     let chosen = choose(context, arguments);
     let (chosen, unsure) = context.stoppable(chosen).await?;
     if chosen.is_empty() && !unsure {
@@ -77,7 +71,7 @@ async fn choose(context: &Context, arguments: &RekeyArgs) -> Result<(Vec<Found>,
     for place in context.app.places()? {
         let engine = context
             .app
-            .engine(&place, Keys::Both, Arc::clone(&observer))?;
+            .engine(&place, Keys::None, Arc::clone(&observer))?;
         let mut backups = Vec::new();
         for wanted in &requests {
             let selector = Selector::Prefix(wanted.id.to_string());
@@ -103,11 +97,14 @@ async fn choose(context: &Context, arguments: &RekeyArgs) -> Result<(Vec<Found>,
             let encrypted = listing.backups.into_iter();
             backups.extend(encrypted.filter(|backup| backup.encryption.is_some()));
         }
-        chosen.extend(backups.into_iter().map(|manifest| Found {
-            manifest,
-            place: place.clone(),
-            engine: engine.clone(),
-        }));
+        for manifest in backups {
+            let (app, observer) = (&context.app, Arc::clone(&observer));
+            chosen.push(Found {
+                engine: app.rekey_engine(&place, &manifest.source, observer)?,
+                manifest,
+                place: place.clone(),
+            });
+        }
     }
     Ok((chosen, unsure))
 }

@@ -136,7 +136,7 @@ fn of_sources(report: &CheckReport) -> [Metric; 4] {
     [drill, duration, size, rows]
 }
 
-fn of_places(report: &CheckReport) -> [Metric; 2] {
+fn of_places(report: &CheckReport) -> [Metric; 3] {
     let mut stored = Metric::new(
         "backup_repository_bytes",
         "Stored bytes of all committed backups at a destination.",
@@ -145,18 +145,23 @@ fn of_places(report: &CheckReport) -> [Metric; 2] {
         "backup_destination_free_bytes",
         "Free bytes of a local destination.",
     );
+    let mut used = Metric::new(
+        "backup_destination_used_bytes",
+        "Bytes of a local destination that are taken, by whatever.",
+    );
     for place in &report.destinations {
         let at = [("destination", place.name.as_str())];
         for (metric, bytes) in [
             (&mut stored, place.repository_bytes),
             (&mut free, place.free_bytes),
+            (&mut used, place.used_bytes),
         ] {
             if let Some(bytes) = bytes {
                 metric.add(&at, bytes);
             }
         }
     }
-    [stored, free]
+    [stored, free, used]
 }
 
 fn seconds(at: Option<DateTime<Utc>>) -> i64 {
