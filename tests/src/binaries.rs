@@ -4,6 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::servers;
+
+/// Prometheus' tool, which reads rules and metrics.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn promtool() -> Result<PathBuf> {
+    servers::path("PGB_TEST_PROMTOOL")
+}
+
 /// One of the workspace's programs, such as `backup-cli`, as built in the profile of this test.
 ///
 /// # Errors

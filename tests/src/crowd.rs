@@ -27,6 +27,9 @@ const BEGIN: &str = "2023-01-01T00:00:00Z";
 /// One in so many backups has been verified.
 pub const VERIFIED_EACH: usize = 7;
 
+/// What every part is.
+const PART: &[u8] = b"part";
+
 const REPOSITORY: &str = "00112233445566778899aabbccddeeff";
 
 /// One backup, and the objects that belong to it.
@@ -69,7 +72,7 @@ fn member(number: usize) -> Result<Member> {
     let mut objects = Vec::new();
     for object in manifest.parts.iter().flat_map(|part| &part.objects) {
         let key = layout::object_key(&source, &id, &object.name)?;
-        objects.push((key.to_string(), b"part".to_vec()));
+        objects.push((key.to_string(), PART.to_vec()));
     }
     let wrapped = layout::object_key(&source, &id, "key.age")?;
     objects.push((wrapped.to_string(), b"key".to_vec()));
@@ -156,7 +159,7 @@ fn part((name, kind, format): (&str, PartKind, PartFormat)) -> Result<PartRecord
     Ok(PartRecord {
         objects: vec![StoredObject {
             name: layout::object_name(&name, &extensions, 0),
-            bytes: 1 << 27,
+            bytes: PART.len() as u64,
             sha256: "0f".repeat(32),
             crc32: "0123abcd".to_owned(),
         }],

@@ -46,5 +46,5 @@ mod ports;
 mod scratch;
 mod servers;
 
-pub use binaries::binary;
+pub use binaries::{binary, promtool};
 pub use ports::free_port;

@@ -1,15 +1,14 @@
 //! What is told to Prometheus, and the alerts that are shipped, by Prometheus' own tool.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use backup_e2e::cli::{Cli, Run, Running};
 use backup_e2e::pg::Cluster;
 
 fn promtool(arguments: &[&str], folder: &Path) -> Result<Run> {
-    let tool = std::env::var_os("PGB_TEST_PROMTOOL").context("PGB_TEST_PROMTOOL is not set")?;
-    let mut command = Command::new(PathBuf::from(tool));
+    let mut command = Command::new(backup_e2e::promtool()?);
     command.args(arguments).current_dir(folder);
     Running::start(command)?.wait()
 }
@@ -40,8 +39,7 @@ fn metrics_are_read_by_the_tool_and_have_what_alerts_need() -> Result<()> {
     let path = file.display().to_string();
     cli.run(["check", "--from", &url, "--prometheus", &path])?;
     let text = std::fs::read_to_string(&file)?;
-    let tool = std::env::var_os("PGB_TEST_PROMTOOL").context("PGB_TEST_PROMTOOL is not set")?;
-    let mut check = Command::new(tool);
+    let mut check = Command::new(backup_e2e::promtool()?);
     check.args(["check", "metrics"]);
     check.stdin(Stdio::from(std::fs::File::open(&file)?));
     Running::start(check)?.wait()?.exits(0)?;

@@ -30,7 +30,7 @@ pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done with warnings, 4 not found, \
                   5 lock held, 6 integrity, 7 preflight, 8 store, 9 database, 10 key, \
-                  11 stale, 12 refused, 124 timeout, 130/143 signal."
+                  12 refused, 124 timeout, 130/143 signal."
 )]
 pub(crate) struct Cli {
     /// Configuration file [default: /etc/backup/backup.toml, then ~/.config/backup/backup.toml]

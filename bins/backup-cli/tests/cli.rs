@@ -492,6 +492,24 @@ fn a_result_that_cannot_be_written_is_no_success() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A full disk or a closed pipe behind the log ends no backup and no prune.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = bench.place()?;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_backup-cli"))
+        .env_clear()
+        .args(["-v", "backup", "-d", "x", "-h", "/nowhere", "-U", "me"])
+        .args(["--to", &place, "--no-encryption", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(full)
+        .spawn()?
+        .wait_with_output()?;
+    assert_eq!(code(&output), Some(9));
+    Ok(())
+}
+
 #[test]
 fn variables_that_would_lead_elsewhere_are_refused() -> std::io::Result<()> {
     let bench = Bench::new()?;

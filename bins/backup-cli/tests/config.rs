@@ -494,7 +494,8 @@ fn a_first_configuration_is_private_loads_and_is_never_written_over() -> Tested 
     for says in [
         &format!("public key:    {recipient}"),
         "nobody can restore them without it",
-        &format!("{command}config check\n{command}backup --all\n{command}drill --all -i '"),
+        &format!("{command}config check\n{command}doctor\n{command}backup --all\n"),
+        &format!("{command}drill --all -i '"),
     ] {
         assert!(out.contains(says), "{says}\n{out}");
     }

@@ -150,7 +150,7 @@ pub(crate) async fn latest(reader: Reader, Path(name): Path<String>) -> Answer {
     let overview = &reader.overview;
     let mut all = overview.backups.iter();
     // As everywhere, what leaves something out on purpose is not the latest.
-    let found = all.find(|backup| backup.view.source == name && !backup.view.filtered);
+    let found = all.find(|backup| backup.view.source == name && backup.is_whole);
     let details = found.and_then(BackupEntry::details);
     let details = details.ok_or_else(Problem::not_found)?;
     Ok(reader.json(&details))

@@ -500,7 +500,9 @@ impl App {
         if !off && settings.recipients.is_empty() {
             return Err(AppError::usage_hint(
                 "backups are encrypted, and no recipient is given",
-                "say --recipient age1… (backup-cli keygen makes a key pair), or --no-encryption",
+                "name public keys under [encryption] recipients, or say --recipient age1… \
+                 (backup-cli keygen makes a key pair); without encryption, mode = \"none\" or \
+                 --no-encryption",
             ));
         }
         Ok(!off)

@@ -43,6 +43,8 @@ pub fn init_logging(format: LogFormat, level: LogLevel, environment: &Environmen
         .with_env_filter(filter)
         .with_ansi(colours)
         .with_target(false)
+        // A log that cannot be written must not end the work: saying so would panic there.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // An error means that logging is already set up.
     let _ = match format {

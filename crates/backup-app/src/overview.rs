@@ -54,6 +54,8 @@ pub struct Overview {
 pub struct BackupEntry {
     /// As listings show it.
     pub view: ListView,
+    /// Whether it has all that its source is configured to have.
+    pub is_whole: bool,
     held: Arc<Held>,
     index: usize,
 }
@@ -152,7 +154,13 @@ impl Watcher {
         }
         let backups = views.into_iter().rev().filter_map(|(key, view)| {
             let (held, index) = entries.remove(&key)?;
-            Some(BackupEntry { view, held, index })
+            let is_whole = held.listing.backups.get(index)?.is_whole();
+            Some(BackupEntry {
+                view,
+                is_whole,
+                held,
+                index,
+            })
         });
         let backups: Vec<_> = backups.collect();
         let (sources, check) = self.sources(&looked, &backups, now)?;
@@ -188,8 +196,9 @@ impl Watcher {
             let places = check.sources.iter().filter(|place| place.source == name);
             let places: Vec<_> = places.cloned().collect();
             let worst = places.iter().map(|place| place.status).max();
-            let mut own = backups.iter().filter(|backup| backup.view.source == name);
-            let latest = own.next();
+            let own = backups.iter().filter(|backup| backup.view.source == name);
+            let own: Vec<_> = own.collect();
+            let latest = own.iter().find(|backup| backup.is_whole);
             let of = |name: &str| {
                 name.split_once('/')
                     .map_or_else(|| name.to_owned(), |(group, _)| group.to_owned())
@@ -203,7 +212,7 @@ impl Watcher {
             SourceView {
                 configured: app.config().settings_of(&name).is_some(),
                 status: worst.unwrap_or(Status::Unknown).as_str(),
-                backups: latest.iter().count() + own.count(),
+                backups: own.len(),
                 latest: latest.map(|backup| backup.view.clone()),
                 schedule: schedule.map(|one| one.report(now, NEXT)),
                 places,

@@ -47,6 +47,7 @@ pub struct DefaultsConfig {
     pub min_free_space: Option<Size>,
     /// How full, in percent, the file system of a local destination may be. It is about places,
     /// and no source says otherwise.
+    #[schemars(range(max = 100))]
     pub warn_used_percent: u8,
     /// Where the clock of the schedules hangs.
     pub timezone: String,

@@ -29,6 +29,9 @@ const LEASE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_
 /// How different a name may be to be suggested.
 const MAX_DISTANCE: usize = 3;
 
+/// Less than that ends every run before it has begun.
+const MIN_TIME: Duration = Duration::from_secs(1);
+
 impl Config {
     /// Loads `file`, or what `BACKUP_CONFIG` names, or the files at the usual places if they
     /// exist; then `BACKUP_SECTION__KEY` variables.
@@ -267,6 +270,12 @@ fn check_values(section: &[&str], values: &DefaultsConfig) -> Result<(), Problem
         (&["lease"][..], "must be between 5s and 1h")
     } else if values.retry.attempts == 0 {
         (&["retry", "attempts"][..], at_least_one)
+    } else if values.timeout < MIN_TIME {
+        (&["timeout"][..], "must be at least 1s")
+    } else if values.stall_timeout < MIN_TIME {
+        (&["stall_timeout"][..], "must be at least 1s")
+    } else if values.warn_used_percent > 100 {
+        (&["warn_used_percent"][..], "must be at most 100")
     } else {
         return Ok(());
     };
@@ -515,11 +524,13 @@ fn in_words(expected: &str) -> &str {
     }
 }
 
+/// In a short name, one letter is much.
 fn nearest(name: &str, known: &[&str]) -> Option<String> {
+    let allowed = (name.chars().count() / 3).clamp(1, MAX_DISTANCE);
     known
         .iter()
-        .map(|candidate| (strsim::levenshtein(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= MAX_DISTANCE)
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, candidate)| (*candidate).to_owned())
 }

@@ -179,6 +179,13 @@ impl Store for FanOut {
         active.map(Member::shared_store).collect()
     }
 
+    fn exclude(&self, member: &Arc<dyn Store>, reason: PortError) {
+        let is_it = |own: &&Member| Arc::ptr_eq(&own.shared_store(), member);
+        if let Some(own) = self.members.iter().find(is_it) {
+            own.give_up(reason);
+        }
+    }
+
     async fn settle(&self) {
         join_all(self.members.iter().map(Member::settle)).await;
     }

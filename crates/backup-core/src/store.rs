@@ -171,6 +171,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Takes one of the [`members`](Self::members) out of the run, for this reason.
+    fn exclude(&self, _member: &Arc<dyn Store>, _reason: PortError) {}
+
     /// Ends a run that published: where it failed behind this store, what it left is removed. Only
     /// as long as nobody else may write there.
     async fn settle(&self) {}

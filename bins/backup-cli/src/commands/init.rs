@@ -64,6 +64,7 @@ fn explain(config: &Path, identity: &Path, recipient: &str) {
          backup: nobody can restore them without it.\n\n\
          Say in the configuration which server, which database and where to. Then:\n  \
          {command} config check\n  \
+         {command} doctor\n  \
          {command} backup --all\n  \
          {command} drill --all -i {key}",
         config = config.display(),

@@ -170,7 +170,7 @@ fn a_value_is_taken_by_the_schema_if_it_is_by_the_reader() {
         ("[defaults]\ntimeout = '1h 30m 5s'", true),
         ("[defaults]\ntimeout = '1.5h'", true),
         ("[defaults]\ntimeout = '2months'", true),
-        ("[defaults]\ntimeout = '0'", true),
+        ("[defaults]\nlock_wait_timeout = '0'", true),
         ("[defaults]\ntimeout = '6'", false),
         ("[defaults]\ntimeout = '6 apples'", false),
         ("[defaults]\ntimeout = 6", false),

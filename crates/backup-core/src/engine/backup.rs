@@ -314,7 +314,7 @@ impl Engine {
             parts,
             warnings: facts.warnings.len() as u64,
         };
-        turn.confirm(self.store.as_ref(), cancel).await?;
+        turn.confirm(self.store.as_ref(), &manifest, cancel).await?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

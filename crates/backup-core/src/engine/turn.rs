@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, unless};
 use crate::backup::{BackupId, SourceName};
-use crate::error::{Error, ErrorKind, PortError};
+use crate::catalog::Catalog;
+use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
 use crate::lease::{Lease, LeaseKind, Work};
+use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::run_record::Operation;
 use crate::store::{Depth, Store};
@@ -118,17 +120,39 @@ impl Engine {
     }
 }
 
+/// Whether the place still is what it was, with all objects of a backup that is to be committed.
+async fn check_whole(store: &dyn Store, manifest: &Manifest) -> Result<(), Error> {
+    let catalog = Catalog::new(store);
+    let gone = |what: String| {
+        let place = store.describe();
+        let text = format!("{what} from {place}: somebody removed it meanwhile");
+        Error::store(
+            "commit the backup",
+            PortError::new(ErrorKind::Conflict, text),
+        )
+    };
+    if catalog.existing_repository().await?.is_none() {
+        return Err(gone("repository.json is gone".to_owned()));
+    }
+    match catalog.lacking(manifest).await?.first() {
+        Some(object) => Err(gone(format!("object {object} is gone"))),
+        None => Ok(()),
+    }
+}
+
 impl Turn {
     /// Cancelled with the run, and when a lease is lost.
     pub(super) fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// Sees that it is still our turn. To be asked right before the commit. A store that was given
-    /// up gets no manifest, so it need not say.
+    /// Sees that it is still our turn, and that all objects of the backup are there: somebody may
+    /// have emptied the place meanwhile. To be asked right before the commit. A store where that
+    /// does not hold is excluded from it, unless there is no other.
     pub(super) async fn confirm(
         &self,
         store: &dyn Store,
+        manifest: &Manifest,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         let members = store.members();
@@ -136,21 +160,28 @@ impl Turn {
             members.is_empty() || members.iter().any(|member| Arc::ptr_eq(member, store))
         };
         let leases = self.leases.iter().filter(|(store, _)| takes_part(store));
-        let leases: Vec<_> = leases.map(|(_, lease)| lease).collect();
-        let confirmed = join_all(leases.iter().map(|lease| lease.confirm()));
+        let leases: Vec<_> = leases.collect();
+        let confirmed = join_all(leases.iter().map(|(store, lease)| async move {
+            lease.confirm().await?;
+            check_whole(store.as_ref(), manifest).await
+        }));
         let mut failed = Vec::new();
-        for confirmed in unless(cancel, confirmed).await? {
+        let confirmed = unless(cancel, confirmed).await?;
+        for ((store, _), confirmed) in leases.iter().zip(confirmed) {
             match confirmed {
                 Err(lost @ Error::LeaseLost { .. }) => return Err(lost),
-                Err(error) => failed.push(error),
+                Err(error) => failed.push((store, error)),
                 Ok(()) => {}
             }
         }
-        // A store that does not take a lease gets no manifest either; one is enough.
-        if failed.len() < leases.len() {
-            return Ok(());
+        if failed.len() == leases.len() {
+            let first = failed.into_iter().next();
+            return first.map_or(Ok(()), |(_, error)| Err(error));
         }
-        failed.into_iter().next().map_or(Ok(()), Err)
+        for (member, error) in failed {
+            store.exclude(member, PortError::new(error.kind(), chain(&error)));
+        }
+        Ok(())
     }
 
     /// What a run ends with: whoever was stopped because he lost his lease says so. Any other

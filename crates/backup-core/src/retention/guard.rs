@@ -56,12 +56,17 @@ impl Guards {
             return Ok(());
         }
         let is_good =
-            |candidate: &&Candidate| !candidate.damaged && candidate.extent == Extent::Whole;
+            |candidate: &&Candidate| !candidate.damaged && candidate.extent != Extent::Part;
         let mut times: Vec<_> = candidates
             .iter()
             .filter(is_good)
             .map(|candidate| candidate.id.started_at())
             .collect();
+        // Where only parts are taken on purpose, those tell.
+        if times.is_empty() {
+            let undamaged = candidates.iter().filter(|candidate| !candidate.damaged);
+            times.extend(undamaged.map(|candidate| candidate.id.started_at()));
+        }
         if times.is_empty() {
             times.extend(candidates.iter().map(|candidate| candidate.id.started_at()));
         }

@@ -513,3 +513,28 @@ async fn a_lease_that_was_removed_is_written_again() {
     assert!(lease.token().is_cancelled());
     other.release().await.unwrap();
 }
+
+/// A folder that was emptied, or unmounted: there is nothing left that could be committed.
+#[tokio::test]
+async fn what_somebody_emptied_meanwhile_is_not_committed() {
+    let house = House::new();
+    // It goes between the last part and the manifest.
+    let memory = Arc::clone(&house.memory);
+    let fault = Fault::on(Op::Put)
+        .key("facts")
+        .delays(Duration::from_millis(300));
+    house.faulty.inject(fault);
+    let emptied = async {
+        while house.faulty.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for key in memory.keys() {
+            assert!(memory.remove(&key));
+        }
+    };
+    let (taken, ()) = tokio::join!(house.backup(1), emptied);
+    let error = taken.unwrap_err();
+    let text = backup_core::error::chain(&error);
+    assert!(text.contains("gone from"), "{text}");
+    assert_eq!(house.published(), Vec::<String>::new());
+}

@@ -73,7 +73,13 @@ enum Answer {
 impl Job<'_> {
     /// Reads everything that the facts name.
     pub(crate) async fn run(&self, cancel: &CancellationToken) -> Result<ReadBack, RestoreError> {
-        let reading = async { tokio::try_join!(self.read(), self.compare_definitions(cancel)) };
+        let dumped = CancellationToken::new();
+        let definitions = async {
+            let compared = self.compare_definitions(cancel).await;
+            dumped.cancel();
+            compared
+        };
+        let reading = async { tokio::try_join!(self.read(&dumped), definitions) };
         let (found, definitions) = tokio::select! {
             done = reading => done?,
             () = cancel.cancelled() => return Err(Error::Cancelled.into()),
@@ -95,8 +101,9 @@ impl Job<'_> {
         dump.compare(connection, cancel).await.map(Some)
     }
 
-    async fn read(&self) -> Result<ReadBack, RestoreError> {
+    async fn read(&self, dumped: &CancellationToken) -> Result<ReadBack, RestoreError> {
         let session = Session {
+            dumped: dumped.clone(),
             target: self.target.clone(),
             lc_monetary: self.details.lc_monetary.clone(),
             encoding: self.details.encoding.clone(),
@@ -205,6 +212,8 @@ async fn all(
 /// How to connect for reading.
 #[derive(Debug)]
 struct Session {
+    /// Cancelled when the definitions have been dumped.
+    dumped: CancellationToken,
     target: Target,
     lc_monetary: String,
     encoding: String,
@@ -245,6 +254,11 @@ impl Session {
                     Answer::View(view, rows)
                 }
                 Some(Task::Rows(unit)) => {
+                    if unit.is_forced {
+                        // It is locked while its policies are lifted, which `pg_dump` would not
+                        // wait for, nor it for `pg_dump`.
+                        self.dumped.cancelled().await;
+                    }
                     let read = unit.read(&mut connection, &self.encoding).await?;
                     if read.is_err() {
                         // The driver does not read the end of a COPY that was refused.

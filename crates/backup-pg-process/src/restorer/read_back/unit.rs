@@ -28,7 +28,7 @@ pub(super) struct Unit {
     condition: Option<String>,
     blocks: Option<Blocks>,
     /// Whether its policies are to be lifted from its owner while it is read.
-    is_forced: bool,
+    pub(super) is_forced: bool,
     bytes: u64,
 }
 
@@ -60,7 +60,8 @@ pub(super) fn units(
         };
         units.extend(cut(facts, relation, pieces));
     }
-    units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
+    // Those that wait for the definitions come last.
+    units.sort_by_key(|unit| (unit.is_forced, std::cmp::Reverse(unit.bytes)));
     units
 }
 
