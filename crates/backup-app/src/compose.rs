@@ -163,6 +163,13 @@ fn leases(ttl: Duration) -> LeaseSettings {
     }
 }
 
+fn nobody_named() -> AppError {
+    AppError::usage_hint(
+        "nobody is named who is to open the backups",
+        "say --recipient age1… (backup-cli keygen makes a key pair)",
+    )
+}
+
 fn unusable_keys(error: backup_crypt::Error) -> AppError {
     AppError::setup("read the keys", error.into())
 }
@@ -431,6 +438,22 @@ impl App {
         Ok(Some(Arc::new(cipher)))
     }
 
+    /// Sees that somebody is named who is to open backups, before any place is asked.
+    ///
+    /// # Errors
+    /// When nobody is, for no source, or the public keys cannot be read.
+    pub fn check_recipients(&self) -> Result<(), AppError> {
+        let named = self.recipients();
+        if !named.is_empty() {
+            return parse_recipients(named).map(drop).map_err(unusable_keys);
+        }
+        let mut sources = self.config.source.values();
+        if sources.any(|source| !self.config.resolved(source).recipients.is_empty()) {
+            return Ok(());
+        }
+        Err(nobody_named())
+    }
+
     /// An engine over `place` that opens backups of `source` and encrypts them to whom its next
     /// one would be encrypted to.
     ///
@@ -449,10 +472,7 @@ impl App {
             _ => self.recipients().to_vec(),
         };
         if named.is_empty() {
-            return Err(AppError::usage_hint(
-                "nobody is named who is to open the backups",
-                "say --recipient age1… (backup-cli keygen makes a key pair)",
-            ));
+            return Err(nobody_named());
         }
         let recipients = parse_recipients(&named).map_err(unusable_keys)?;
         let cipher = AgeCipher::new(recipients, self.loaded_identities()?);

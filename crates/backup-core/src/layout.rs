@@ -3,7 +3,7 @@
 //! ```text
 //! repository.json
 //! backups/<source>/<id>/manifest.json
-//! backups/<source>/<id>/key[.r2…].age
+//! backups/<source>/<id>/key[.r<number>].age
 //! backups/<source>/<id>/<part><.format><.compression><.cipher>[.002…]
 //! _runs/<YYYY>/<MM>/<run id>.json
 //! _pins/<source>/<id>.json
@@ -108,8 +108,8 @@ pub fn attempt_extension(attempt: usize) -> String {
     }
 }
 
-/// The file name of the `number`-th wrapped key of a backup, counted from 1; `extension` is the
-/// cipher's.
+/// The file name of a wrapped key of a backup: the first one's `number` is 1, that of each rekey is
+/// random; `extension` is the cipher's.
 #[must_use]
 pub fn wrapped_key_name(extension: &str, number: u32) -> String {
     match number {

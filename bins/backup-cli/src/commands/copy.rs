@@ -10,7 +10,7 @@ use backup_core::manifest::Manifest;
 use backup_core::observer::Observer;
 use backup_core::run_record::Operation;
 
-use super::listing::warn_damaged;
+use super::listing::{none_of, warn_damaged};
 use super::{Context, Outcome, selector};
 use crate::args::CopyArgs;
 use crate::progress::Progress;
@@ -130,6 +130,9 @@ async fn choose(
     let catalog = ends.from.catalog();
     let here = context.listed(&catalog, source, &everything).await?;
     warn_damaged(&ends.from_place.name, &here.damaged);
+    if here.backups.is_empty() && here.damaged.is_empty() {
+        none_of(source)?;
+    }
     let there = context
         .listed(&ends.to.catalog(), source, &everything)
         .await?;

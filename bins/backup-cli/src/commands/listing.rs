@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use backup_app::AppError;
 use backup_core::catalog::{Catalog, ListRequest, Listing};
+use backup_core::error::Error as CoreError;
 use backup_core::store::StoreKey;
 use serde::Serialize;
 
@@ -80,6 +81,18 @@ impl Context {
         }
         all.backups.truncate(request.limit.unwrap_or(usize::MAX));
         Ok(all)
+    }
+}
+
+/// What to say when nothing is stored: of a source that somebody named, that is an error, since he
+/// may have mistyped it.
+pub(super) fn none_of(source: Option<&str>) -> Result<(), AppError> {
+    match source {
+        None => Ok(()),
+        Some(name) => Err(CoreError::NotFound {
+            what: format!("backup of source {name:?}"),
+        }
+        .into()),
     }
 }
 

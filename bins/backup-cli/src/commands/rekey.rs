@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, begin};
+use backup_app::{AppError, Keys, Place, begin};
+use backup_core::backup::BackupId;
 use backup_core::catalog::{ListRequest, Selector};
 use backup_core::engine::RekeyOutcome;
-use backup_core::error::{Error as CoreError, chain};
-use backup_core::observer::{NoopObserver, Observer};
+use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
+use backup_core::observer::NoopObserver;
 use backup_core::run_record::Operation;
 
-use super::listing::warn_damaged;
-use super::{Context, Found, Outcome, source_name};
+use super::listing::{none_of, warn_damaged};
+use super::{Context, Found, Outcome};
 use crate::args::RekeyArgs;
 use crate::report::RekeyView;
 use crate::{exit_code, render};
@@ -58,55 +60,120 @@ async fn one(context: &Context, found: &Found) -> Result<RekeyOutcome, AppError>
     Ok(rekeyed?)
 }
 
-/// Every copy of what is meant, and whether there may be more that cannot be read.
+/// One backup that is meant, wherever it is.
+struct Wanted {
+    selector: Selector,
+    source: Option<String>,
+    is_there: bool,
+}
+
+/// What places have of what is meant.
+#[derive(Default)]
+struct Seen {
+    backups: Vec<(Place, Manifest)>,
+    /// Whether there may be more that cannot be seen.
+    unsure: bool,
+    /// Whether there is any backup, be it encrypted or not.
+    any: bool,
+}
+
+/// Every copy of what is meant, and whether there may be more that cannot be seen.
 async fn choose(context: &Context, arguments: &RekeyArgs) -> Result<(Vec<Found>, bool), AppError> {
-    let observer: Arc<dyn Observer> = Arc::new(NoopObserver);
-    let source = arguments.source.as_deref();
-    let mut requests = Vec::new();
-    for backup in &arguments.backups {
-        let found = context.find_quietly(backup, source, Keys::None).await?;
-        requests.push(found.manifest);
-    }
-    let (mut chosen, mut unsure) = (Vec::new(), false);
-    for place in context.app.places()? {
-        let engine = context
-            .app
-            .engine(&place, Keys::None, Arc::clone(&observer))?;
-        let mut backups = Vec::new();
-        for wanted in &requests {
-            let selector = Selector::Prefix(wanted.id.to_string());
-            let catalog = engine.catalog();
-            match catalog.find(&selector, Some(&wanted.source)).await {
-                Ok(manifest) => backups.push(manifest),
-                Err(CoreError::NotFound { .. }) => {}
-                Err(error) => {
-                    unsure = true;
-                    let why = render::name(&chain(&error));
-                    render::warn(&format!("{}: {why}", place.name));
-                }
+    context.app.check_recipients()?;
+    let mut wanted = wanted(context, arguments).await?;
+    let places = context.app.places()?;
+    let (mut seen, mut failures) = (Seen::default(), Vec::new());
+    for place in &places {
+        let looked = look(context, arguments, place, (&mut wanted, &mut seen)).await;
+        if let Err(error) = looked {
+            if places.len() > 1 {
+                render::warn(&format!("{}: {}", place.name, error.render()));
             }
-        }
-        if arguments.all {
-            let request = ListRequest {
-                source: source.map(source_name).transpose()?,
-                ..ListRequest::default()
-            };
-            let listing = engine.catalog().list(&request).await?;
-            unsure |= !listing.damaged.is_empty();
-            warn_damaged(&place.name, &listing.damaged);
-            let encrypted = listing.backups.into_iter();
-            backups.extend(encrypted.filter(|backup| backup.encryption.is_some()));
-        }
-        for manifest in backups {
-            let (app, observer) = (&context.app, Arc::clone(&observer));
-            chosen.push(Found {
-                engine: app.rekey_engine(&place, &manifest.source, observer)?,
-                manifest,
-                place: place.clone(),
-            });
+            failures.push(error);
         }
     }
-    Ok((chosen, unsure))
+    let missing = wanted.iter().find(|wanted| !wanted.is_there);
+    let is_silent = failures.len() == places.len();
+    seen.unsure |= !failures.is_empty();
+    match (failures.into_iter().next(), missing) {
+        // It may be there.
+        (Some(error), Some(_)) => return Err(error),
+        (Some(error), None) if is_silent => return Err(error),
+        (None, Some(Wanted { selector, .. })) => {
+            let what = format!("backup {selector}");
+            return Err(CoreError::NotFound { what }.into());
+        }
+        // The other places get their new keys all the same.
+        (_, None) => {}
+    }
+    if arguments.all && !seen.any && !seen.unsure {
+        none_of(arguments.source.as_deref())?;
+    }
+    let mut chosen = Vec::new();
+    for (place, manifest) in seen.backups {
+        let (app, observer) = (&context.app, Arc::new(NoopObserver));
+        chosen.push(Found {
+            engine: app.rekey_engine(&place, &manifest.source, observer)?,
+            manifest,
+            place,
+        });
+    }
+    Ok((chosen, seen.unsure))
+}
+
+/// A whole id means the same backup whatever place does not answer; for all else every place counts.
+async fn wanted(context: &Context, arguments: &RekeyArgs) -> Result<Vec<Wanted>, AppError> {
+    let mut wanted = Vec::new();
+    for backup in &arguments.backups {
+        let mut source = arguments.source.clone();
+        let mut id = backup.clone();
+        if backup.parse::<BackupId>().is_err() {
+            let found = context.find_quietly(backup, source.as_deref(), Keys::None);
+            let manifest = found.await?.manifest;
+            source = Some(manifest.source.to_string());
+            id = manifest.id.to_string();
+        }
+        wanted.push(Wanted {
+            selector: Selector::Prefix(id),
+            source,
+            is_there: false,
+        });
+    }
+    Ok(wanted)
+}
+
+/// Adds what one place has.
+async fn look(
+    context: &Context,
+    arguments: &RekeyArgs,
+    place: &Place,
+    (wanted, seen): (&mut [Wanted], &mut Seen),
+) -> Result<(), AppError> {
+    let observer = Arc::new(NoopObserver);
+    let engine = context.app.engine(place, Keys::None, observer)?;
+    for wanted in wanted {
+        let at = (place, &engine);
+        let found = context.find_at(at, &wanted.selector, wanted.source.as_deref());
+        for found in found.await?.0 {
+            wanted.is_there = true;
+            wanted.source = Some(found.manifest.source.to_string());
+            seen.backups.push((found.place, found.manifest));
+        }
+    }
+    if arguments.all {
+        let source = arguments.source.as_deref();
+        let everything = ListRequest::default();
+        let catalog = engine.catalog();
+        let listing = context.listed(&catalog, source, &everything).await?;
+        seen.unsure |= !listing.damaged.is_empty();
+        seen.any |= !listing.backups.is_empty();
+        warn_damaged(&place.name, &listing.damaged);
+        let encrypted = listing.backups.into_iter();
+        let encrypted = encrypted.filter(|backup| backup.encryption.is_some());
+        seen.backups
+            .extend(encrypted.map(|backup| (place.clone(), backup)));
+    }
+    Ok(())
 }
 
 fn print(context: &Context, found: &Found, outcome: &RekeyOutcome) -> u8 {

@@ -4,6 +4,7 @@
 //! one before, in one step; only then does the old wrapped key go. Whoever dies in between leaves a
 //! backup that opens with the old key or with the new one, and at most a key that nobody names.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,8 +48,9 @@ impl Engine {
     /// # Errors
     /// `Key` when no identity fits; `Corrupt` when key or facts are damaged, `InvalidInput` when
     /// the backup is not encrypted, [`Error::Held`] while others copy or remove backups of the
-    /// source. Without an answer to the last step it is not known which key counts: it is the old or
-    /// the new one, and the same may be tried again.
+    /// source, [`Error::LeaseLost`] when another run took over meanwhile: what that one did counts.
+    /// Without an answer to the last step it is not known which key counts: it is the old or the new
+    /// one, and the same may be tried again with the identities of both.
     ///
     /// # Cancellation
     /// The token ends it before the manifest is replaced, and not after.
@@ -61,17 +63,17 @@ impl Engine {
         let held = held.await?;
         let token = held.as_ref().map_or(cancel, Lease::token);
         let rekeyed = self.rekey_alone(backup, held.as_ref(), token).await;
-        let lost = held.as_ref().and_then(Lease::loss);
+        let lost = match (&rekeyed, &held) {
+            (Err(error), Some(lease)) if !cancel.is_cancelled() => overtaken(lease, error).await,
+            _ => None,
+        };
         if let Some(lease) = held
             && let Err(error) = lease.release().await
         {
             let text = format!("the lease ends by itself only: {}", chain(&error));
             self.observer.event(&Event::Warning(text));
         }
-        match (rekeyed, lost) {
-            (Err(Error::Cancelled), Some(lost)) if !cancel.is_cancelled() => Err(lost),
-            (rekeyed, _) => rekeyed,
-        }
+        lost.map_or(rekeyed, Err)
     }
 
     async fn rekey_alone(
@@ -94,7 +96,7 @@ impl Engine {
         };
         let key = key_of(&found.manifest, &name)?;
         let prepared = async {
-            self.write_key(&key, wrapped).await?;
+            self.write_key(&key, &wrapped).await?;
             match lease {
                 Some(lease) => lease.confirm().await,
                 None => Ok(()),
@@ -102,10 +104,11 @@ impl Engine {
         };
         if let Err(error) = unless(cancel, prepared).await.and_then(|done| done) {
             // No manifest was ever sent that names it.
-            let _ = self.store.delete(&key).await;
+            self.take_back(&key, &wrapped).await;
             return Err(error);
         }
-        self.replace_manifest(&found, &manifest, &key).await?;
+        self.replace_manifest(&found, &manifest, (&key, &wrapped))
+            .await?;
         let left = self.forget(&found).await;
         Ok(RekeyOutcome { manifest, left })
     }
@@ -146,38 +149,53 @@ impl Engine {
         })
     }
 
-    /// The backup's key for the new recipients, under a name that is free. That it opens the facts
-    /// is proved first: what is damaged is not made to look new.
+    /// The backup's key for the new recipients, under a name that nobody else draws: whoever stood
+    /// still and wakes up must not touch the key of those who took over. That it opens the facts is
+    /// proved first: what is damaged is not made to look new.
     async fn wrap_again(&self, found: &Found) -> Result<(String, Bytes), Error> {
         let manifest = &found.manifest;
         let cipher = self.cipher_for(manifest)?;
-        BackupReader::open(self, manifest.clone()).await?;
+        let opened = BackupReader::open(self, manifest.clone()).await;
+        opened.map_err(|error| explained(error, manifest, cipher.as_ref()))?;
         let old = wrapped_key(self, manifest, encryption(manifest)?).await?;
         let rewrapped = cipher.rewrap(&old);
         let failed = |e| Error::key(format!("encrypt the key of backup {}", manifest.id), e);
         let wrapped = rewrapped.map_err(failed)?;
-        let numbers = found
-            .keys
-            .iter()
-            .chain(manifest.encryption.iter().map(|record| &record.key))
-            .filter_map(|name| layout::wrapped_key_number(name, cipher.extension()));
-        let next = numbers.max().unwrap_or(1).saturating_add(1);
-        Ok((layout::wrapped_key_name(cipher.extension(), next), wrapped))
+        let is_taken = |name: &String| {
+            let named = manifest.encryption.as_ref().map(|record| &record.key);
+            found.keys.contains(name) || named == Some(name)
+        };
+        let name = loop {
+            let name = layout::wrapped_key_name(cipher.extension(), rand::random::<u32>().max(2));
+            if !is_taken(&name) {
+                break name;
+            }
+        };
+        Ok((name, wrapped))
     }
 
     /// Writes it, and sees that it is there: without it the backup would be lost.
-    async fn write_key(&self, key: &StoreKey, wrapped: Bytes) -> Result<(), Error> {
+    async fn write_key(&self, key: &StoreKey, wrapped: &Bytes) -> Result<(), Error> {
         let failed = |e| Error::store(format!("write {key}"), e);
         let written = self.store.create(key, wrapped.clone()).await;
         match (
             read_small(self.store.as_ref(), key, MAX_KEY_BYTES).await?,
             written,
         ) {
-            (Some(there), _) if there == wrapped => Ok(()),
+            (Some(there), _) if there == *wrapped => Ok(()),
             (_, Err(error)) => Err(failed(error)),
             (_, Ok(())) => Err(Error::corrupt(format!(
                 "{key} was written and is not there as it was sent"
             ))),
+        }
+    }
+
+    /// Removes a new key that no manifest will name, if it is the one that we wrote: any other is
+    /// somebody's whose manifest may name it. What cannot be read stays; the next rekey removes it.
+    async fn take_back(&self, key: &StoreKey, wrapped: &Bytes) {
+        let there = read_small(self.store.as_ref(), key, MAX_KEY_BYTES).await;
+        if there.is_ok_and(|there| there.as_ref() == Some(wrapped)) {
+            let _ = self.store.delete(key).await;
         }
     }
 
@@ -187,7 +205,7 @@ impl Engine {
         &self,
         found: &Found,
         manifest: &Manifest,
-        new_key: &StoreKey,
+        (new_key, wrapped): (&StoreKey, &Bytes),
     ) -> Result<(), Error> {
         let key = layout::manifest_key(&manifest.source, &manifest.id);
         let failed = |e| Error::store(format!("replace {key}"), e);
@@ -200,7 +218,7 @@ impl Engine {
             Ok(Some(there)) if there == text => return Ok(()),
             // Ours was to replace what is no longer there, and never will be again.
             Ok(there) if there.as_ref() != Some(&found.text) => {
-                let _ = self.store.delete(new_key).await;
+                self.take_back(new_key, wrapped).await;
             }
             _ => {}
         }
@@ -232,6 +250,38 @@ impl Engine {
                 let missing = PortError::new(ErrorKind::PermissionDenied, text);
                 Error::key(format!("open backup {}", manifest.id), missing)
             })
+    }
+}
+
+/// That another run has taken over, if that is what is behind an error: what it changed looks like
+/// damage, or like a backup that is gone, to whoever does not know.
+async fn overtaken(lease: &Lease, error: &Error) -> Option<Error> {
+    let lost = lease.loss();
+    if lost.is_some() {
+        return lost;
+    }
+    match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Conflict | ErrorKind::NotFound => {
+            let _ = lease.confirm().await;
+            lease.loss()
+        }
+        _ => None,
+    }
+}
+
+/// Says what to do when the backup is for its new recipients already, as after a command that was
+/// interrupted. Only an identity of theirs proves it: whoever writes manifests names whom he likes.
+fn explained(error: Error, manifest: &Manifest, cipher: &dyn Cipher) -> Error {
+    let named = manifest.encryption.iter().flat_map(|e| &e.recipients);
+    let wanted = cipher.recipients();
+    let is_done = named.collect::<BTreeSet<_>>() == wanted.iter().collect();
+    match error {
+        Error::Key { operation, source } if is_done => {
+            let hint = "the manifest names these recipients already, which only one of their \
+                        identities proves: give the new identity too (-i OLD -i NEW)";
+            Error::key(operation, source.with_hint(hint))
+        }
+        error => error,
     }
 }
 

@@ -67,9 +67,11 @@ impl Vault {
         .collect()
     }
 
+    /// The names of the wrapped keys; what is random in one is not shown.
     fn keys(&self) -> Vec<String> {
         let names = self.stored().into_keys();
-        names.filter(|name| name.starts_with("key.")).collect()
+        let names = names.filter(|name| name.starts_with("key."));
+        names.map(|name| without_number(&name)).collect()
     }
 
     async fn now(&self) -> Manifest {
@@ -106,6 +108,10 @@ impl Vault {
     }
 }
 
+fn without_number(name: &str) -> String {
+    name.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
 #[tokio::test]
 async fn the_new_key_reads_and_the_old_one_does_not() {
     let vault = Vault::new().await;
@@ -117,11 +123,12 @@ async fn the_new_key_reads_and_the_old_one_does_not() {
     assert_eq!(outcome.manifest, now);
     let record = now.encryption.as_ref().unwrap();
     assert_eq!(record.recipients, ["bob"]);
-    assert_eq!(record.key, "key.r2.crypt");
+    assert_eq!(without_number(&record.key), "key.r.crypt");
+    assert!(layout::is_object_name(&record.key), "{}", record.key);
     assert_eq!(vault.readers(&now).await, ["bob"]);
     // Nothing else has changed, to the byte.
     let mut after = vault.stored();
-    assert!(after.remove("key.r2.crypt").is_some());
+    assert!(after.remove(&record.key).is_some());
     let mut before = before;
     assert!(before.remove("key.crypt").is_some());
     before.remove("manifest.json");
@@ -133,7 +140,9 @@ async fn the_new_key_reads_and_the_old_one_does_not() {
     let never = CancellationToken::new();
     let both = vault.engine(&["alice", "bob"], &["bob"]);
     let outcome = both.rekey(&now, &never).await.unwrap();
-    assert_eq!(vault.keys(), ["key.r3.crypt"]);
+    assert_eq!(vault.keys(), ["key.r.crypt"]);
+    let third = outcome.manifest.encryption.as_ref().unwrap();
+    assert_ne!(third.key, record.key);
     assert_eq!(vault.readers(&outcome.manifest).await, ["alice", "bob"]);
     // By records of before, it is the same backup.
     assert_eq!(vault.readers(&vault.backup).await, ["alice", "bob"]);
@@ -144,10 +153,10 @@ async fn the_new_key_reads_and_the_old_one_does_not() {
 #[rstest]
 #[case::reading_the_key(Op::Read, "key.crypt", &["alice"], &["key.crypt"])]
 #[case::listing(Op::List, "backups", &["alice"], &["key.crypt"])]
-#[case::writing_the_key(Op::Create, "key.r2", &["alice"], &["key.crypt"])]
-#[case::reading_it_back(Op::Read, "key.r2", &["alice"], &["key.crypt", "key.r2.crypt"])]
-#[case::the_commit(Op::Replace, "manifest", &["alice"], &["key.crypt", "key.r2.crypt"])]
-#[case::forgetting(Op::Delete, "key.crypt", &["bob"], &["key.crypt", "key.r2.crypt"])]
+#[case::writing_the_key(Op::Create, "key.r", &["alice"], &["key.crypt"])]
+#[case::reading_it_back(Op::Read, "key.r", &["alice"], &["key.crypt", "key.r.crypt"])]
+#[case::the_commit(Op::Replace, "manifest", &["alice"], &["key.crypt", "key.r.crypt"])]
+#[case::forgetting(Op::Delete, "key.crypt", &["bob"], &["key.crypt", "key.r.crypt"])]
 #[tokio::test(start_paused = true)]
 async fn whoever_is_killed_leaves_a_backup_that_opens(
     #[case] op: Op,
@@ -169,12 +178,13 @@ async fn whoever_is_killed_leaves_a_backup_that_opens(
     let outcome = vault.rekey(2).await.unwrap();
     assert_eq!(outcome.left, []);
     let name = &outcome.manifest.encryption.as_ref().unwrap().key;
-    assert_eq!(vault.keys(), [name.as_str()]);
+    assert!(vault.stored().contains_key(name), "{name}");
+    assert_eq!(vault.keys(), ["key.r.crypt"]);
     assert_eq!(vault.readers(&vault.now().await).await, ["bob"]);
 }
 
 #[rstest]
-#[case::key(Op::Create, "key.r2")]
+#[case::key(Op::Create, "key.r")]
 #[case::commit(Op::Replace, "manifest")]
 #[case::forgetting(Op::Delete, "key.crypt")]
 #[tokio::test]
@@ -186,7 +196,7 @@ async fn a_lost_answer_is_found_out(#[case] op: Op, #[case] key: &str) {
     let outcome = vault.rekey(1).await.unwrap();
     assert_eq!(vault.readers(&outcome.manifest).await, ["bob"]);
     assert_eq!(outcome.left.len(), usize::from(op == Op::Delete));
-    assert_eq!(vault.keys(), ["key.r2.crypt"]);
+    assert_eq!(vault.keys(), ["key.r.crypt"]);
 }
 
 #[tokio::test]
@@ -199,12 +209,12 @@ async fn what_may_still_come_keeps_its_key() {
     let error = vault.rekey(1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     // Should the manifest turn up, then with its key.
-    assert_eq!(vault.keys(), ["key.crypt", "key.r2.crypt"]);
+    assert_eq!(vault.keys(), ["key.crypt", "key.r.crypt"]);
     assert_eq!(vault.readers(&vault.now().await).await, ["alice"]);
 }
 
 #[rstest]
-#[case::refused(Op::Create, "key.r2", ErrorKind::PermissionDenied)]
+#[case::refused(Op::Create, "key.r", ErrorKind::PermissionDenied)]
 #[case::unconditional(Op::Replace, "manifest", ErrorKind::Unsuitable)]
 #[tokio::test]
 async fn a_store_that_refuses_keeps_the_backup(
@@ -237,7 +247,7 @@ async fn an_old_key_that_stays_is_told() {
     let never = CancellationToken::new();
     let again = vault.rekeyer(1).rekey(&vault.backup, &never).await.unwrap();
     assert_eq!(again.left, []);
-    assert_eq!(vault.keys(), ["key.r3.crypt"]);
+    assert_eq!(vault.keys(), ["key.r.crypt"]);
 }
 
 #[tokio::test]
@@ -269,6 +279,90 @@ async fn what_is_damaged_is_not_made_to_look_new(#[case] name: &str) {
     let error = vault.rekey(1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     assert_eq!(vault.stored(), before);
+}
+
+/// One run stands still at some step until another has taken over and is done. Whatever the first
+/// does then, the backup opens by the key that the manifest names, and the first says that it lost.
+#[rstest]
+#[case::reading_the_facts(Op::Read, "facts")]
+#[case::writing_the_key(Op::Create, "key.r")]
+#[case::reading_it_back(Op::Read, "key.r")]
+#[case::the_commit(Op::Replace, "manifest")]
+#[tokio::test(start_paused = true)]
+async fn whoever_was_overtaken_takes_nothing_away(#[case] op: Op, #[case] key: &str) {
+    let vault = Vault::new().await;
+    let pause = Duration::from_mins(30);
+    vault
+        .faults
+        .inject(Fault::on(op).key(key).nth(1).delays(pause));
+    // Nobody renews the lease either while a machine sleeps.
+    let asleep = Fault::on(Op::Replace).key("_leases").calls(1..200);
+    vault.faults.inject(asleep.delays(pause));
+    let first = vault.rekey(1);
+    let second = async {
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        vault.bench.clock.advance(Duration::from_mins(20));
+        let awake = vault.engine(&["carol"], &["alice"]);
+        let awake = awake
+            .over(vault.bench.memory.clone())
+            .with_leases(lease_settings(2));
+        let never = CancellationToken::new();
+        awake.rekey(&vault.backup, &never).await.unwrap()
+    };
+    let (first, second) = tokio::join!(first, second);
+    let error = first.unwrap_err();
+    assert!(matches!(error, Error::LeaseLost { .. }), "{error:?}");
+    assert!(vault.faults.hits() >= 1);
+    let now = vault.now().await;
+    assert_eq!(now, second.manifest);
+    let record = now.encryption.as_ref().unwrap();
+    assert_eq!(record.recipients, ["carol"]);
+    assert!(vault.stored().contains_key(&record.key));
+    let carol = vault.engine(&[], &["carol"]);
+    carol.open(now).await.unwrap();
+    assert_eq!(vault.keys(), ["key.r.crypt"]);
+}
+
+/// As when a signal comes: nobody takes away a key that is not his, and his own goes.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_stopped_takes_back_only_his_own_key() {
+    let vault = Vault::new().await;
+    let slow = Fault::on(Op::Read).key("key.r").nth(1);
+    vault.faults.inject(slow.stalls());
+    let cancel = CancellationToken::new();
+    let engine = vault.rekeyer(1);
+    let work = engine.rekey(&vault.backup, &cancel);
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(vault.keys(), ["key.crypt", "key.r.crypt"]);
+        cancel.cancel();
+    };
+    let (stopped, ()) = tokio::join!(work, stop);
+    let error = stopped.unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error:?}");
+    assert_eq!(vault.keys(), ["key.crypt"]);
+    assert_eq!(vault.readers(&vault.now().await).await, ["alice"]);
+}
+
+/// The same command once more, after one that was interrupted or not.
+#[tokio::test]
+async fn a_backup_that_is_done_needs_the_new_identity_too() {
+    let vault = Vault::new().await;
+    let never = CancellationToken::new();
+    let old_alone = vault.engine(&["bob"], &["alice"]);
+    old_alone.rekey(&vault.backup, &never).await.unwrap();
+    let before = vault.stored();
+    let error = old_alone.rekey(&vault.backup, &never).await.unwrap_err();
+    assert!(matches!(error, Error::Key { .. }), "{error:?}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("give the new identity too"), "{hint}");
+    assert_eq!(vault.stored(), before);
+    // To others, another identity is what it takes.
+    let to_carol = vault.engine(&["carol"], &["alice"]);
+    let error = to_carol.rekey(&vault.backup, &never).await.unwrap_err();
+    assert!(!error.hint().unwrap_or_default().contains("new identity"));
+    let outcome = vault.rekey(1).await.unwrap();
+    assert_eq!(vault.readers(&outcome.manifest).await, ["bob"]);
 }
 
 #[tokio::test]
@@ -324,7 +418,8 @@ async fn a_copy_that_meets_it_has_the_new_key_or_the_old_and_a_whole_backup() {
     assert_eq!(there.bytes(&part), vault.bench.memory.bytes(&part));
     opened.open(copied.backups[0].clone()).await.unwrap();
     // A key that is gone there cannot come from here.
-    assert!(there.remove(&format!("{place}/key.r2.crypt")));
+    let theirs = copied.backups[0].encryption.as_ref().unwrap();
+    assert!(there.remove(&format!("{place}/{}", theirs.key)));
     let error = copy().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("lost its key"), "{error}");
