@@ -126,14 +126,10 @@ impl App {
     /// # Errors
     /// When something is.
     pub fn check_backup(&self, source: Option<&str>) -> Result<(), AppError> {
-        let job = match self.family(source) {
-            // One database is as good as any.
-            Some(family) => self.backup_job(Some(&family.member("postgres")))?,
-            None => {
-                self.refuse_stranger(source)?;
-                self.backup_job(source)?
-            }
-        };
+        self.refuse_stranger(source)?;
+        // One database is as good as any.
+        let member = self.family(source).map(|family| family.member("postgres"));
+        let job = self.backup_job(member.as_deref().or(source))?;
         self.backup_engine(&job, &job.places, Arc::new(NoopObserver))
             .map(drop)
     }
