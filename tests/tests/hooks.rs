@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -215,5 +217,69 @@ fn a_signal_ends_the_first_hook_and_not_the_last_ones() -> Result<()> {
     assert_eq!(stage.order(), "after\nfailure\n");
     assert_eq!(stage.facts("after")?["BACKUP_STATUS"], "cancelled");
     ensure!(!stage.has_backup(), "something was backed up");
+    Ok(())
+}
+
+/// What another run quiesced is not to be resumed in the middle of its dump.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_run_that_another_keeps_out_runs_no_hook() -> Result<()> {
+    let stage = Stage::new()?;
+    let [before, after] = [stage.noting("before")?, stage.noting("after")?];
+    let failure = stage.noting("failure")?;
+    let hooks = format!(
+        "[hooks]\nbefore_backup = [[{before}]]\nafter_backup = [[{after}]]\n\
+         on_failure = [[{failure}]]"
+    );
+    let config = stage.config(&hooks)?;
+    let cluster = Cluster::shared(17)?;
+    let mut psql = cluster.tool("psql", &stage.database);
+    let mut locker = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut input = locker.stdin.take().context("a pipe")?;
+    input.write_all(b"BEGIN; LOCK TABLE app.bulk;\n")?;
+    let locked = "SELECT count(*) FROM pg_locks WHERE granted AND \
+                  mode = 'AccessExclusiveLock' AND relation = 'app.bulk'::regclass";
+    while cluster.query(&stage.database, locked)?.trim() != "1" {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut first = stage.cli.start(["--config", &config, "backup", "shop"])?;
+    let lease = stage.cli.local_root().join("_leases/backup/shop.json");
+    while !lease.exists() {
+        ensure!(!first.has_ended()?, "it ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = stage.back_up(&hooks, 5)?.json()?;
+    assert_eq!(second["error"]["kind"], "conflict", "{second}");
+    assert_eq!(second["error"]["holder"]["pid"], first.pid(), "{second}");
+    assert_eq!(stage.order(), "before\n");
+    drop(input);
+    locker.wait()?;
+    first.wait()?.exits(0)?;
+    assert_eq!(stage.order(), "before\nafter\n");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_signal_hurries_a_hook_that_runs() -> Result<()> {
+    let stage = Stage::new()?;
+    let begun = stage.path("begun");
+    let after = stage.noting("after")?;
+    let hangs = stage.hook("hangs", &format!("touch {}; sleep 600", begun.display()))?;
+    let config = stage.config(&format!(
+        "[hooks]\nafter_backup = [[{hangs}], [{after}]]\ntimeout = '1h'"
+    ))?;
+    let mut running = stage.cli.start(["--config", &config, "backup", "shop"])?;
+    while !begun.exists() {
+        ensure!(!running.has_ended()?, "it ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.signal(Signal::SIGTERM)?;
+    let run = running.wait_at_most(Duration::from_mins(1))?;
+    let said = "hangs: did not end within 10 s of a signal";
+    ensure!(run.stderr.contains(said), "{}", run.stderr);
+    assert_eq!(stage.order(), "after\n");
+    assert_eq!(stage.facts("after")?["BACKUP_STATUS"], "success");
+    ensure!(stage.has_backup(), "the backup was there");
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What is backed up: every database of a server, several sources at once, and some schemas as one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Keys, Run};
 use backup_e2e::pg::{Cluster, ClusterOptions, SUPERUSER, quote_literal};
+use backup_testing::write_program;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -60,6 +63,19 @@ impl Stage {
             keys,
             config,
         })
+    }
+
+    /// Lets a hook note each failure of a source in the file that is returned.
+    fn tell_failures_of(&self, source: &str) -> Result<PathBuf> {
+        let [hook, notes] = ["hook", "notes"].map(|name| self.cli.folder().join(name));
+        let facts = "$BACKUP_HOOK $BACKUP_SOURCE $BACKUP_DATABASE";
+        let script = format!("#!/bin/sh\necho {facts} >> {}\n", notes.display());
+        write_program(&hook, &script)?;
+        let config = fs::read_to_string(&self.config)?;
+        let hook = hook.display();
+        let hooks = format!("[source.{source}.hooks]\non_failure = [['{hook}']]\n");
+        self.cli.private_file("backup.toml", &(config + &hooks))?;
+        Ok(notes)
     }
 
     /// A database that carries its own name.
@@ -187,6 +203,9 @@ fn every_database_is_a_source_of_its_own() -> Result<()> {
         assert_eq!(skipped["reason"], reason);
         assert_eq!(skipped["warnings"], json!([]));
     }
+    let excluded = stage.run(&["backup", "everything/scratch_1"])?.exits(2)?;
+    let why = "\"scratch_*\" under exclude leaves it out";
+    ensure!(excluded.stderr.contains(why), "{}", excluded.stderr);
     assert_told_apart(&stage, &first)?;
     assert_eq!(
         stage.listed(&["everything"])?,
@@ -229,8 +248,10 @@ fn what_cannot_be_taken_is_told(#[values(14, 18)] major: u16) -> Result<()> {
     let stage = Stage::new(
         major,
         "[source.some]\nserver = 'main'\ndatabases = ['s*', 'gone', 'x*']\n\
-         [source.all]\nserver = 'main'\ndatabases = ['*']\n",
+         [source.all]\nserver = 'main'\ndatabases = ['*']\n\
+         retry = { attempts = 2, delays = ['100ms'] }\n",
     )?;
+    let notes = stage.tell_failures_of("some")?;
     for name in ["shop", "secret", "sold", "still", "standing"] {
         stage.create(name)?;
     }
@@ -276,7 +297,13 @@ fn what_cannot_be_taken_is_told(#[values(14, 18)] major: u16) -> Result<()> {
     // What never had a backup and was to have one is missed.
     let check = stage.json(&["check", "some", "--json"], 2)?;
     let checked = texts(&check["sources"], "source");
-    assert_eq!(checked, ["some/gone", "some/shop", "some/standing"]);
+    assert_eq!(checked, ["some", "some/gone", "some/shop", "some/standing"]);
+    let of_all = texts(&check["sources"][0]["findings"], "kind");
+    assert_eq!(of_all, ["failed"], "{check}");
+    let told = fs::read_to_string(&notes)?;
+    let mut told: Vec<_> = told.lines().collect();
+    told.sort_unstable();
+    assert_eq!(told, ["on_failure some", "on_failure some/gone gone"]);
 
     // And before any night, each is looked at.
     let doctor = stage.json(&["doctor", "some", "-U", "reader", "--json"], 7)?;
@@ -296,6 +323,15 @@ fn what_cannot_be_taken_is_told(#[values(14, 18)] major: u16) -> Result<()> {
     assert_eq!(texts(&servers[0]["findings"], "id"), ids);
     assert_eq!(servers[1]["status"], "ok", "{}", servers[1]);
 
+    // By its name, too, nothing is taken that is not meant.
+    for (source, why) in [
+        ("some/other", "nothing under databases names it"),
+        ("some/postgres", "nothing under databases names it"),
+    ] {
+        let refused = stage.run(&["backup", source])?.exits(2)?;
+        ensure!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+
     // As text, too, and warnings alone are no failure.
     let all = stage.run(&["backup", "-U", "reader", "all"])?.exits(3)?;
     for line in [
@@ -309,10 +345,25 @@ fn what_cannot_be_taken_is_told(#[values(14, 18)] major: u16) -> Result<()> {
             all.stderr
         );
     }
-    // A server that does not answer is one failure.
+    // A server that does not answer is one failure, after as many attempts as are configured.
     let port = ["backup", "all", "--json", "-p", "1"];
-    let down = by_source(&stage.run(&port)?.exits(9)?)?;
-    assert_eq!(down["all"]["status"], "failed");
+    let down = stage.run(&port)?.exits(9)?;
+    assert_eq!(by_source(&down)?["all"]["status"], "failed");
+    let again = "asking for the databases again in 0 s";
+    assert_eq!(down.stderr.matches(again).count(), 1, "{}", down.stderr);
+    let check = stage.json(&["check", "all", "--json"], 1)?;
+    assert_eq!(check["sources"][0]["source"], "all");
+    let findings = texts(&check["sources"][0]["findings"], "kind");
+    assert_eq!(findings, ["failed"], "{check}");
+    // What its databases have since makes up for it.
+    stage.run(&["backup", "-U", "reader", "all"])?.exits(3)?;
+    let check = stage.json(&["check", "all", "--json"], 0)?;
+    assert_eq!(
+        texts(&check["sources"], "source")
+            .first()
+            .map(String::as_str),
+        Some("all/postgres")
+    );
     Ok(())
 }
 
@@ -539,5 +590,53 @@ fn schemas_are_one_set(#[values(14, 18)] major: u16) -> Result<()> {
     ensure!(refused.code != Some(0), "{}", refused.text());
     ensure!(refused.text().contains("other"), "{}", refused.text());
     assert!(!cluster.has_db("broken")?);
+    Ok(())
+}
+
+/// What is named and not there is no backup, whatever else is there.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_is_named_and_not_there_is_no_success() -> Result<()> {
+    let stage = Stage::new(
+        17,
+        "[source.schemas]\nserver = 'main'\ndatabase = 'app'\n\
+         schemas = ['\"user\"', 'evnt', 'crew']\n\
+         [source.tables]\nserver = 'main'\ndatabase = 'app'\n\
+         tables = ['event.booking', 'event.bokings']\n\
+         [source.good]\nserver = 'main'\ndatabase = 'app'\n\
+         schemas = ['\"user\"', 'ev*', 'crew']\n",
+    )?;
+    stage.cluster.create_db("app")?;
+    stage.cluster.psql("app", APP)?;
+    let good = ["good", "-n", "event", "-n", "gone"];
+    let table = ["good", "-t", "event.booking", "-t", "event.gone"];
+    for (arguments, says) in [
+        (
+            &["schemas"][..],
+            "no matching schemas were found for pattern \"evnt\"",
+        ),
+        (
+            &["tables"],
+            "no matching tables were found for pattern \"event.bokings\"",
+        ),
+        (&good, "no matching schemas were found for pattern \"gone\""),
+        (
+            &table,
+            "no matching tables were found for pattern \"event.gone\"",
+        ),
+    ] {
+        let told = stage.back_up(arguments, 9)?;
+        let told = &told[arguments[0]];
+        assert_eq!(told["status"], "failed", "{told}");
+        assert_eq!(told["error"]["kind"], "not_found", "{told}");
+        let causes = told["error"]["causes"].to_string().replace('\\', "");
+        ensure!(causes.contains(says), "{says}: {told}");
+    }
+    assert_eq!(stage.listed(&[])?, Vec::<String>::new());
+    let whole = stage.back_up(&["good"], 0)?;
+    assert_eq!(whole["good"]["tables"], 3, "{whole:?}");
+    // To leave out what is not there leaves out nothing that is.
+    let without = stage.back_up(&["good", "-N", "gone", "-T", "event.gone"], 0)?;
+    assert_eq!(without["good"]["status"], "success", "{without:?}");
     Ok(())
 }

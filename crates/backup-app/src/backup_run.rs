@@ -84,7 +84,8 @@ impl App {
         cancel: &CancellationToken,
     ) -> BackupRun {
         let begun = Instant::now();
-        let hooks = Hooks::new(job, self.environment(), Arc::clone(&observer));
+        let of = (&job.source, job.database.as_str());
+        let hooks = Hooks::new(of, &job.settings, self.environment(), Arc::clone(&observer));
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -156,6 +157,11 @@ impl App {
         let job = attempt.job;
         let admission = self.admit(job, cancel).await?;
         let (engine, fan_out) = self.backup_engine(job, &admission.places, attempt.observer)?;
+        // What another run has quiesced is not ours to resume. Only a run that comes between this
+        // look and the backup's own lease is still seen too late.
+        if hooks.surround() {
+            engine.check_turn(&job.source, cancel).await?;
+        }
         let taken = match hooks.before(cancel).await {
             Ok(()) => {
                 let into = (&engine, fan_out.as_deref());

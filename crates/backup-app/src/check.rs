@@ -235,17 +235,32 @@ impl App {
         })
     }
 
-    /// The databases of sources that stand for several whose backup failed of late: it may have
-    /// been the first.
+    /// Sources that stand for several, and databases of them, whose backup failed of late: it may
+    /// have been the first. One that stands for several fails by itself when its server does not
+    /// tell its databases, and that is over when any of them has a backup since.
     fn failing_members(&self, looked: &[Looked], now: DateTime<Utc>) -> BTreeSet<SourceName> {
         let held = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
-        let runs = held.flat_map(|held| &held.runs);
-        let failed = runs.filter(|run| run.operation == Operation::Backup && !run.is_success());
+        let runs: Vec<_> = held
+            .flat_map(|held| &held.runs)
+            .filter(|run| run.operation == Operation::Backup)
+            .collect();
+        let made_up_for = |family: &SourceName, failed: DateTime<Utc>| {
+            let prefix = format!("{family}/");
+            runs.iter().any(|run| {
+                let source = run.source.as_ref().map_or("", SourceName::as_str);
+                run.is_success() && source.starts_with(&prefix) && run.finished_at > failed
+            })
+        };
+        let failed = runs.iter().filter(|run| !run.is_success());
         let late = failed.filter_map(|run| {
             let source = run.source.as_ref()?;
             let is_late = now - run.finished_at <= self.limits(source).max_age;
-            let is_member = self.is_configured(source) && source.as_str().contains('/');
-            (is_late && is_member).then(|| source.clone())
+            let counts = if self.is_family(source) {
+                !made_up_for(source, run.finished_at)
+            } else {
+                self.is_configured(source) && source.as_str().contains('/')
+            };
+            (is_late && counts).then(|| source.clone())
         });
         late.collect()
     }
@@ -327,6 +342,12 @@ impl App {
             .collect();
         let runs = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
         let drilled = check::last_drill(source, runs.flat_map(|held| &held.runs));
+        // Where its databases have backups, one that stands for several lacks none of its own.
+        let prefix = format!("{source}/");
+        let stands_for_others = self.is_family(source)
+            && found(looked)
+                .iter()
+                .any(|name| name.as_str().starts_with(&prefix));
         let checks = copies.iter().map(|(looked, own)| {
             let place = &looked.place.name;
             let Some(own) = own else {
@@ -339,7 +360,10 @@ impl App {
             let placement = self.placement(source, &looked.place)?;
             let (others, limits) = of_tiers(placement.as_ref(), own, others, limits);
             let others: Vec<_> = others.iter().collect();
-            let findings = check::judge(own, &others, drilled, &limits, now);
+            let mut findings = check::judge(own, &others, drilled, &limits, now);
+            if stands_for_others {
+                findings.retain(|finding| finding.kind == "failed");
+            }
             let newest = own.newest(now);
             Ok(SourceCheck {
                 status: worst(&findings),

@@ -14,7 +14,7 @@ use backup_core::catalog::Catalog;
 use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
-use backup_core::lease::LeaseSettings;
+use backup_core::lease::{GivenUp, LeaseSettings};
 use backup_core::observer::Observer;
 use backup_core::retention::Extent;
 use backup_core::store::Store;
@@ -154,15 +154,6 @@ pub struct RestoreTarget {
     pub jobs: usize,
 }
 
-/// Whose turn it is, told in the store.
-fn leases(ttl: Duration) -> LeaseSettings {
-    LeaseSettings {
-        who: who(),
-        processes: Arc::new(SystemProcesses),
-        ttl,
-    }
-}
-
 fn nobody_named() -> AppError {
     AppError::usage_hint(
         "nobody is named who is to open the backups",
@@ -180,6 +171,7 @@ pub struct App {
     config: Config,
     environment: Environment,
     overrides: Overrides,
+    given_up: GivenUp,
 }
 
 impl App {
@@ -199,7 +191,18 @@ impl App {
             config,
             environment,
             overrides,
+            given_up: GivenUp::default(),
         })
+    }
+
+    /// Whose turn it is, told in the store.
+    fn leases(&self, ttl: Duration) -> LeaseSettings {
+        LeaseSettings {
+            who: who(),
+            processes: Arc::new(SystemProcesses),
+            ttl,
+            given_up: self.given_up.clone(),
+        }
     }
 
     /// The configuration file's content.
@@ -342,7 +345,7 @@ impl App {
         let defaults = &self.config.defaults;
         let mut engine = Engine::new(store, Arc::new(SystemClock))
             .with_observer(observer)
-            .with_leases(leases(defaults.lease));
+            .with_leases(self.leases(defaults.lease));
         for algorithm in backup_compress::Algorithm::ALL {
             engine = engine.with_compressor(algorithm.compressor(0));
         }
@@ -369,7 +372,7 @@ impl App {
         let lease = job.settings.values.lease;
         let mut engine = self
             .engine(first, Keys::Recipients, observer)?
-            .with_leases(leases(lease));
+            .with_leases(self.leases(lease));
         let recipients = parse_recipients(&job.settings.recipients).map_err(unusable_keys)?;
         if !recipients.is_empty() {
             engine =

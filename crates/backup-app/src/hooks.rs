@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_config::{Environment, HooksConfig, names};
+use backup_config::{Environment, HooksConfig, SourceSettings, names};
+use backup_core::backup::SourceName;
 use backup_core::error::{Error as CoreError, ErrorKind, PortError};
 use backup_core::observer::{Event, Observer};
 use backup_core::run_record::RunId;
@@ -16,7 +17,6 @@ use backup_pg_process::child::{ToolCommand, ToolOutput, run_briefly};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup_run::BackupRun;
-use crate::compose::BackupJob;
 use crate::error::AppError;
 use crate::text::shown;
 
@@ -33,8 +33,10 @@ pub(crate) struct Hooks<'a> {
 }
 
 impl<'a> Hooks<'a> {
+    /// Those of a source, for one of its databases.
     pub(crate) fn new(
-        job: &'a BackupJob,
+        (source, database): (&SourceName, &str),
+        settings: &'a SourceSettings,
         environment: &Environment,
         observer: Arc<dyn Observer>,
     ) -> Self {
@@ -45,14 +47,14 @@ impl<'a> Hooks<'a> {
             }
         }
         let facts = facts
-            .set("BACKUP_SOURCE", job.source.as_str())
-            .set("BACKUP_DATABASE", &job.database)
+            .set("BACKUP_SOURCE", source.as_str())
+            .set("BACKUP_DATABASE", database)
             .set(
                 "BACKUP_ATTEMPTS",
-                job.settings.values.retry.attempts.to_string(),
+                settings.values.retry.attempts.to_string(),
             );
         Self {
-            settings: &job.settings.hooks,
+            settings: &settings.hooks,
             observer,
             facts,
         }
@@ -68,6 +70,16 @@ impl<'a> Hooks<'a> {
                 .set("BACKUP_RUN_ID", run.to_string())
                 .set("BACKUP_ATTEMPT", attempt.to_string()),
         }
+    }
+
+    /// Whether any run around a backup.
+    pub(crate) fn surround(&self) -> bool {
+        let HooksConfig {
+            before_backup,
+            after_backup,
+            ..
+        } = self.settings;
+        !(before_backup.is_empty() && after_backup.is_empty())
     }
 
     /// Runs those before the backup, up to the first that fails.
@@ -95,8 +107,19 @@ impl<'a> Hooks<'a> {
 
     /// Runs all of those for a run without a backup.
     pub(crate) async fn failed(&self, done: &BackupRun, cancel: &CancellationToken) {
-        if done.result.is_ok() {
-            return;
+        self.warn(self.failures(done, cancel).await);
+    }
+
+    /// The same, and which of them failed. A run that another one keeps out has not failed: that
+    /// one has hooks of its own.
+    pub(crate) async fn failures(
+        &self,
+        done: &BackupRun,
+        cancel: &CancellationToken,
+    ) -> Vec<String> {
+        let held = matches!(done.result, Err(AppError::Engine(CoreError::Held { .. })));
+        if done.result.is_ok() || held {
+            return Vec::new();
         }
         let attempt = done.attempts.to_string();
         let last = Self {
@@ -105,8 +128,7 @@ impl<'a> Hooks<'a> {
             facts: self.facts.clone().set("BACKUP_ATTEMPT", attempt),
         };
         let on_failure = &self.settings.on_failure;
-        let failures = last.run_all("on_failure", on_failure, done, cancel).await;
-        self.warn(failures);
+        last.run_all("on_failure", on_failure, done, cancel).await
     }
 
     fn warn(&self, failures: Vec<String>) {
@@ -125,18 +147,41 @@ impl<'a> Hooks<'a> {
         cancel: &CancellationToken,
     ) -> Vec<String> {
         let facts = with_outcome(self.facts.clone().set("BACKUP_HOOK", hook), done);
-        let never = CancellationToken::new();
         let mut failures = Vec::new();
         for argv in hooks {
-            let limit = if cancel.is_cancelled() {
-                HURRIED.min(self.settings.timeout)
-            } else {
-                self.settings.timeout
-            };
-            let ran = self.run(argv, facts.clone(), limit, &never).await;
+            let ran = self.run_out(argv, facts.clone(), cancel).await;
             failures.extend(ran.err().map(|error| shown(&error.line())));
         }
         failures
+    }
+
+    /// One that a signal hurries and does not end, whether it comes before or meanwhile.
+    async fn run_out(
+        &self,
+        argv: &[String],
+        facts: ToolEnv,
+        cancel: &CancellationToken,
+    ) -> Result<(), AppError> {
+        let enough = CancellationToken::new();
+        let running = self.run(argv, facts, self.settings.timeout, &enough);
+        tokio::pin!(running);
+        tokio::select! {
+            ran = &mut running => return ran,
+            () = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(HURRIED).await;
+            } => enough.cancel(),
+        }
+        match running.await {
+            Err(AppError::Engine(CoreError::Cancelled)) => Err(AppError::Hook {
+                program: argv.first().cloned().unwrap_or_default(),
+                source: PortError::new(
+                    ErrorKind::ToolFailed,
+                    format!("did not end within {} s of a signal", HURRIED.as_secs()),
+                ),
+            }),
+            ran => ran,
+        }
     }
 
     async fn run(

@@ -18,6 +18,8 @@ pub enum Obstacle {
     Invalid,
     /// The login may not connect to it.
     NoConnectRight,
+    /// Its name is no text, which nobody can configure or connect to.
+    UnreadableName,
 }
 
 impl Obstacle {
@@ -29,6 +31,7 @@ impl Obstacle {
             Self::Closed => "it allows no connections",
             Self::Invalid => "it is invalid: dropping it was interrupted, and can only be repeated",
             Self::NoConnectRight => "the login has no right to connect to it",
+            Self::UnreadableName => "its name is not UTF-8: rename it",
         }
     }
 
@@ -42,7 +45,7 @@ impl Obstacle {
 /// One database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundDatabase {
-    /// Its name.
+    /// Its name, as far as it is text.
     pub name: String,
     /// What stands in the way, if anything.
     pub obstacle: Option<Obstacle>,
@@ -142,6 +145,24 @@ impl Pattern {
                 states[index + 1] = true;
             }
         }
+    }
+}
+
+/// Why these names and patterns do not mean a database, if they do not, whatever the server has.
+#[must_use]
+pub fn stranger(databases: &[String], exclude: &[String], name: &str) -> Option<String> {
+    let matching = |patterns: &[String]| {
+        let mut patterns = patterns.iter();
+        patterns
+            .find(|text| Pattern::new(text).matches(name))
+            .cloned()
+    };
+    if let Some(excluded) = matching(exclude) {
+        return Some(format!("{excluded:?} under exclude leaves it out"));
+    }
+    match matching(databases) {
+        Some(_) => None,
+        None => Some("nothing under databases names it".to_owned()),
     }
 }
 
@@ -286,6 +307,23 @@ mod tests {
         assert_eq!(chosen, expected);
         let by_design: Vec<_> = chosen.skip.iter().map(|(_, o)| o.is_by_design()).collect();
         assert_eq!(by_design, [false, false, true, true]);
+    }
+
+    #[test]
+    fn what_is_not_meant_is_a_stranger() {
+        let (databases, exclude) = (strings(&["s*", "crm"]), strings(&["scratch_*"]));
+        for (name, why) in [
+            ("shop", None),
+            ("crm", None),
+            ("crm2", Some("nothing under databases names it")),
+            (
+                "scratch_1",
+                Some("\"scratch_*\" under exclude leaves it out"),
+            ),
+        ] {
+            let found = stranger(&databases, &exclude, name);
+            assert_eq!(found.as_deref(), why, "{name}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! A reader's lease excludes nobody. It tells what must not be removed now.
 
+mod given_up;
 mod held;
 mod readers;
 mod record;
@@ -31,6 +32,7 @@ use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::run_record::{Operation, Who};
 use crate::store::{Store, StoreKey};
 
+pub use given_up::GivenUp;
 pub use held::Lease;
 use record::{LeaseRecord, MAX_LEASE_BYTES};
 
@@ -120,6 +122,8 @@ pub struct LeaseSettings {
     pub processes: Arc<dyn Processes>,
     /// How long one lasts that is not renewed. It is renewed after a third of that.
     pub ttl: Duration,
+    /// What this process has done with, for all engines that may follow one another over a store.
+    pub given_up: GivenUp,
 }
 
 /// What a lease is wanted for.
@@ -216,15 +220,36 @@ impl Leases {
         }
     }
 
+    /// Whether somebody has the lease now. It is not taken, so somebody may have it right after.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when somebody has it; what the store reports.
+    pub(crate) async fn check_free(
+        &self,
+        kind: LeaseKind,
+        source: &SourceName,
+    ) -> Result<(), Error> {
+        match self.read(&layout::lease_key(kind, source)).await? {
+            Some((_, record)) if self.is_held(&record) => Err(Error::Held {
+                what: format!("the {kind} lease of {source}"),
+                holder: Box::new(record.holder()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     async fn take(&self, key: &StoreKey, what: &str, work: &Work) -> Result<Stored, Error> {
         let failed = |e| Error::store(format!("take {what}"), e);
         let nonce = record::nonce();
+        // Whatever becomes of a request whose answer nobody waits for.
+        let mut taking = self.settings.given_up.unless_kept(&nonce);
         let mut mine = None;
         for _ in 0..TRIES {
             let found = self.read(key).await?;
             if let Some((_, record)) = &found {
                 if record.nonce == nonce {
                     // The answer came late, or never.
+                    taking.keep();
                     return found.ok_or_else(|| failed(contended()));
                 }
                 if self.is_held(record) {
@@ -241,15 +266,22 @@ impl Leases {
             let before = found.as_ref().map(|(_, record)| record);
             let record = LeaseRecord::new(self, work, &nonce, before);
             let text = record.encode().map_err(failed)?;
+            taking.begin();
             let written = match &found {
                 None => self.store.create(key, text.clone()).await,
                 Some((seen, _)) => self.store.replace(key, seen, text.clone()).await,
             };
             match written {
-                Ok(()) => return Ok((text, record)),
+                Ok(()) => {
+                    taking.keep();
+                    return Ok((text, record));
+                }
                 Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict) => {}
                 Err(e) => match self.read(key).await {
-                    Ok(Some((seen, found))) if found.nonce == nonce => return Ok((seen, found)),
+                    Ok(Some((seen, found))) if found.nonce == nonce => {
+                        taking.keep();
+                        return Ok((seen, found));
+                    }
                     _ => return Err(failed(e)),
                 },
             }
@@ -294,7 +326,10 @@ impl Leases {
 
     fn is_held(&self, record: &LeaseRecord) -> bool {
         let in_time = record.ends(SKEW).is_none_or(|end| self.clock.now() < end);
-        record.is_held() && in_time && !self.settings.processes.is_gone(&record.process)
+        record.is_held()
+            && in_time
+            && !self.settings.given_up.contains(&record.nonce)
+            && !self.settings.processes.is_gone(&record.process)
     }
 }
 

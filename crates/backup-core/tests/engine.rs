@@ -40,7 +40,7 @@ use backup_core::backup::SourceName;
 use backup_core::engine::{BackupOutcome, BackupRequest, Engine};
 use backup_core::error::Error;
 use backup_core::facts::{ContentHash, Fingerprint, PartFacts, TableFacts, TableName};
-use backup_core::lease::LeaseSettings;
+use backup_core::lease::{GivenUp, LeaseSettings};
 use backup_core::run_record::Who;
 use backup_core::store::Store;
 use backup_testing::{
@@ -115,6 +115,7 @@ fn lease_settings(pid: u32) -> LeaseSettings {
         },
         processes: Arc::new(FakeProcesses::new(pid)),
         ttl: Duration::from_mins(1),
+        given_up: GivenUp::default(),
     }
 }
 

@@ -28,7 +28,7 @@ impl PgDatabases {
         let mut connection = session::connect(&self.connection).await?;
         let failed = || Error::query("list the databases");
         let rows = sqlx::query(
-            "SELECT datname::text, datistemplate, datallowconn, datconnlimit,
+            "SELECT namesend(datname), datistemplate, datallowconn, datconnlimit,
                     has_database_privilege(oid, 'CONNECT') FROM pg_database",
         )
         .fetch_all(&mut connection)
@@ -38,7 +38,14 @@ impl PgDatabases {
             .map(|row| {
                 let (template, allowed): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
                 let (limit, may_connect): (i32, bool) = (row.try_get(3)?, row.try_get(4)?);
-                let obstacle = if limit == INVALID {
+                // One name that is no text must not hide all others.
+                let (name, is_text) = match String::from_utf8(row.try_get(0)?) {
+                    Ok(name) => (name, true),
+                    Err(e) => (String::from_utf8_lossy(e.as_bytes()).into_owned(), false),
+                };
+                let obstacle = if !is_text {
+                    Some(Obstacle::UnreadableName)
+                } else if limit == INVALID {
                     Some(Obstacle::Invalid)
                 } else if !allowed {
                     Some(Obstacle::Closed)
@@ -49,10 +56,7 @@ impl PgDatabases {
                 } else {
                     None
                 };
-                Ok(FoundDatabase {
-                    name: row.try_get(0)?,
-                    obstacle,
-                })
+                Ok(FoundDatabase { name, obstacle })
             })
             .collect::<Result<_, sqlx::Error>>()
             .map_err(failed())

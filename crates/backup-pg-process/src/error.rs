@@ -315,70 +315,86 @@ fn kind_of(error: &sqlx::Error) -> ErrorKind {
 const QUEUED: &str = "another session wants to change a table that is being dumped: \
                       repeat the backup when it has finished";
 
+/// One name with a slip in it, or a schema that is gone, must not pass as a backup of what was asked.
+const NOT_THERE: &str =
+    "the database has nothing by that name: correct schemas or tables, or create it";
+
+/// Words of a tool, what they mean, and what helps. The first that fits counts.
+const RULES: [(&str, ErrorKind, Option<&str>); 16] = [
+    // Before what libpq says of every connection that fails.
+    (
+        "unsupported startup parameter",
+        ErrorKind::InvalidInput,
+        Some("connect to the server itself, not to a connection pooler"),
+    ),
+    (
+        "query would be affected by row-level security policy",
+        ErrorKind::PermissionDenied,
+        Some("give the login BYPASSRLS: it must see every row"),
+    ),
+    (
+        "permission denied for large object",
+        ErrorKind::PermissionDenied,
+        Some("a superuser can run ALTER ROLE <login> SET lo_compat_privileges = on"),
+    ),
+    (
+        "permission denied",
+        ErrorKind::PermissionDenied,
+        Some("grant pg_read_all_data to the login"),
+    ),
+    (
+        "password authentication failed",
+        ErrorKind::PermissionDenied,
+        None,
+    ),
+    (
+        "no password supplied",
+        ErrorKind::PermissionDenied,
+        Some("configure a password"),
+    ),
+    ("no pg_hba.conf entry", ErrorKind::PermissionDenied, None),
+    ("could not connect to server", ErrorKind::Unavailable, None),
+    ("connection to server", ErrorKind::Unavailable, None),
+    (
+        "could not translate host name",
+        ErrorKind::Unavailable,
+        None,
+    ),
+    (
+        "canceling statement due to lock timeout",
+        ErrorKind::Conflict,
+        Some(QUEUED),
+    ),
+    // This is how pg_dump itself limits its waiting for locks.
+    (
+        "canceling statement due to statement timeout",
+        ErrorKind::Conflict,
+        Some(QUEUED),
+    ),
+    (
+        "canceling statement due to conflict with recovery",
+        ErrorKind::Unavailable,
+        Some("raise max_standby_streaming_delay or turn hot_standby_feedback on"),
+    ),
+    (
+        "out of shared memory",
+        ErrorKind::Unavailable,
+        Some("there are more tables than the server can lock: raise max_locks_per_transaction"),
+    ),
+    (
+        "no matching schemas were found",
+        ErrorKind::NotFound,
+        Some(NOT_THERE),
+    ),
+    (
+        "no matching tables were found",
+        ErrorKind::NotFound,
+        Some(NOT_THERE),
+    ),
+];
+
 /// What a tool's last words suggest. A failure is known by the exit code; this only refines it.
 fn advice(words: &str) -> (ErrorKind, Option<&'static str>) {
-    const RULES: [(&str, ErrorKind, Option<&str>); 14] = [
-        // Before what libpq says of every connection that fails.
-        (
-            "unsupported startup parameter",
-            ErrorKind::InvalidInput,
-            Some("connect to the server itself, not to a connection pooler"),
-        ),
-        (
-            "query would be affected by row-level security policy",
-            ErrorKind::PermissionDenied,
-            Some("give the login BYPASSRLS: it must see every row"),
-        ),
-        (
-            "permission denied for large object",
-            ErrorKind::PermissionDenied,
-            Some("a superuser can run ALTER ROLE <login> SET lo_compat_privileges = on"),
-        ),
-        (
-            "permission denied",
-            ErrorKind::PermissionDenied,
-            Some("grant pg_read_all_data to the login"),
-        ),
-        (
-            "password authentication failed",
-            ErrorKind::PermissionDenied,
-            None,
-        ),
-        (
-            "no password supplied",
-            ErrorKind::PermissionDenied,
-            Some("configure a password"),
-        ),
-        ("no pg_hba.conf entry", ErrorKind::PermissionDenied, None),
-        ("could not connect to server", ErrorKind::Unavailable, None),
-        ("connection to server", ErrorKind::Unavailable, None),
-        (
-            "could not translate host name",
-            ErrorKind::Unavailable,
-            None,
-        ),
-        (
-            "canceling statement due to lock timeout",
-            ErrorKind::Conflict,
-            Some(QUEUED),
-        ),
-        // This is how pg_dump itself limits its waiting for locks.
-        (
-            "canceling statement due to statement timeout",
-            ErrorKind::Conflict,
-            Some(QUEUED),
-        ),
-        (
-            "canceling statement due to conflict with recovery",
-            ErrorKind::Unavailable,
-            Some("raise max_standby_streaming_delay or turn hot_standby_feedback on"),
-        ),
-        (
-            "out of shared memory",
-            ErrorKind::Unavailable,
-            Some("there are more tables than the server can lock: raise max_locks_per_transaction"),
-        ),
-    ];
     RULES
         .iter()
         .find(|(text, _, _)| words.contains(text))
@@ -404,6 +420,10 @@ mod tests {
     #[case(
         "connection to server at \"::1\" failed: FATAL:  unsupported startup parameter: options",
         ErrorKind::InvalidInput
+    )]
+    #[case(
+        "error: no matching schemas were found for pattern \"evnt\"",
+        ErrorKind::NotFound
     )]
     #[case("something else", ErrorKind::ToolFailed)]
     #[case("", ErrorKind::ToolFailed)]

@@ -7,18 +7,21 @@ use std::sync::Arc;
 use backup_config::SourceConfig;
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
-use backup_core::databases::{DatabaseFinder as _, Obstacle, choose};
-use backup_core::error::{Error as CoreError, ErrorKind, PortError};
+use backup_core::databases::{DatabaseFinder as _, FoundDatabase, Obstacle, choose, stranger};
+use backup_core::error::{Error as CoreError, ErrorKind, PortError, chain};
 use backup_core::observer::NoopObserver;
 use backup_core::run_record::{Operation, RunRecord};
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupRun, failed_at};
 use crate::clock::SystemClock;
 use crate::compose::{App, BackupJob};
 use crate::error::AppError;
+use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::place::Place;
+use crate::text::shown;
 use crate::who::who;
 
 /// What a command means.
@@ -98,9 +101,15 @@ impl App {
             self.check_backup(source.as_deref())?;
         }
         let mut all = BackupTasks::default();
-        for source in sources {
-            if let Some(family) = self.family(source.as_deref()) {
-                self.add_members(&family, &mut all, cancel).await?;
+        // Side by side: one server that is away holds up no more than itself.
+        let found = join_all(sources.iter().map(|source| async {
+            let family = self.family(source.as_deref())?;
+            let found = self.ask_for_databases(&family, cancel).await;
+            Some((family, found))
+        }));
+        for (source, found) in sources.iter().zip(found.await) {
+            if let Some((family, found)) = found {
+                self.add_members(&family, found?, &mut all)?;
             } else {
                 let job = self.backup_job(source.as_deref())?;
                 all.jobs.push(Box::new(job));
@@ -117,11 +126,10 @@ impl App {
     /// # Errors
     /// When something is.
     pub fn check_backup(&self, source: Option<&str>) -> Result<(), AppError> {
-        let job = match self.family(source) {
-            // One database is as good as any.
-            Some(family) => self.backup_job(Some(&family.member("postgres")))?,
-            None => self.backup_job(source)?,
-        };
+        self.refuse_stranger(source)?;
+        // One database is as good as any.
+        let member = self.family(source).map(|family| family.member("postgres"));
+        let job = self.backup_job(member.as_deref().or(source))?;
         self.backup_engine(&job, &job.places, Arc::new(NoopObserver))
             .map(drop)
     }
@@ -133,18 +141,72 @@ impl App {
         settings.is_family().then_some(family)
     }
 
-    async fn add_members(
+    /// A member of a source that stands for several is backed up by its name too, but not one that
+    /// the source leaves out.
+    fn refuse_stranger(&self, source: Option<&str>) -> Result<(), AppError> {
+        let member = source.and_then(|name| name.split_once('/'));
+        let Some((name, database)) = member else {
+            return Ok(());
+        };
+        let is_own = source.is_some_and(|name| self.config().source.contains_key(name));
+        let family = self.family(Some(name)).filter(|_| !is_own);
+        let Some(Family { settings, .. }) = family else {
+            return Ok(());
+        };
+        match stranger(&settings.databases, &settings.exclude, database) {
+            None => Ok(()),
+            Some(why) => Err(AppError::usage(format!(
+                "source {name:?} does not stand for database {database:?}: {why}"
+            ))),
+        }
+    }
+
+    /// Asks the server, as often as a backup from it would be tried.
+    ///
+    /// The outer error ends the command, the inner one is the source's own.
+    async fn ask_for_databases(
         &self,
         family: &Family<'_>,
-        all: &mut BackupTasks,
         cancel: &CancellationToken,
-    ) -> Result<(), AppError> {
+    ) -> Result<Result<Vec<FoundDatabase>, PortError>, AppError> {
         let finder = self.database_finder(family.settings)?;
-        let found = match finder.databases(cancel).await {
-            Ok(found) => found,
-            Err(error) if error.kind() == ErrorKind::Cancelled => {
-                return Err(CoreError::Cancelled.into());
+        let settings = self.settings(Some(family.settings));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let error = match finder.databases(cancel).await {
+                Ok(found) => return Ok(Ok(found)),
+                Err(error) if error.kind() == ErrorKind::Cancelled => {
+                    return Err(CoreError::Cancelled.into());
+                }
+                Err(error) => error,
+            };
+            let delay = settings.values.retry.delay_after(attempts);
+            let Some(delay) = delay.filter(|_| error.kind().is_retryable()) else {
+                return Ok(Err(error));
+            };
+            let reason = shown(&chain(&error));
+            tracing::warn!(
+                target: "backup",
+                source = %shown(family.name),
+                "asking for the databases again in {} s: {reason}",
+                delay.as_secs(),
+            );
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = cancel.cancelled() => return Err(CoreError::Cancelled.into()),
             }
+        }
+    }
+
+    fn add_members(
+        &self,
+        family: &Family<'_>,
+        found: Result<Vec<FoundDatabase>, PortError>,
+        all: &mut BackupTasks,
+    ) -> Result<(), AppError> {
+        let found = match found {
+            Ok(found) => found,
             Err(error) => {
                 all.refused.push(self.refuse(family, None, error)?);
                 return Ok(());
@@ -196,7 +258,7 @@ impl App {
     }
 
     /// Leaves the record of a backup that could not be begun, so that its failure is known where
-    /// its backups would be.
+    /// its backups would be, and runs the hooks for a failure.
     ///
     /// # Cancellation
     /// `cancel` leaves the writing two seconds.
@@ -207,7 +269,10 @@ impl App {
         cancel: &CancellationToken,
     ) -> BackupRun {
         let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
-        record.source = Some(refused.source);
+        let settings = self.settings(self.config().settings_of(refused.source.as_str()));
+        let of = (&refused.source, refused.database.as_str());
+        let hooks = Hooks::new(of, &settings, self.environment(), Arc::new(NoopObserver));
+        record.source = Some(refused.source.clone());
         match &refused.error {
             AppError::Engine(error) => record.failed(error),
             error => record.ended_with(error, error.kind()),
@@ -215,6 +280,9 @@ impl App {
         let mut done = failed_at(&refused.places, refused.error);
         let of = (&record, &done);
         done.run = self.record(&refused.places, journal, of, cancel).await;
+        for warning in hooks.failures(&done, cancel).await {
+            tracing::warn!(target: "backup", "{warning}");
+        }
         done
     }
 }

@@ -31,6 +31,42 @@ pub(super) struct Turn {
 }
 
 impl Engine {
+    /// Looks whether another run takes backups of the source now, for a caller who does something
+    /// to the source before he asks for one. It holds nothing: whoever comes right after is seen
+    /// only by the backup itself. So is a store that does not answer.
+    ///
+    /// # Errors
+    /// [`Error::Held`].
+    ///
+    /// # Cancellation
+    /// `Cancelled`.
+    pub async fn check_turn(
+        &self,
+        source: &SourceName,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        for store in self.turn_stores() {
+            let Some(leases) = self.clone().over(store).leases() else {
+                continue;
+            };
+            let look = leases.check_free(LeaseKind::Backup, source);
+            if let Err(held @ Error::Held { .. }) = unless(cancel, look).await? {
+                return Err(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each store has leases of its own.
+    fn turn_stores(&self) -> Vec<Arc<dyn Store>> {
+        let members = self.store.members();
+        if members.is_empty() {
+            vec![Arc::clone(&self.store)]
+        } else {
+            members
+        }
+    }
+
     /// Draws an id that nothing is stored under, and holds the source for it.
     pub(super) async fn take_turn(
         &self,
@@ -38,12 +74,7 @@ impl Engine {
         started_at: DateTime<Utc>,
         cancel: &CancellationToken,
     ) -> Result<Turn, Error> {
-        let members = self.store.members();
-        let stores = if members.is_empty() {
-            vec![Arc::clone(&self.store)]
-        } else {
-            members
-        };
+        let stores = self.turn_stores();
         for _ in 0..DRAWS {
             let mut turn = Turn {
                 id: BackupId::new(started_at, rand::random()),

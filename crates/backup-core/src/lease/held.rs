@@ -29,10 +29,13 @@ pub(super) enum Form {
 }
 
 /// A lease that this process has. It is renewed in the background until it is released; one that
-/// is dropped ends by itself.
+/// is dropped ends by itself, and for this process at once.
 #[derive(Debug)]
 pub struct Lease {
     held: Arc<Held>,
+    nonce: String,
+    /// Whether the store need not be asked any more.
+    is_over: bool,
     /// Ends the renewing.
     stop: CancellationToken,
 }
@@ -82,6 +85,7 @@ impl Lease {
         stored: Stored,
         cancel: &CancellationToken,
     ) -> Self {
+        let nonce = stored.1.nonce.clone();
         let held = Arc::new(Held {
             leases,
             form,
@@ -93,7 +97,12 @@ impl Lease {
         });
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&held).renew_until(stop.clone()));
-        Self { held, stop }
+        Self {
+            held,
+            nonce,
+            is_over: false,
+            stop,
+        }
     }
 
     /// Cancelled when the lease is lost, and with the token that it was taken with.
@@ -127,9 +136,8 @@ impl Lease {
 
     /// The error to end with when a bar stands where the manifest should go.
     pub(crate) async fn taken_over(&self) -> Error {
-        let ours = self.held.current.lock().await.1.nonce.clone();
         let by = match self.held.leases.read(&self.held.key).await {
-            Ok(Some((_, found))) if found.nonce != ours => Some(Box::new(found.holder())),
+            Ok(Some((_, found))) if found.nonce != self.nonce => Some(Box::new(found.holder())),
             _ => None,
         };
         self.held.lost(Loss(by))
@@ -139,14 +147,17 @@ impl Lease {
     ///
     /// # Errors
     /// What the store reports, which is no failure of the run: the lease ends by itself.
-    pub async fn release(self) -> Result<(), Error> {
+    pub async fn release(mut self) -> Result<(), Error> {
         self.stop.cancel();
-        let gone = lock(&self.held.loss).is_some();
-        if gone {
+        self.is_over = lock(&self.held.loss).is_some();
+        if self.is_over {
             return Ok(());
         }
         match timeout(RELEASE_LIMIT, self.held.give_back()).await {
-            Ok(Ok(()) | Err(NotWritten::Lost(_))) => Ok(()),
+            Ok(Ok(()) | Err(NotWritten::Lost(_))) => {
+                self.is_over = true;
+                Ok(())
+            }
             Ok(Err(NotWritten::Store(error))) => Err(error),
             Err(_) => {
                 let late = PortError::new(ErrorKind::Timeout, "the store did not answer in time");
@@ -168,6 +179,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.stop.cancel();
+        if !self.is_over {
+            self.held.leases.settings.given_up.add(&self.nonce);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use backup_core::backup::BackupId;
 use backup_core::engine::{Engine, ExpireOutcome};
 use backup_core::error::{Error, ErrorKind};
-use backup_core::lease::{Lease, LeaseKind, LeaseSettings, Work};
+use backup_core::lease::{GivenUp, Lease, LeaseKind, LeaseSettings, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, Who};
 use backup_testing::{FakeProcesses, Fault, FaultyStore, Op};
@@ -42,6 +42,7 @@ impl House {
             },
             processes: Arc::new(self.processes.seen_by(pid)),
             ttl: Duration::from_mins(1),
+            given_up: GivenUp::default(),
         })
     }
 

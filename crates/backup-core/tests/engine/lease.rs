@@ -8,7 +8,7 @@ use backup_core::catalog::ListRequest;
 use backup_core::clock::Clock as _;
 use backup_core::engine::{BackupOutcome, Engine};
 use backup_core::error::{Error, ErrorKind};
-use backup_core::lease::{Holder, Lease, LeaseKind, LeaseSettings, Leases, SKEW, Work};
+use backup_core::lease::{GivenUp, Holder, Lease, LeaseKind, LeaseSettings, Leases, SKEW, Work};
 use backup_core::run_record::{Operation, Who};
 use backup_core::store::Store;
 use backup_testing::{
@@ -57,6 +57,7 @@ impl House {
             },
             processes: Arc::new(self.processes.seen_by(pid)),
             ttl: TTL,
+            given_up: GivenUp::default(),
         }
     }
 
@@ -187,6 +188,51 @@ async fn a_process_that_has_ended_keeps_nobody() {
     house.processes.end(1);
     house.take(2).await.unwrap();
     assert!(house.bar_of(1).is_some());
+}
+
+/// The store is away when a run fails, and so the lease stays: it stops everybody but the process
+/// that left it, whose next attempt begins in seconds.
+#[tokio::test]
+async fn what_a_process_gave_up_stops_others_and_not_itself() {
+    for op in [Op::Replace, Op::Create] {
+        let house = House::new();
+        let leases = house.leases(1);
+        let never = CancellationToken::new();
+        let work = |draw: u32| Work {
+            operation: Operation::Backup,
+            backup: Some(id_of(draw)),
+        };
+        let (kind, app, first) = (LeaseKind::Backup, source("app"), work(1));
+        let away = Fault::on(op).rejects(ErrorKind::Unavailable);
+        if op == Op::Replace {
+            let lease = leases.exclusive(kind, &app, &first, &never).await.unwrap();
+            // While it is held, it is held for this process as well.
+            let error = leases.exclusive(kind, &app, &first, &never).await;
+            assert_eq!(held_by(error).pid, 1);
+            house.faulty.inject(away);
+            assert!(lease.release().await.is_err());
+        } else {
+            // It came to be, and neither the answer nor a look at it came back.
+            house.faulty.inject(Fault::on(op).loses_the_answer());
+            let unread = Fault::on(Op::Read).nth(2).rejects(ErrorKind::Unavailable);
+            house.faulty.inject(unread);
+            let taken = leases.exclusive(kind, &app, &first, &never).await;
+            assert_eq!(taken.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+        house.faulty.heal();
+        assert_eq!(house.lease()["state"], "held");
+        assert_eq!(held_by(house.take(2).await).pid, 1, "{op}");
+        assert_eq!(held_by(house.take(1).await).pid, 1, "another set, {op}");
+        let second = leases.clone().exclusive(kind, &app, &work(3), &never).await;
+        let second = second.unwrap();
+        assert!(
+            house.bar_of(1).is_some(),
+            "it commits nothing any more: {op}"
+        );
+        assert_eq!(held_by(house.take(2).await).backup, Some(id_of(3)));
+        second.release().await.unwrap();
+        assert_eq!(house.lease()["state"], "released");
+    }
 }
 
 #[tokio::test]

@@ -101,9 +101,12 @@ impl PgDump {
         args
     }
 
+    /// What is named and not there would otherwise be left out without a word, as long as anything
+    /// else is there.
     fn filter_args(&self) -> Vec<OsString> {
         let filter = &self.filter;
-        [
+        let strict = (!filter.is_empty()).then(|| OsString::from("--strict-names"));
+        let patterns = [
             ("--schema", &filter.schemas),
             ("--exclude-schema", &filter.exclude_schemas),
             ("--table", &filter.tables),
@@ -114,8 +117,8 @@ impl PgDump {
             patterns
                 .iter()
                 .map(move |pattern| OsString::from(format!("{option}={pattern}")))
-        })
-        .collect()
+        });
+        strict.into_iter().chain(patterns).collect()
     }
 }
 
@@ -214,6 +217,23 @@ mod tests {
             assert!(!text.contains("enable-row-security"), "{text}");
             assert!(args.contains(&"--snapshot=00000003-0000001B-1".into()));
             assert!(args.contains(&"--lock-wait-timeout=60000".into()));
+        }
+    }
+
+    #[test]
+    fn what_is_named_must_be_there() {
+        let mut pg_dump = pg_dump();
+        let rest = || Content::Rest {
+            apart: Vec::new(),
+            expected: BTreeSet::new(),
+        };
+        let strict = OsString::from("--strict-names");
+        assert!(!pg_dump.args(&Content::Schema).contains(&strict));
+        pg_dump.filter.schemas = vec!["crew".to_owned()];
+        for content in [Content::Schema, rest()] {
+            let args = pg_dump.args(&content);
+            assert!(args.contains(&strict), "{args:?}");
+            assert!(args.contains(&"--schema=crew".into()), "{args:?}");
         }
     }
 
