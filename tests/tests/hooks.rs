@@ -237,9 +237,9 @@ fn a_run_that_another_keeps_out_runs_no_hook() -> Result<()> {
     let mut locker = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let mut input = locker.stdin.take().context("a pipe")?;
     input.write_all(b"BEGIN; LOCK TABLE app.bulk;\n")?;
-    let locked = "SELECT count(*) FROM pg_locks WHERE granted AND \
+    let held = "SELECT count(*) FROM pg_locks WHERE granted AND \
                   mode = 'AccessExclusiveLock' AND relation = 'app.bulk'::regclass";
-    while cluster.query(&stage.database, locked)?.trim() != "1" {
+    while cluster.query(&stage.database, held)?.trim() != "1" {
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut first = stage.cli.start(["--config", &config, "backup", "shop"])?;

@@ -160,10 +160,10 @@ impl TwoPlaces {
         );
         let config = vault.cli.private_file("backup.toml", &text)?;
         let places = Self {
+            vault,
             config,
             one,
             two,
-            vault,
         };
         places.run(&["backup", "shop"])?.exits(0)?;
         Ok(places)
