@@ -315,6 +315,9 @@ backup_repository_bytes{destination="near"} $STORED
 # HELP backup_destination_free_bytes Free bytes of a local destination.
 # TYPE backup_destination_free_bytes gauge
 backup_destination_free_bytes{destination="near"} $FREE
+# HELP backup_destination_used_bytes Bytes of a local destination that are taken, by whatever.
+# TYPE backup_destination_used_bytes gauge
+backup_destination_used_bytes{destination="near"} $USED
 "#;
 
 #[test]
@@ -344,6 +347,10 @@ fn metrics_are_a_whole_file_that_others_may_read() -> Result<()> {
         .replace(
             "$FREE",
             &report["destinations"][0]["free_bytes"].to_string(),
+        )
+        .replace(
+            "$USED",
+            &report["destinations"][0]["used_bytes"].to_string(),
         );
     assert_eq!(fs::read_to_string(&file)?, expected);
     assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o644);
