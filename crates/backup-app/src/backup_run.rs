@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::clock::SystemClock;
-use crate::compose::{App, BackupJob, Keys};
+use crate::compose::{App, BackupJob};
 use crate::error::{AppError, on_one_line};
 use crate::hooks::Hooks;
 use crate::journal::Journal;
+use crate::keys::Keys;
 use crate::place::Place;
 use crate::text::shown;
 use crate::who::who;

@@ -6,28 +6,26 @@ use std::time::Duration;
 
 use backup_compress::Compression;
 use backup_config::{
-    Config, EncryptionMode, Environment, RetentionConfig, RetryConfig, SecretRef, SourceConfig,
-    SourceSettings, names,
+    Config, Environment, RetentionConfig, RetryConfig, SourceConfig, SourceSettings, names,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::Catalog;
-use backup_core::cipher::Cipher;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::lease::{GivenUp, LeaseSettings};
 use backup_core::observer::Observer;
 use backup_core::retention::Extent;
 use backup_core::store::Store;
-use backup_crypt::{AgeCipher, Identities, Recipients, load_identities, parse_recipients};
+use backup_crypt::{AgeCipher, Identities, parse_recipients};
 use backup_pg_process::{
     DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
 };
 use backup_store::CachedStore;
-use secrecy::ExposeSecret as _;
 
 use crate::clock::SystemClock;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
+use crate::keys::{Keys, unusable_keys};
 use crate::place::Place;
 use crate::processes::SystemProcesses;
 use crate::who::who;
@@ -89,17 +87,6 @@ impl DumpFilterOverrides {
     }
 }
 
-/// Which keys an operation needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// None: listing, hashing.
-    None,
-    /// Public ones, to write: those of the job.
-    Recipients,
-    /// Private ones, to read.
-    Identities,
-}
-
 /// One backup to be taken.
 #[derive(Debug)]
 pub struct BackupJob {
@@ -152,17 +139,6 @@ pub struct RestoreTarget {
     pub replacer: PgReplacer,
     /// Parts at the same time.
     pub jobs: usize,
-}
-
-fn nobody_named() -> AppError {
-    AppError::usage_hint(
-        "nobody is named who is to open the backups",
-        "say --recipient age1… (backup-cli keygen makes a key pair)",
-    )
-}
-
-fn unusable_keys(error: backup_crypt::Error) -> AppError {
-    AppError::setup("read the keys", error.into())
 }
 
 /// Settings of one process.
@@ -266,54 +242,6 @@ impl App {
             name: name.clone(),
             settings: settings.clone(),
         })
-    }
-
-    /// Whether a name stands for several databases.
-    #[must_use]
-    pub fn is_family(&self, source: &SourceName) -> bool {
-        let settings = self.config.source.get(source.as_str());
-        settings.is_some_and(SourceConfig::is_family)
-    }
-
-    /// The sources in a store that a name means: the source of that name, or every database of one
-    /// that stands for several. The name itself where nothing is found.
-    ///
-    /// # Errors
-    /// When it is no name, or the store does not answer.
-    pub async fn sources_named(
-        &self,
-        name: &str,
-        catalog: &Catalog<'_>,
-    ) -> Result<Vec<SourceName>, AppError> {
-        let named = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
-        let configured = self.config.source.get(name);
-        if name.contains('/') || configured.is_some_and(|settings| !settings.is_family()) {
-            return Ok(vec![named]);
-        }
-        Ok(self.members(&named, &catalog.sources().await?))
-    }
-
-    /// Whether a configured name means a source: its own, or that which stands for it.
-    #[must_use]
-    pub fn means(&self, name: &SourceName, source: &SourceName) -> bool {
-        let prefix = format!("{name}/");
-        name == source || (self.is_family(name) && source.as_str().starts_with(&prefix))
-    }
-
-    /// Of `stored`, those that a name means.
-    pub(crate) fn members(&self, name: &SourceName, stored: &[SourceName]) -> Vec<SourceName> {
-        let is_exact = stored.contains(name);
-        let configured = self.config.source.get(name.as_str());
-        if configured.map_or(is_exact, |settings| !settings.is_family()) {
-            return vec![name.clone()];
-        }
-        let prefix = format!("{name}/");
-        let is_meant = |s: &&SourceName| *s == name || s.as_str().starts_with(&prefix);
-        let members: Vec<_> = stored.iter().filter(is_meant).cloned().collect();
-        if members.is_empty() {
-            return vec![name.clone()];
-        }
-        members
     }
 
     /// The configured source names.
@@ -426,109 +354,6 @@ impl App {
         let home = || variable(names::HOME).map(|home| home.join(".cache"));
         let caches = variable(names::XDG_CACHE_HOME).or_else(home)?;
         caches.is_absolute().then(|| caches.join("backup"))
-    }
-
-    /// Opens what was encrypted. Whom to encrypt to is said by the job of a backup.
-    fn cipher(&self, keys: Keys) -> Result<Option<Arc<dyn Cipher>>, AppError> {
-        let identities = match keys {
-            Keys::Identities => self.loaded_identities()?,
-            Keys::None | Keys::Recipients => Identities::default(),
-        };
-        if identities.is_empty() {
-            return Ok(None);
-        }
-        let cipher = AgeCipher::new(Recipients::default(), identities);
-        Ok(Some(Arc::new(cipher)))
-    }
-
-    /// Sees that somebody is named who is to open backups, before any place is asked.
-    ///
-    /// # Errors
-    /// When nobody is, for no source, or the public keys cannot be read.
-    pub fn check_recipients(&self) -> Result<(), AppError> {
-        let named = self.recipients();
-        if !named.is_empty() {
-            return parse_recipients(named).map(drop).map_err(unusable_keys);
-        }
-        let mut sources = self.config.source.values();
-        if sources.any(|source| !self.config.resolved(source).recipients.is_empty()) {
-            return Ok(());
-        }
-        Err(nobody_named())
-    }
-
-    /// An engine over `place` that opens backups of `source` and encrypts them to whom its next
-    /// one would be encrypted to.
-    ///
-    /// # Errors
-    /// When nobody is named, or the place or the keys cannot be used.
-    pub fn rekey_engine(
-        &self,
-        place: &Place,
-        source: &SourceName,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Engine, AppError> {
-        let own = self.config.settings_of(source.as_str());
-        let own = own.map(|settings| self.config.resolved(settings).recipients);
-        let named = match own {
-            Some(own) if self.overrides.recipients.is_empty() => own,
-            _ => self.recipients().to_vec(),
-        };
-        if named.is_empty() {
-            return Err(nobody_named());
-        }
-        let recipients = parse_recipients(&named).map_err(unusable_keys)?;
-        let cipher = AgeCipher::new(recipients, self.loaded_identities()?);
-        let engine = self.engine(place, Keys::None, observer)?;
-        Ok(engine.with_cipher(Arc::new(cipher)))
-    }
-
-    /// The private keys that are configured or given.
-    pub(crate) fn loaded_identities(&self) -> Result<Identities, AppError> {
-        let mut identities = Identities::default();
-        for reference in self.identities() {
-            let text = reference.resolve(&self.environment)?;
-            let loaded = load_identities(text.expose_secret()).map_err(unusable_keys)?;
-            identities = identities.and(loaded);
-        }
-        Ok(identities)
-    }
-
-    pub(crate) fn recipients(&self) -> &[String] {
-        if self.overrides.recipients.is_empty() {
-            &self.config.encryption.recipients
-        } else {
-            &self.overrides.recipients
-        }
-    }
-
-    fn identities(&self) -> Vec<SecretRef> {
-        let given = self.overrides.identities.iter();
-        let mut references: Vec<_> = given.map(|path| SecretRef::File(path.clone())).collect();
-        if references.is_empty() {
-            references.extend(self.config.encryption.identities.clone());
-        }
-        references
-    }
-
-    /// Whether new backups are encrypted, as the command line and `settings` say.
-    fn encrypts(&self, settings: &SourceSettings) -> Result<bool, AppError> {
-        let asked = !self.overrides.recipients.is_empty();
-        let off = self.overrides.no_encryption || (!asked && settings.mode == EncryptionMode::None);
-        if asked && self.overrides.no_encryption {
-            return Err(AppError::usage(
-                "--recipient and --no-encryption exclude each other",
-            ));
-        }
-        if !off && settings.recipients.is_empty() {
-            return Err(AppError::usage_hint(
-                "backups are encrypted, and no recipient is given",
-                "name public keys under [encryption] recipients, or say --recipient age1… \
-                 (backup-cli keygen makes a key pair); without encryption, mode = \"none\" or \
-                 --no-encryption",
-            ));
-        }
-        Ok(!off)
     }
 
     /// What goes for a source, with what the command line says over it. What is not configured is

@@ -11,6 +11,7 @@ use backup_pg_process::{DrillCluster, DrillClusterConfig, PgInspector, StandingS
 use crate::App;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
+use crate::families::is_about;
 
 /// One drill, ready to run.
 #[derive(Debug)]
@@ -23,13 +24,6 @@ pub struct DrillSetup {
     pub timeout: Duration,
 }
 
-/// Whether what is configured for a name is about a source: its own, or that of the source which
-/// stands for several databases.
-fn is_about(name: &str, source: &SourceName) -> bool {
-    let rest = source.as_str().strip_prefix(name);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 impl App {
     /// The server and the questions for a drill of `source`.
     ///
@@ -38,7 +32,7 @@ impl App {
     pub fn drill(&self, source: &SourceName) -> Result<DrillSetup, AppError> {
         let settings = &self.config().drill;
         let about = settings.assertions.iter();
-        let about = about.filter(|assertion| is_about(&assertion.source, source));
+        let about = about.filter(|assertion| is_about(&assertion.source, source.as_str()));
         let options = DrillOptions {
             jobs: self.jobs(None)?,
             assertions: about

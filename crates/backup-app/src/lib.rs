@@ -15,8 +15,10 @@ mod connection;
 pub mod doctor;
 mod drill;
 mod error;
+mod families;
 mod hooks;
 mod journal;
+mod keys;
 mod listing;
 mod logging;
 mod overview;
@@ -47,11 +49,12 @@ pub use backup_run::{
     SkippedDatabase, Turn,
 };
 pub use clock::SystemClock;
-pub use compose::{App, BackupJob, DumpFilterOverrides, Keys, Lister, Overrides, RestoreTarget};
+pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
 pub use drill::DrillSetup;
 pub use error::{AppError, ErrorReport};
 pub use journal::{Journal, Notice, Reading, begin};
+pub use keys::Keys;
 pub use listing::{ListView, PlaceListing, RunView, Views, lacking, tiers};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use overview::{BackupEntry, Overview, SourceView, Watcher};

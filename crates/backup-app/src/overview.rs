@@ -20,6 +20,7 @@ use crate::check::{CheckReport, Looked, SourceCheck};
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};
 use crate::error::AppError;
+use crate::families::is_about;
 use crate::listing::{Held, ListView, PlaceListing, RunView, Views};
 use crate::place::Place;
 use crate::schedules::ScheduleReport;
@@ -199,16 +200,11 @@ impl Watcher {
             let own = backups.iter().filter(|backup| backup.view.source == name);
             let own: Vec<_> = own.collect();
             let latest = own.iter().find(|backup| backup.is_whole);
-            let of = |name: &str| {
-                name.split_once('/')
-                    .map_or_else(|| name.to_owned(), |(group, _)| group.to_owned())
-            };
-            let is_its = |name: &str, source: Option<&String>| {
-                source.is_some_and(|source| *source == name || *source == of(name))
-            };
-            let schedule = schedules
-                .iter()
-                .find(|one| is_its(&name, one.source.as_ref()));
+            let mut about = schedules.iter();
+            let schedule = about.find(|one| {
+                let source = one.source.as_deref();
+                source.is_some_and(|source| is_about(source, &name))
+            });
             SourceView {
                 configured: app.config().settings_of(&name).is_some(),
                 status: worst.unwrap_or(Status::Unknown).as_str(),
