@@ -127,6 +127,44 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A hot standby that follows this cluster, which lets everybody in.
+    ///
+    /// # Errors
+    ///
+    /// When the copy fails, or it does not come up.
+    pub fn standby(&self) -> Result<Self> {
+        let mut standby = Self {
+            server: None,
+            scratch: Scratch::new()?,
+            bin_dir: self.bin_dir.clone(),
+            major: self.major,
+            port: 0,
+            password: None,
+            databases: AtomicU32::new(0),
+        };
+        let mut command = child::command_unprivileged(self.bin("pg_basebackup"), Signal::SIGKILL);
+        command.current_dir(standby.scratch.path());
+        command
+            .args([
+                "-h",
+                self.host(),
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                SUPERUSER,
+            ])
+            .args([
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(standby.data_dir());
+        child::run(command)?;
+        standby.launch()?;
+        Ok(standby)
+    }
+
     /// The cluster of `major` that all tests of this process share, with default options.
     ///
     /// Make a database of your own in it ([`Cluster::fresh_db`]), and leave roles and settings

@@ -35,8 +35,8 @@ pub(super) struct Table {
 /// How a table's rows can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TableForm {
-    /// It has none: it is the head of a partitioned table.
-    Head,
+    /// It gives none: it is the head of a partitioned table, or unlogged and this is a standby.
+    Empty,
     /// By `pg_dump` only: it is no heap, or `pg_dump` loads it through the head of its partitions.
     Whole,
     /// In ranges of blocks too.
@@ -83,7 +83,7 @@ SELECT c.oid::int8 AS oid,
        convert_to(n.nspname, getdatabaseencoding()) AS schema,
        convert_to(c.relname, getdatabaseencoding()) AS name,
        textsend(format('%I.%I', n.nspname, c.relname)) AS sql_name,
-       CASE WHEN c.relkind = 'p' THEN 'head'
+       CASE WHEN c.relkind = 'p' OR (c.relpersistence = 'u' AND pg_is_in_recovery()) THEN 'empty'
             WHEN a.amname = 'heap'
              AND NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) p
                              JOIN pg_partitioned_table t ON t.partrelid = p.relid
@@ -123,7 +123,7 @@ fn table(row: &sqlx::postgres::PgRow) -> Result<Table, sqlx::Error> {
         name: row.try_get("name")?,
         sql_name: String::from_utf8(sql_name).ok(),
         form: match row.try_get("form")? {
-            "head" => TableForm::Head,
+            "empty" => TableForm::Empty,
             "blocks" => TableForm::Blocks,
             _ => TableForm::Whole,
         },
@@ -238,6 +238,8 @@ SELECT jsonb_build_object(
      'txid_snapshot', pg_current_snapshot()::text,
      'in_recovery', pg_is_in_recovery()),
   'foreign_tables', (SELECT count(*) FROM pg_foreign_table),
+  'unread', (SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'
+             AND pg_is_in_recovery()),
   'subscriptions', (SELECT count(subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'reads_passwords', has_table_privilege('pg_authid', 'select')
@@ -260,6 +262,7 @@ struct Answer {
     lc_monetary: String,
     snapshot: SnapshotDetails,
     foreign_tables: u64,
+    unread: u64,
     subscriptions: u64,
     is_superuser: bool,
     reads_passwords: bool,
@@ -316,6 +319,12 @@ fn warnings(answer: &Answer) -> Vec<String> {
         warnings.push(format!(
             "{} foreign tables: their rows live elsewhere and are not in the backup",
             answer.foreign_tables
+        ));
+    }
+    if answer.unread > 0 {
+        warnings.push(format!(
+            "{} unlogged tables are in the backup without their rows: a standby has none of them",
+            answer.unread
         ));
     }
     if answer.subscriptions > 0 && !answer.is_superuser {

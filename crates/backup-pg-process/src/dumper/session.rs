@@ -224,7 +224,7 @@ fn refuse_hidden_rows(config: &PgDumperConfig, tables: &[Table]) -> Result<(), E
     const NAMED: usize = 5;
     let hidden: Vec<String> = tables
         .iter()
-        .filter(|table| table.form != TableForm::Head && table.hides_rows)
+        .filter(|table| table.form != TableForm::Empty && table.hides_rows)
         .map(|table| table_name(&table.schema, &table.name).to_string())
         .collect();
     if hidden.is_empty() || !config.filter.is_empty() {
@@ -359,7 +359,7 @@ async fn plan_whole(config: &PgDumperConfig, opened: &Opened, jobs: usize) -> Re
     let tables: Vec<&Table> = taken
         .tables
         .iter()
-        .filter(|table| table.form != TableForm::Head)
+        .filter(|table| table.form != TableForm::Empty)
         .collect();
     let sizes: Vec<TableSize> = tables.iter().map(|table| size(table, encoding)).collect();
     let planned = planner::plan(&sizes, taken.large_object_bytes, jobs, config.part_sizes);

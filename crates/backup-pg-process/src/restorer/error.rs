@@ -35,6 +35,9 @@ pub enum RestoreError {
         /// Why not.
         reason: String,
     },
+    /// The server only follows another one.
+    #[error("the server is a standby, which takes no changes")]
+    Standby,
     /// The server is older than the one that was dumped.
     #[error("backup of PostgreSQL {backup} cannot be restored into PostgreSQL {target}")]
     OlderServer {
@@ -214,7 +217,8 @@ impl RestoreError {
             Self::NotInBackup { .. } => ErrorKind::NotFound,
             Self::TargetExists { .. } => ErrorKind::AlreadyExists,
             Self::NotOurs { .. } | Self::NotFillable { .. } => ErrorKind::Refused,
-            Self::OlderServer { .. }
+            Self::Standby
+            | Self::OlderServer { .. }
             | Self::MissingRoles { .. }
             | Self::MissingNamedRoles { .. }
             | Self::CannotCreateRoles { .. }
@@ -263,6 +267,7 @@ impl RestoreError {
             Self::MissingExtensions { .. } => {
                 Some("install the packages with these extensions on the server")
             }
+            Self::Standby => Some("restore into its primary"),
             Self::OlderServer { .. } => Some("restore into a server of the same major or a newer"),
             _ => None,
         };

@@ -120,6 +120,7 @@ impl PgRestorer {
         let config = &self.config.connection;
         let mut connection = config.connect(&config.maintenance_database).await?;
         let server = Server::read(&mut connection).await?;
+        server.check_is_primary()?;
         server.check_name(&request.target_database)?;
         server.check_version(manifest, details)?;
         let makes = !request.selection.content_only;

@@ -25,6 +25,7 @@ pub(crate) struct Server {
     /// Whether the login is a superuser.
     pub(crate) is_superuser: bool,
     pub(super) creates_roles: bool,
+    pub(super) is_standby: bool,
     pub(super) roles: BTreeSet<String>,
     /// Roles that the login can act as.
     pub(super) member_of: BTreeSet<String>,
@@ -44,7 +45,8 @@ impl Server {
                     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
                     current_setting('max_identifier_length')::int4,
                     current_user::text,
-                    (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user)",
+                    (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user),
+                    pg_is_in_recovery()",
         )
         .fetch_one(&mut *connection)
         .await
@@ -67,6 +69,7 @@ impl Server {
             login: row.try_get(3).map_err(failed())?,
             is_superuser: row.try_get(1).map_err(failed())?,
             creates_roles: row.try_get(4).map_err(failed())?,
+            is_standby: row.try_get(5).map_err(failed())?,
             member_of: names(connection, member_of).await?,
             roles: names(connection, "SELECT rolname::text FROM pg_roles").await?,
             tablespaces: names(connection, "SELECT spcname::text FROM pg_tablespace").await?,
@@ -74,6 +77,14 @@ impl Server {
             trusted: names(connection, TRUSTED).await?,
             max_name_bytes: usize::try_from(name_bytes).unwrap_or(63),
         })
+    }
+
+    /// Refuses a server that takes no changes.
+    pub(crate) fn check_is_primary(&self) -> Result<(), RestoreError> {
+        if self.is_standby {
+            return Err(RestoreError::Standby);
+        }
+        Ok(())
     }
 
     /// Major version.

@@ -16,6 +16,7 @@ fn server(version_num: u32) -> Server {
         extensions: vec![("plpgsql".to_owned(), Some("1.0".to_owned()))],
         trusted: BTreeSet::new(),
         max_name_bytes: 63,
+        is_standby: false,
     }
 }
 
