@@ -320,7 +320,29 @@ const NOT_THERE: &str =
     "the database has nothing by that name: correct schemas or tables, or create it";
 
 /// Words of a tool, what they mean, and what helps. The first that fits counts.
-const RULES: [(&str, ErrorKind, Option<&str>); 16] = [
+const RULES: [(&str, ErrorKind, Option<&str>); 19] = [
+    // What the driver says of certificates.
+    (
+        "CaUsedAsEndEntity",
+        ErrorKind::Unavailable,
+        Some(
+            "the server shows the certificate of an authority (CA:TRUE) as its own: give it one \
+             with basicConstraints=CA:FALSE that the authority has signed",
+        ),
+    ),
+    (
+        "UnknownIssuer",
+        ErrorKind::Unavailable,
+        Some("sslrootcert must hold the certificate of the authority that signed the server's"),
+    ),
+    (
+        "invalid peer certificate: certificate not valid for name",
+        ErrorKind::Unavailable,
+        Some(
+            "connect by a name that is in the server's certificate, or say sslmode = \
+             \"verify-ca\", which does not look at names",
+        ),
+    ),
     // Before what libpq says of every connection that fails.
     (
         "unsupported startup parameter",
