@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use backup_app::token::Tokens;
-use backup_app::{App, Overview};
+use backup_app::{App, Jobs, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 
@@ -18,17 +18,20 @@ pub struct Server {
     pub(crate) tokens: Tokens,
     pub(crate) failures: Failures,
     pub(crate) metrics: bool,
+    /// What this server does for others.
+    pub jobs: Jobs,
     overview: RwLock<Option<Arc<Overview>>>,
 }
 
 impl Server {
     /// With the tokens of a configuration, before anything was read.
     #[must_use]
-    pub fn new(app: &App) -> Self {
+    pub fn new(app: &Arc<App>) -> Self {
         Self {
             tokens: Tokens::new(&app.config().access),
             failures: Failures::default(),
             metrics: app.config().server_http.metrics,
+            jobs: Jobs::new(Arc::clone(app)),
             overview: RwLock::default(),
         }
     }

@@ -449,7 +449,7 @@ async fn health_is_for_everybody_and_metrics_where_somebody_said_so() {
         "[destination.near]\nurl = 'file:///nowhere/at/all'",
     );
     let unread = Bench {
-        server: Arc::new(Server::new(&app)),
+        server: Arc::new(Server::new(&Arc::new(app))),
         ..bench
     };
     assert_eq!(unread.send(open("/healthz")).await.status, StatusCode::OK);
