@@ -15,6 +15,15 @@ pub fn promtool() -> Result<PathBuf> {
     servers::path("PGB_TEST_PROMTOOL")
 }
 
+/// The tool that asks a server all that its description allows.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn schemathesis() -> Result<PathBuf> {
+    servers::path("PGB_TEST_SCHEMATHESIS")
+}
+
 /// One of the workspace's programs, such as `backup-cli`, as built in the profile of this test.
 ///
 /// # Errors

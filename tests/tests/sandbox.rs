@@ -251,6 +251,16 @@ async fn sandboxes_end_and_nothing_else_is_ever_dropped() -> Result<()> {
     assert_eq!(server.list().await?.len(), 1);
 
     assert_eq!(stage.engine.sweep_sandboxes(&server).await?.len(), 0);
+    // What was left by somebody who died between dropping a database and its login.
+    for (login, until) in [
+        ("gone_20260205_0000beef", "2026-02-06"),
+        ("stays", "2026-02-06"),
+    ] {
+        let sql = format!(
+            "CREATE ROLE restore_{login} LOGIN NOINHERIT CONNECTION LIMIT 5 VALID UNTIL '{until}'"
+        );
+        stage.cluster.psql("postgres", &sql)?;
+    }
     stage.clock.advance(Duration::from_hours(25));
     // Somebody is connected, which keeps nothing.
     let mut session = stage.cluster.tool("psql", &name);
@@ -274,8 +284,9 @@ async fn sandboxes_end_and_nothing_else_is_ever_dropped() -> Result<()> {
     );
     session.wait()?;
     ensure!(!stage.cluster.has_db(&name)?, "it is still there");
-    let roles = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{name}'");
-    assert_eq!(stage.cluster.query("postgres", &roles)?.trim(), "0");
+    let roles = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolname LIKE 'restore\\_%'";
+    let roles = stage.cluster.query("postgres", roles)?;
+    assert_eq!(roles.trim(), "restore_stays");
     ensure!(
         stage.cluster.has_db("restore_shop_20260205_0000beef")?,
         "dropped"
@@ -310,10 +321,27 @@ async fn limits_hold_and_a_server_that_is_not_for_it_is_refused() -> Result<()> 
     let (kind, text) = words(stage.make(&server, "anna").await.err().context("made")?);
     assert_eq!(kind, ErrorKind::Refused);
     ensure!(text.contains("2 sandboxes are there already"), "{text}");
-    stage.make(&server, "boris").await?;
-    let (_, text) = words(stage.make(&server, "clara").await.err().context("made")?);
-    ensure!(text.contains("3 sandboxes are there already"), "{text}");
-    assert_eq!(server.list().await?.len(), 3);
+    // Of several people at once, only those for whom there is room.
+    let (boris, clara, dora) = tokio::join!(
+        stage.make(&server, "boris"),
+        stage.make(&server, "clara"),
+        stage.make(&server, "dora")
+    );
+    let failed: Vec<_> = [boris, clara, dora]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    for error in failed {
+        let (_, text) = words(error);
+        ensure!(text.contains("3 sandboxes are there already"), "{text}");
+    }
+    let there = server.list().await?;
+    assert_eq!(there.len(), 3);
+    // While it is filled too, nobody but its owner gets in.
+    let open = "SELECT count(*) FROM pg_database d, aclexplode(d.datacl) a \
+                WHERE d.datname LIKE 'restore\\_%' AND a.grantee = 0";
+    assert_eq!(stage.cluster.query("postgres", open)?.trim(), "0");
 
     let production = stage.server(("restorer", RESTORER), true);
     let (kind, text) = words(

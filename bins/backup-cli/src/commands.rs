@@ -31,15 +31,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use backup_app::{
-    App, AppError, Environment, Interrupt, Journal, Keys, LogFormat, LogLevel, Notice, Overrides,
-    Place, Reading, SystemClock, init_logging,
+    App, AppError, Environment, Found, Interrupt, Journal, Keys, LogFormat, LogLevel, Notice,
+    Overrides, Reading, SystemClock, Wanted, init_logging,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::{ParseSelectorError, Selector};
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::Error as CoreError;
-use backup_core::manifest::Manifest;
 use backup_core::observer::{NoopObserver, Observer};
 use backup_core::run_record::{RunId, RunRecord};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -207,13 +206,6 @@ fn man(directory: &std::path::Path) -> Outcome {
     Ok(exit_code::DONE)
 }
 
-/// A backup and where it was found.
-struct Found {
-    manifest: Manifest,
-    place: Place,
-    engine: Engine,
-}
-
 impl Context {
     /// What leaves nothing behind wherever it is dropped: a signal ends it.
     async fn stoppable<T>(
@@ -250,52 +242,8 @@ impl Context {
         keys: Keys,
         observer: Arc<dyn Observer>,
     ) -> Result<Found, AppError> {
-        let selector = selector(backup)?;
-        let mut found: Vec<Found> = Vec::new();
-        let mut failure = None;
-        for place in self.app.places()? {
-            let engine = self.app.engine(&place, keys, Arc::clone(&observer))?;
-            let (here, missing) = self.find_at((&place, &engine), &selector, source).await?;
-            found.extend(here);
-            failure = failure.or(missing);
-        }
-        choose(&selector, found)?.ok_or_else(|| {
-            failure.map_or_else(|| AppError::usage("no place for backups"), AppError::from)
-        })
-    }
-
-    /// What one place has of what is meant, of each source that the name means; and why it lacks
-    /// some.
-    async fn find_at(
-        &self,
-        (place, engine): (&Place, &Engine),
-        selector: &Selector,
-        source: Option<&str>,
-    ) -> Result<(Vec<Found>, Option<CoreError>), AppError> {
-        let catalog = engine.catalog();
-        let sources = match source {
-            Some(name) => {
-                let sources = self.app.sources_named(name, &catalog).await?;
-                sources.into_iter().map(Some).collect()
-            }
-            None => vec![None],
-        };
-        let (mut found, mut failure) = (Vec::new(), None);
-        for source in sources {
-            match catalog.find(selector, source.as_ref()).await {
-                Ok(manifest) => found.push(Found {
-                    manifest,
-                    place: place.clone(),
-                    engine: engine.clone(),
-                }),
-                Err(error @ CoreError::NotFound { .. }) => {
-                    failure.get_or_insert(error);
-                }
-                // Whether this place has what is meant cannot be known without it.
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok((found, failure))
+        let wanted = Wanted::new(selector(backup)?, source, keys);
+        self.app.find(&wanted, observer).await
     }
 
     /// Finds one backup without showing progress.
@@ -308,39 +256,6 @@ impl Context {
         self.find(backup, source, keys, Arc::new(NoopObserver))
             .await
     }
-}
-
-/// Of what several places have: the newest, the oldest, or the only one that is meant.
-fn choose(selector: &Selector, mut found: Vec<Found>) -> Result<Option<Found>, AppError> {
-    let by_age = !matches!(selector, Selector::Prefix(_));
-    if by_age
-        && let Some(first) = found.first()
-        && let Some(other) = found
-            .iter()
-            .find(|f| f.manifest.source != first.manifest.source)
-    {
-        let (one, two) = (&first.manifest.source, &other.manifest.source);
-        return Err(AppError::usage_hint(
-            format!("there are backups of {one} and of {two}"),
-            "say which with --source",
-        ));
-    }
-    // The sort is stable: among copies, the first place counts.
-    found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
-    if matches!(selector, Selector::Latest | Selector::LatestVerified) {
-        let newest = found.last().map(|last| last.manifest.id.clone());
-        found.retain(|candidate| Some(&candidate.manifest.id) == newest.as_ref());
-    }
-    if let (Selector::Prefix(text), Some(first)) = (selector, found.first())
-        && found
-            .iter()
-            .any(|other| other.manifest.id != first.manifest.id)
-    {
-        return Err(AppError::usage(format!(
-            "several backups begin with {text}"
-        )));
-    }
-    Ok(found.into_iter().next())
 }
 
 /// The moment so many days ago.

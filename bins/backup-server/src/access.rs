@@ -52,7 +52,7 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let owner = bearer(&request).and_then(|token| server.tokens.owner(token));
+    let owner = bearer(&request).and_then(|token| server.tokens().owner(token));
     let Some(owner) = owner else {
         let too_many = server.failures.count(address(&request), Instant::now());
         let problem = if too_many {

@@ -1,9 +1,14 @@
 //! What people and programs ask over HTTP. Answers come from what was last read of the places,
-//! never from the places themselves, so that no number of readers makes the stores work.
+//! never from the places themselves, so that no number of readers makes the stores work; work is
+//! queued, within limits.
 
 mod access;
 mod answer;
+mod body;
+mod browse;
+mod connections;
 mod failures;
+mod idempotency;
 mod openapi;
 mod problem;
 mod refresh;
@@ -12,6 +17,7 @@ mod serve;
 mod shell;
 mod state;
 mod systemd;
+mod turns;
 
 pub use openapi::document;
 pub use refresh::{read_once, refresh};

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use backup_app::{
-    App, AppError, Environment, Interrupt, LogFormat, LogLevel, Overrides, Watcher, init_logging,
+    App, AppError, Environment, Hangups, Interrupt, LogFormat, LogLevel, Overrides, Watcher,
+    init_logging,
 };
 use backup_core::error::ErrorKind;
 use backup_server::{Listening, Server, document, refresh, serve};
@@ -91,7 +92,8 @@ async fn run(cli: Cli) -> Result<(), AppError> {
         LogFormatArg::Json => LogFormat::Json,
     };
     init_logging(format, LogLevel::Normal, &environment);
-    let interrupt = Interrupt::listen().map_err(|source| AppError::File {
+    let listening = Interrupt::listen_with_hangups();
+    let (interrupt, hangups) = listening.map_err(|source| AppError::File {
         operation: "listen to signals".to_owned(),
         source,
     })?;
@@ -106,11 +108,34 @@ async fn run(cli: Cli) -> Result<(), AppError> {
         tracing::warn!(target: "backup", "there is no [[access]], so nobody is let in: {hint}");
     }
     let server = Arc::new(Server::new(&app));
+    let jobs = server.jobs.clone();
     let stop = interrupt.token();
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
+    let admitting = tokio::spawn(admit(Arc::clone(&server), cli.config, hangups));
     let ended = serve(listening, &app, server, stop).await;
     reading.abort();
+    admitting.abort();
+    jobs.stop().await;
     ended
+}
+
+/// Reads at each SIGHUP who may come in. A file that is no good changes nothing.
+async fn admit(server: Arc<Server>, config: Option<PathBuf>, mut hangups: Hangups) {
+    loop {
+        hangups.next().await;
+        let environment = Environment::from_process();
+        match App::load(config.as_deref(), environment, Overrides::default()) {
+            Ok(app) => {
+                server.admit(app.config());
+                tracing::info!(target: "backup", "read who may come in; the rest of the \
+                               configuration holds from the next start on");
+            }
+            Err(error) => {
+                let error = error.render();
+                tracing::error!(target: "backup", "the configuration stays as it was: {error}");
+            }
+        }
+    }
 }
 
 fn print_description() -> Result<(), AppError> {

@@ -1,12 +1,18 @@
-//! The routes, all of them for reading.
+//! The routes. Those for reading are here, those that do something below.
+
+pub(crate) mod orders;
+pub(crate) mod pg_dump;
+pub(crate) mod pins;
+pub(crate) mod runs;
+pub(crate) mod sandboxes;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use backup_app::access::Action;
 use backup_app::text::time;
@@ -19,13 +25,14 @@ use utoipa::IntoParams;
 
 use crate::access::authenticate;
 use crate::answer::{Asked, Page, PageQuery, Reader};
+use crate::body::{BODY_LIMIT, Named};
+use crate::browse;
+use crate::idempotency::once;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::shell::shell;
 use crate::state::Server;
-
-/// What a request may bring with it.
-const BODY_LIMIT: usize = 64 * 1024;
+use orders::SourceQuery;
 
 type Answer = Result<Response, Problem>;
 
@@ -39,7 +46,9 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/backups/{id}", get(backup))
         .route("/runs", get(runs))
         .route("/drills", get(drills))
+        .merge(doing())
         .fallback(async || Problem::not_found())
+        .layer(from_fn_with_state(Arc::clone(&server), once))
         .layer(from_fn_with_state(Arc::clone(&server), authenticate));
     let panicked = |_: Box<dyn std::any::Any + Send>| {
         let detail = "something went wrong; the log of the server knows more";
@@ -48,6 +57,7 @@ pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .nest("/api/v1", api)
         .route("/api/openapi.json", get(async || Json(openapi::document())))
+        .route("/api/docs", get(browse::page))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -60,6 +70,27 @@ pub fn router(server: Arc<Server>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(shell))
         .with_state(server)
+}
+
+/// What does something, what tells how it goes, and the paths of older set-ups.
+fn doing() -> Router<Arc<Server>> {
+    let pg_dump = Router::new()
+        .route("/latest", get(pg_dump::latest))
+        .route("/list", get(pg_dump::list))
+        .route("/test-restore", post(pg_dump::test_restore))
+        .route("/restore-history", get(pg_dump::restore_history));
+    Router::new()
+        .route("/sources/{source}/backups", post(orders::backup))
+        .route("/backups/{id}/restores", post(orders::restore))
+        .route("/backups/{id}/drills", post(orders::drill))
+        .route("/backups/{id}/verifications", post(orders::verify))
+        .route("/backups/{id}/pin", put(pins::pin).delete(pins::unpin))
+        .route("/runs/{id}", get(runs::run).delete(runs::cancel))
+        .route("/runs/{id}/events", get(runs::events))
+        .route("/runs/{id}/access", get(runs::access))
+        .route("/sandboxes", get(sandboxes::sandboxes))
+        .route("/sandboxes/{name}", delete(sandboxes::remove))
+        .nest("/backups/pg-dump", pg_dump)
 }
 
 /// How far back.
@@ -93,7 +124,7 @@ impl DaysQuery {
 
 /// Sources with how they stand
 #[utoipa::path(get, path = "/api/v1/sources", responses(
-    (status = 200, body = Page<SourceView>), (status = 401, body = Problem)))]
+    (status = 200, body = Page<SourceView>)))]
 pub(crate) async fn sources(reader: Reader) -> Answer {
     let overview = &reader.overview;
     let all = overview.sources.iter();
@@ -108,8 +139,8 @@ pub(crate) async fn sources(reader: Reader) -> Answer {
 
 /// One source with how it stands at each of its places
 #[utoipa::path(get, path = "/api/v1/sources/{source}", params(("source" = String, Path)), responses(
-    (status = 200, body = SourceView), (status = 404, body = Problem)))]
-pub(crate) async fn source(reader: Reader, Path(name): Path<String>) -> Answer {
+    (status = 200, body = SourceView)))]
+pub(crate) async fn source(reader: Reader, Named(name): Named) -> Answer {
     reader.caller.may(Action::View, Some(&name))?;
     let overview = &reader.overview;
     let found = overview.sources.iter().find(|source| source.name == name);
@@ -120,10 +151,10 @@ pub(crate) async fn source(reader: Reader, Path(name): Path<String>) -> Answer {
 /// Backups of a source, newest first
 #[utoipa::path(get, path = "/api/v1/sources/{source}/backups",
     params(("source" = String, Path), DaysQuery, PageQuery), responses(
-    (status = 200, body = Page<ListView>), (status = 404, body = Problem)))]
+    (status = 200, body = Page<ListView>)))]
 pub(crate) async fn backups(
     reader: Reader,
-    Path(name): Path<String>,
+    Named(name): Named,
     Asked(days): Asked<DaysQuery>,
     Asked(query): Asked<PageQuery>,
 ) -> Answer {
@@ -144,8 +175,8 @@ pub(crate) async fn backups(
 /// The newest backup of a source
 #[utoipa::path(get, path = "/api/v1/sources/{source}/backups/latest",
     params(("source" = String, Path)), responses(
-    (status = 200, body = BackupView), (status = 404, body = Problem)))]
-pub(crate) async fn latest(reader: Reader, Path(name): Path<String>) -> Answer {
+    (status = 200, body = BackupView)))]
+pub(crate) async fn latest(reader: Reader, Named(name): Named) -> Answer {
     reader.caller.may(Action::View, Some(&name))?;
     let overview = &reader.overview;
     let mut all = overview.backups.iter();
@@ -157,23 +188,22 @@ pub(crate) async fn latest(reader: Reader, Path(name): Path<String>) -> Answer {
 }
 
 /// One backup
-#[utoipa::path(get, path = "/api/v1/backups/{id}", params(("id" = String, Path)), responses(
-    (status = 200, body = BackupView), (status = 404, body = Problem)))]
-pub(crate) async fn backup(reader: Reader, Path(id): Path<String>) -> Answer {
-    let overview = &reader.overview;
-    // Ids of different sources may be the same.
-    let mut found = overview
-        .backups
-        .iter()
-        .filter(|backup| backup.view.id == id && reader.caller.0.sees(Some(&backup.view.source)));
-    let details = found.next().and_then(BackupEntry::details);
+#[utoipa::path(get, path = "/api/v1/backups/{id}", params(("id" = String, Path), SourceQuery),
+    responses(
+    (status = 200, body = BackupView)))]
+pub(crate) async fn backup(
+    reader: Reader,
+    Named(id): Named,
+    Asked(which): Asked<SourceQuery>,
+) -> Answer {
+    let details = reader.entry(&id, &which)?.details();
     let details = details.ok_or_else(Problem::not_found)?;
     Ok(reader.json(&details))
 }
 
 /// What was done, newest first
 #[utoipa::path(get, path = "/api/v1/runs", params(DaysQuery, RunsQuery, PageQuery), responses(
-    (status = 200, body = Page<RunView>), (status = 401, body = Problem)))]
+    (status = 200, body = Page<RunView>)))]
 pub(crate) async fn runs(
     reader: Reader,
     Asked(days): Asked<DaysQuery>,
@@ -199,7 +229,7 @@ pub(crate) async fn runs(
 /// Drills, newest first
 #[utoipa::path(get, path = "/api/v1/drills", params(DaysQuery, PageQuery,
     ("source" = Option<String>, Query, description = "Only of this source.")), responses(
-    (status = 200, body = Page<RunView>), (status = 401, body = Problem)))]
+    (status = 200, body = Page<RunView>)))]
 pub(crate) async fn drills(
     reader: Reader,
     days: Asked<DaysQuery>,

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioTimer;
 use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::{Limited, MOST};
 use crate::routes::router;
 use crate::state::Server;
 use crate::systemd;
@@ -113,10 +114,12 @@ pub async fn serve(
     let ended = if let Some(tls) = listening.tls {
         let mut server = axum_server::from_tcp_rustls(listening.listener, tls).map_err(failure)?;
         limit(server.http_builder());
+        let server = server.map(|acceptor| Limited::new(acceptor, MOST));
         server.handle(handle).serve(service).await
     } else {
         let mut server = axum_server::from_tcp(listening.listener).map_err(failure)?;
         limit(server.http_builder());
+        let server = server.map(|acceptor| Limited::new(acceptor, MOST));
         server.handle(handle).serve(service).await
     };
     ended.map_err(failure)

@@ -61,7 +61,10 @@ pub(crate) async fn shell(request: Request, next: Next) -> Response {
 
 fn decorate(headers: &mut HeaderMap, id: &str) {
     for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
+        // What a route says of itself is stricter, or known to be harmless.
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);

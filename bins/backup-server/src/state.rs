@@ -1,13 +1,19 @@
 //! What all requests share.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
+use axum::http::StatusCode;
 use backup_app::token::Tokens;
-use backup_app::{App, Overview};
+use backup_app::{App, Config, Jobs, Journal, Notice, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 
+use crate::access::Caller;
 use crate::failures::Failures;
+use crate::idempotency::Idempotency;
+use crate::problem::Problem;
+use crate::turns::Turns;
 
 /// An overview that is older means that nobody reads the places any more.
 const STALE: TimeDelta = TimeDelta::minutes(15);
@@ -15,22 +21,59 @@ const STALE: TimeDelta = TimeDelta::minutes(15);
 /// What all requests share.
 #[derive(Debug)]
 pub struct Server {
-    pub(crate) tokens: Tokens,
+    pub(crate) app: Arc<App>,
+    /// What this server does for others.
+    pub jobs: Jobs,
+    pub(crate) journal: Journal,
     pub(crate) failures: Failures,
+    pub(crate) turns: Turns,
+    pub(crate) idempotency: Idempotency,
     pub(crate) metrics: bool,
+    tokens: RwLock<Arc<Tokens>>,
     overview: RwLock<Option<Arc<Overview>>>,
 }
 
 impl Server {
     /// With the tokens of a configuration, before anything was read.
     #[must_use]
-    pub fn new(app: &App) -> Self {
+    pub fn new(app: &Arc<App>) -> Self {
+        let tell = |notice: &Notice| match notice {
+            Notice::Warning(text) => tracing::warn!(target: "backup", "{text}"),
+            Notice::Note(text) => tracing::info!(target: "backup", "{text}"),
+        };
         Self {
-            tokens: Tokens::new(&app.config().access),
+            journal: Journal::new(tell),
             failures: Failures::default(),
+            turns: Turns::default(),
+            idempotency: Idempotency::default(),
             metrics: app.config().server_http.metrics,
+            tokens: RwLock::new(Arc::new(Tokens::new(&app.config().access))),
             overview: RwLock::default(),
+            jobs: Jobs::new(Arc::clone(app)),
+            app: Arc::clone(app),
         }
+    }
+
+    /// Who may come in is from now on what this configuration says. Everything else stays as it
+    /// was when the process began.
+    pub fn admit(&self, config: &Config) {
+        let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        *tokens = Arc::new(Tokens::new(&config.access));
+    }
+
+    /// Who has which token.
+    pub(crate) fn tokens(&self) -> Arc<Tokens> {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&tokens)
+    }
+
+    /// Counts an order of somebody.
+    pub(crate) fn turn(&self, caller: &Caller) -> Result<(), Problem> {
+        if self.turns.order(&caller.0.name, Instant::now()) {
+            let detail = "too many orders; wait a minute";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
+        }
+        Ok(())
     }
 
     /// Answers from now on come from this.

@@ -26,7 +26,6 @@ use crate::journal::Journal;
 use crate::keys::Keys;
 use crate::place::Place;
 use crate::text::shown;
-use crate::who::who;
 
 pub use queue::{BackupQueue, Turn};
 pub use tasks::{BackupTasks, RefusedBackup, SkippedDatabase};
@@ -41,6 +40,8 @@ pub struct BackupRun {
     pub destinations: Vec<DestinationView>,
     /// The record of the last attempt, if any place has it.
     pub run: Option<RunId>,
+    /// The records of all attempts.
+    pub runs: Vec<RunId>,
     /// How often it was tried.
     pub attempts: u32,
 }
@@ -88,6 +89,7 @@ impl App {
         let of = (&job.source, job.database.as_str());
         let hooks = Hooks::new(of, &job.settings, self.environment(), Arc::clone(&observer));
         let mut attempts = 0;
+        let mut runs = Vec::new();
         loop {
             attempts += 1;
             let attempt = Attempt {
@@ -100,6 +102,8 @@ impl App {
             };
             let mut done = self.recorded(attempt, cancel).await;
             done.attempts = attempts;
+            runs.extend(done.run.clone());
+            done.runs.clone_from(&runs);
             let left = job.settings.values.timeout.saturating_sub(begun.elapsed());
             let delay = retry::delay(job, &done, left);
             let Some((delay, reason)) = delay else {
@@ -118,7 +122,7 @@ impl App {
                 () = tokio::time::sleep(delay) => {}
                 () = cancel.cancelled() => {
                     let stopped = failed(job, CoreError::Cancelled.into());
-                    let stopped = BackupRun { run: done.run, attempts, ..stopped };
+                    let stopped = BackupRun { run: done.run, runs, attempts, ..stopped };
                     hooks.failed(&stopped, cancel).await;
                     return stopped;
                 }
@@ -129,7 +133,11 @@ impl App {
     /// One attempt, and the record of it.
     async fn recorded(&self, attempt: Attempt<'_>, cancel: &CancellationToken) -> BackupRun {
         let (job, journal) = (attempt.job, attempt.journal);
-        let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
+        let mark = match attempt.number {
+            1 => &job.mark,
+            _ => &job.mark.unnamed(),
+        };
+        let mut record = mark.begin(Operation::Backup);
         record.source = Some(job.source.clone());
         let hooks = attempt.hooks.of_attempt(&record.id, attempt.number);
         let mut done = match self.attempt(attempt, &hooks, cancel).await {
@@ -258,6 +266,7 @@ fn committed(
         result: Ok(outcome),
         destinations,
         run: None,
+        runs: Vec::new(),
         attempts: 1,
     }
 }
@@ -273,6 +282,7 @@ fn failed_at(places: &[Place], error: AppError) -> BackupRun {
         destinations: places.iter().map(without).collect(),
         result: Err(error),
         run: None,
+        runs: Vec::new(),
         attempts: 1,
     }
 }

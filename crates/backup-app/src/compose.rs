@@ -25,6 +25,7 @@ use backup_store::CachedStore;
 use crate::clock::SystemClock;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
+use crate::journal::Mark;
 use crate::keys::{Keys, unusable_keys};
 use crate::place::Place;
 use crate::processes::SystemProcesses;
@@ -102,6 +103,8 @@ pub struct BackupJob {
     pub places: Vec<Place>,
     /// What goes for the source.
     pub settings: SourceSettings,
+    /// What belongs into its record.
+    pub mark: Mark,
     /// How much of the database it takes.
     pub(crate) extent: Extent,
     /// The configured server.
@@ -412,6 +415,7 @@ impl App {
                 (false, false) => Extent::Whole,
             },
             settings,
+            mark: Mark::default(),
             server: configured.server.clone(),
             source,
             database,

@@ -1,17 +1,27 @@
-//! What a drill of one source runs on, and what it asks.
+//! One drill from its backup to its record, the same for every frontend: what it runs on, and what
+//! it asks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::backup::SourceName;
 use backup_core::drill::{Assertion, DrillServer};
-use backup_core::engine::DrillOptions;
+use backup_core::engine::{DrillOptions, DrillOutcome};
+use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
+use backup_core::observer::Observer;
+use backup_core::run_record::{Operation, RunId, RunRecord};
 use backup_pg_process::{DrillCluster, DrillClusterConfig, PgInspector, StandingServer};
+use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
 use crate::families::is_about;
+use crate::journal::{Journal, Mark, Reading};
+use crate::keys::Keys;
+use crate::limited::within;
+use crate::place::Place;
 
 /// One drill, ready to run.
 #[derive(Debug)]
@@ -24,7 +34,98 @@ pub struct DrillSetup {
     pub timeout: Duration,
 }
 
+/// A backup to drill.
+#[derive(Debug)]
+pub struct DrillTask<'a> {
+    /// Which.
+    pub manifest: &'a Manifest,
+    /// Where it is read.
+    pub place: &'a Place,
+    /// What belongs into its record.
+    pub mark: Mark,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct DrillRun {
+    /// What was found, also of a backup that cannot be restored; an error when it was not found
+    /// out.
+    pub result: Result<DrillOutcome, AppError>,
+    /// The run.
+    pub id: RunId,
+    /// Whether there is a record of it.
+    pub recorded: bool,
+}
+
 impl App {
+    /// Drills a backup while the store says so, within the time that drills have, and leaves a
+    /// record of it.
+    ///
+    /// # Cancellation
+    /// Everything that was made for it is removed, and it is recorded as cancelled.
+    pub async fn run_drill(
+        &self,
+        task: &DrillTask<'_>,
+        journal: &Journal,
+        observer: Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> DrillRun {
+        let mut run = task.mark.begin(Operation::Drill);
+        run.source = Some(task.manifest.source.clone());
+        run.backup = Some(task.manifest.id.clone());
+        let id = run.id.clone();
+        let (result, recorded) = match self.drilled(task, (run, journal), observer, cancel).await {
+            Ok((outcome, recorded)) => (outcome, recorded),
+            Err(error) => (Err(error), false),
+        };
+        DrillRun {
+            result,
+            id,
+            recorded,
+        }
+    }
+
+    /// The outer error is one of a drill that did not begin, of which there is no record.
+    async fn drilled(
+        &self,
+        task: &DrillTask<'_>,
+        (mut run, journal): (RunRecord, &Journal),
+        observer: Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> Result<(Result<DrillOutcome, AppError>, bool), AppError> {
+        if cancel.is_cancelled() {
+            return Err(CoreError::Cancelled.into());
+        }
+        let in_time = cancel.child_token();
+        let manifest = task.manifest;
+        let engine = self.engine(task.place, Keys::Identities, observer)?;
+        let setup = self.drill(&manifest.source)?;
+        let server = setup.server.as_ref();
+        let work = Box::pin(engine.drill(server, manifest.clone(), &setup.options, &in_time));
+        let work = within(setup.timeout, work, &in_time);
+        let place = &task.place.name;
+        let what = Reading {
+            engine: &engine,
+            place,
+            backup: manifest,
+            operation: Operation::Drill,
+        };
+        let (outcome, late) = journal.reading(&what, work, cancel).await?;
+        let stopped = matches!(outcome.error, Some(CoreError::Cancelled));
+        let timeout = AppError::Timeout(setup.timeout);
+        run.drilled(&outcome);
+        if late && stopped {
+            run.ended_with(&timeout, timeout.kind());
+        }
+        let recorded = journal.record(&engine, place, run, cancel).await.is_some();
+        let result = match (stopped, late) {
+            (true, true) => Err(timeout),
+            (true, false) => Err(CoreError::Cancelled.into()),
+            (false, _) => Ok(outcome),
+        };
+        Ok((result, recorded))
+    }
+
     /// The server and the questions for a drill of `source`.
     ///
     /// # Errors

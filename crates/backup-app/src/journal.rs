@@ -6,13 +6,16 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::lease::{Lease, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, RunId, RunRecord};
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::SystemClock;
 use crate::text::shown;
 use crate::who::who;
 
@@ -54,6 +57,37 @@ pub struct Reading<'a> {
     pub backup: &'a Manifest,
     /// Why.
     pub operation: Operation,
+}
+
+/// What is known of a run before it begins, and belongs into its record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Its name, if somebody was told it already.
+    pub id: Option<RunId>,
+    /// The moment of the schedule that asked for it.
+    pub slot: Option<DateTime<Utc>>,
+}
+
+impl Mark {
+    /// The record of a run that begins now.
+    #[must_use]
+    pub fn begin(&self, operation: Operation) -> RunRecord {
+        let mut run = RunRecord::begin(operation, who(), SystemClock.now());
+        if let Some(id) = &self.id {
+            run.id = id.clone();
+        }
+        run.slot = self.slot;
+        run
+    }
+
+    /// Of a run that comes after the one that has the name.
+    #[must_use]
+    pub fn unnamed(&self) -> Self {
+        Self {
+            id: None,
+            slot: self.slot,
+        }
+    }
 }
 
 /// The record of a run that begins now.
@@ -154,7 +188,8 @@ impl Journal {
         None
     }
 
-    fn warn(&self, text: String) {
+    /// Says what is not as it should be.
+    pub(crate) fn warn(&self, text: String) {
         (self.tell)(&Notice::Warning(text));
     }
 }

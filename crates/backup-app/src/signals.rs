@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::Resource;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Cancels its token at SIGINT, SIGTERM or SIGHUP, and remembers which it was.
@@ -34,13 +34,26 @@ impl Interrupt {
     /// # Errors
     /// When the system does not let us listen.
     pub fn listen() -> std::io::Result<Self> {
-        let interrupt = Self::new();
-        let kinds = [
+        Self::listen_to(&[
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
-        ];
-        for kind in kinds {
+        ])
+    }
+
+    /// The same for a process that has no terminal, where SIGHUP asks it to read its configuration
+    /// again.
+    ///
+    /// # Errors
+    /// When the system does not let us listen.
+    pub fn listen_with_hangups() -> std::io::Result<(Self, Hangups)> {
+        let interrupt = Self::listen_to(&[SignalKind::interrupt(), SignalKind::terminate()])?;
+        Ok((interrupt, Hangups(signal(SignalKind::hangup())?)))
+    }
+
+    fn listen_to(kinds: &[SignalKind]) -> std::io::Result<Self> {
+        let interrupt = Self::new();
+        for &kind in kinds {
             // `nohup`, and shells that put a job into the background, want it ignored.
             if is_ignored(kind.as_raw_value()) {
                 continue;
@@ -101,6 +114,19 @@ impl Interrupt {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
             number => Some(number),
+        }
+    }
+}
+
+/// Each SIGHUP that comes.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
         }
     }
 }

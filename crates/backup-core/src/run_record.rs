@@ -285,6 +285,9 @@ pub struct RunRecord {
     pub warnings: u64,
     /// Who ran it.
     pub who: Who,
+    /// For which moment of a schedule it ran, if one asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<DateTime<Utc>>,
     /// Bytes before compression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw_bytes: Option<u64>,
@@ -331,6 +334,7 @@ impl RunRecord {
             damaged: false,
             warnings: 0,
             who,
+            slot: None,
             raw_bytes: None,
             stored_bytes: None,
             bytes_read: None,
@@ -556,6 +560,13 @@ fn quotes_rows(kind: ErrorKind) -> bool {
             | ErrorKind::InvalidInput
             | ErrorKind::Internal
     )
+}
+
+/// An error of the engine as its record says it: bounded, on one line, and without what servers and
+/// programs quote.
+#[must_use]
+pub fn recorded_text(error: &Error) -> String {
+    one_line(&told(error))
 }
 
 /// An error's text for a place that is in the clear: bounded, on one line, and without the detail

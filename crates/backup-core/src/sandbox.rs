@@ -176,7 +176,7 @@ pub fn is_sandbox_name(name: &str) -> bool {
             .is_some_and(|text| text.len() <= NAME_PART && text.bytes().all(plain))
 }
 
-/// Holds the place of one person, so that he gets one sandbox at a time; dropping it gives it back.
+/// Holds a place that others wait for; dropping it gives it back.
 pub trait SandboxPlace: fmt::Debug + Send + Sync {}
 
 /// A server for sandboxes.
@@ -192,14 +192,23 @@ pub trait SandboxServer: fmt::Debug + Send + Sync {
     /// much; `Conflict` while another sandbox is made for the same person.
     async fn enter(&self, person: &str) -> Result<Box<dyn SandboxPlace>, PortError>;
 
+    /// Waits until nobody else is between counting sandboxes and making one.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    ///
+    /// # Cancellation
+    /// Dropping the future gives up the turn.
+    async fn admission(&self) -> Result<Box<dyn SandboxPlace>, PortError>;
+
     /// Every sandbox there, by name.
     ///
     /// # Errors
     /// When the server cannot be asked.
     async fn list(&self) -> Result<Vec<Sandbox>, PortError>;
 
-    /// Makes the login of a restored sandbox: it can read that database until then, and nothing
-    /// else.
+    /// Makes the login of a restored sandbox: it can read that database until then. In other
+    /// databases of the same server it may do what everybody with a login may there.
     ///
     /// # Errors
     /// What the server says; there is no such login then.
@@ -210,6 +219,12 @@ pub trait SandboxServer: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound` when there is no sandbox of that name: no other database is ever dropped.
     async fn remove(&self, database: &str) -> Result<(), PortError>;
+
+    /// Drops logins of sandboxes that are gone, once their time was over at `now`; their names.
+    ///
+    /// # Errors
+    /// When one cannot be dropped; the others may be gone.
+    async fn remove_lone_logins(&self, now: DateTime<Utc>) -> Result<Vec<String>, PortError>;
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@
 //! roles and drops databases, and never connects to one that came out of a backup.
 //!
 //! What a visitor does there stays there. Up to PostgreSQL 14 he can make tables of his own in the
-//! schema `public`, where everybody may.
+//! schema `public`, where everybody may. His login is one of the whole server: in other databases
+//! it may do what PUBLIC may, which is to connect unless somebody revoked that. Sandboxes are
+//! closed to PUBLIC; a server for them should have nothing else that is open.
 
 mod grants;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::error::{ErrorKind, PortError};
@@ -30,7 +34,7 @@ const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_LENGTH: usize = 32;
 
 /// How many sessions a visitor may have.
-const SESSIONS: u32 = 5;
+const SESSIONS: i32 = 5;
 
 /// Databases of the login that restores, with what their comments say; whether they have a visitor;
 /// and who is there. Names and comments are bytes, as in `replacer/database.rs`.
@@ -42,6 +46,21 @@ SELECT namesend(d.datname), textsend(shobj_description(d.oid, 'pg_database')),
 FROM pg_database d
 WHERE d.datdba = $1::regrole AND d.datname LIKE 'restore\\_%'
 ORDER BY d.datname";
+
+/// Logins made like those of sandboxes, for which there is no database, whose time was over at `$1`.
+const LONE_LOGINS: &str = "
+SELECT r.rolname::text FROM pg_roles r
+WHERE r.rolname LIKE 'restore\\_%' AND r.rolvaliduntil <= $1::timestamptz AND r.rolconnlimit = $2
+  AND r.rolcanlogin AND NOT (r.rolinherit OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb)
+  AND NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = r.rolname)
+ORDER BY r.rolname";
+
+/// Whose turn it is to have one more. Nobody has it for long: the database is made within it, not
+/// filled.
+const ADMISSION: &str = "the number of sandboxes";
+
+/// How often somebody looks whether it is his turn.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A server for sandboxes.
 #[derive(Debug)]
@@ -55,7 +74,7 @@ pub struct PgSandboxes {
     production: bool,
 }
 
-/// The lock of one person.
+/// A lock: of one person, or of everybody.
 #[derive(Debug)]
 struct Place {
     /// The lock goes with it.
@@ -105,16 +124,8 @@ impl PgSandboxes {
         };
         let mut connection = admin.connect(&admin.maintenance_database).await?;
         let settings = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; \
-                        SET lock_timeout = 0; SET log_statement = 'none'";
-        // Only a superuser may keep statements out of the log, and there is nothing secret in them.
-        if execute(&mut connection, settings, "prepare the session")
-            .await
-            .is_err()
-        {
-            let settings = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; \
-                            SET lock_timeout = 0";
-            execute(&mut connection, settings, "prepare the session").await?;
-        }
+                        SET lock_timeout = 0";
+        execute(&mut connection, settings, "prepare the session").await?;
         Ok(connection)
     }
 
@@ -185,6 +196,16 @@ impl SandboxServer for PgSandboxes {
         Ok(Box::new(Place { _held: held }))
     }
 
+    async fn admission(&self) -> Result<Box<dyn SandboxPlace>, PortError> {
+        let mut held = self.connect().await?;
+        while advisory::try_lock(&mut held, ADMISSION).await?.is_some() {
+            // It may be ours, while somebody connected to another database has it too.
+            advisory::unlock(&mut held, ADMISSION).await?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(Box::new(Place { _held: held }))
+    }
+
     async fn list(&self) -> Result<Vec<Sandbox>, PortError> {
         let mut connection = self.connect().await?;
         Ok(self.all(&mut connection).await?)
@@ -213,6 +234,23 @@ impl SandboxServer for PgSandboxes {
         execute(&mut admin, sql, "drop the sandbox").await?;
         let sql = format!("DROP ROLE IF EXISTS {name}");
         Ok(execute(&mut admin, sql, "drop the sandbox's login").await?)
+    }
+
+    async fn remove_lone_logins(&self, now: DateTime<Utc>) -> Result<Vec<String>, PortError> {
+        let mut admin = self.admin().await?;
+        let found: Vec<String> = sqlx::query_scalar(LONE_LOGINS)
+            .bind(now.to_rfc3339())
+            .bind(SESSIONS)
+            .fetch_all(&mut admin)
+            .await
+            .map_err(Error::query("look for logins of sandboxes"))?;
+        let mut removed = Vec::new();
+        for role in found.into_iter().filter(|role| is_sandbox_name(role)) {
+            let sql = format!("DROP ROLE IF EXISTS {}", quote_ident(&role));
+            execute(&mut admin, sql, "drop a login without a sandbox").await?;
+            removed.push(role);
+        }
+        Ok(removed)
     }
 }
 

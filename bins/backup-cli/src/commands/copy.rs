@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, Place, Reading, begin};
+use backup_app::{AppError, Keys, Place, Reading, begin, choose_found};
 use backup_core::catalog::{ListRequest, Selector};
 use backup_core::engine::{CopyOutcome, Engine};
 use backup_core::error::Error as CoreError;
@@ -119,8 +119,8 @@ async fn choose(
         for backup in &arguments.backups {
             let selector: Selector = selector(backup)?;
             let at = (&ends.from_place, &ends.from);
-            let (here, missing) = context.find_at(at, &selector, source).await?;
-            let chosen = super::choose(&selector, here)?;
+            let (here, missing) = context.app.find_at(at, &selector, source).await?;
+            let chosen = choose_found(&selector, here)?;
             let chosen = chosen.ok_or_else(|| nothing(backup, missing))?;
             found.push(chosen.manifest);
         }

@@ -3,15 +3,12 @@
 mod choose;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use backup_app::report::{DefinitionsView, DrillNames, DrillView, ReportPath};
-use backup_app::{AppError, Keys, Reading, begin};
+use backup_app::{AppError, DrillTask, Mark};
 use backup_core::engine::DrillOutcome;
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
-use backup_core::run_record::Operation;
-use tokio_util::sync::CancellationToken;
 
 use super::{Context, Outcome};
 use crate::args::DrillArgs;
@@ -73,55 +70,25 @@ fn overall(codes: &[u8]) -> u8 {
 }
 
 async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcome {
-    let cancel = context.interrupt.token().child_token();
-    if cancel.is_cancelled() {
-        return Err(CoreError::Cancelled.into());
-    }
-    let manifest = &drill.manifest;
-    let label = format!("drill {}", render::name(manifest.source.as_str()));
+    let label = format!("drill {}", render::name(drill.manifest.source.as_str()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
-    let engine = context
-        .app
-        .engine(&drill.place, Keys::Identities, observer)?;
-    let setup = context.app.drill(&manifest.source)?;
-    let mut run = begin(&engine, Operation::Drill);
-    run.source = Some(manifest.source.clone());
-    run.backup = Some(manifest.id.clone());
-    let id = run.id.clone();
-    let work = Box::pin(engine.drill(
-        setup.server.as_ref(),
-        manifest.clone(),
-        &setup.options,
-        &cancel,
-    ));
-    let work = within(setup.timeout, work, &cancel);
-    let what = Reading {
-        engine: &engine,
-        place: &drill.place.name,
-        backup: manifest,
-        operation: Operation::Drill,
+    let task = DrillTask {
+        manifest: &drill.manifest,
+        place: &drill.place,
+        mark: Mark::default(),
     };
-    let drilled = context.reading(&what, work).await;
+    let (journal, stop) = (&context.journal, context.interrupt.token());
+    let drilling = context.app.run_drill(&task, journal, observer, stop);
+    let done = Box::pin(drilling).await;
     progress.finish();
-    let (outcome, timed_out) = drilled?;
-    run.drilled(&outcome);
-    let late = AppError::Timeout(setup.timeout);
-    if timed_out {
-        run.ended_with(&late, late.kind());
-    }
-    let recorded = context.record(&engine, &drill.place.name, run).await;
-    match outcome.error {
-        Some(CoreError::Cancelled) if timed_out => return Err(late),
-        Some(CoreError::Cancelled) => return Err(CoreError::Cancelled.into()),
-        _ => {}
-    }
+    let outcome = done.result?;
     let code = code_of(&outcome);
     let view = DrillView::new(
         outcome,
         DrillNames {
-            run: &id,
-            recorded: recorded.is_some(),
+            run: &done.id,
+            recorded: done.recorded,
             place: &drill.place.name,
             reason: drill.reason,
         },
@@ -129,23 +96,6 @@ async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcom
     print(context, &view);
     report(arguments, &view)?;
     Ok(code)
-}
-
-/// The outcome, and whether it is only that of a time limit.
-async fn within(
-    limit: Duration,
-    mut work: impl Future<Output = DrillOutcome> + Unpin,
-    cancel: &CancellationToken,
-) -> (DrillOutcome, bool) {
-    tokio::select! {
-        outcome = &mut work => (outcome, false),
-        () = tokio::time::sleep(limit) => {
-            cancel.cancel();
-            let outcome = work.await;
-            let timed_out = matches!(outcome.error, Some(CoreError::Cancelled));
-            (outcome, timed_out)
-        }
-    }
 }
 
 fn report(arguments: &DrillArgs, view: &DrillView) -> Result<(), AppError> {

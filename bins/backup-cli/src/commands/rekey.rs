@@ -153,7 +153,8 @@ async fn look(
     let engine = context.app.engine(place, Keys::None, observer)?;
     for wanted in wanted {
         let at = (place, &engine);
-        let found = context.find_at(at, &wanted.selector, wanted.source.as_deref());
+        let source = wanted.source.as_deref();
+        let found = context.app.find_at(at, &wanted.selector, source);
         for found in found.await?.0 {
             wanted.is_there = true;
             wanted.source = Some(found.manifest.source.to_string());

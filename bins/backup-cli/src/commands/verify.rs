@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Keys, PgInspector, Reading, begin};
+use backup_app::{AppError, Found, Keys, Mark, VerifyTask};
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
-use backup_core::run_record::Operation;
 
-use super::{Context, Found, Outcome};
+use super::{Context, Outcome};
 use crate::args::{LevelArg, VerifyArgs};
 use crate::progress::Progress;
 use crate::report::VerifyView;
@@ -69,30 +68,14 @@ async fn one(
     request: VerifyRequest,
     progress: &Progress,
 ) -> Result<VerifyReport, AppError> {
-    let cancel = context.interrupt.token().child_token();
-    if cancel.is_cancelled() {
-        return Err(CoreError::Cancelled.into());
-    }
-    let mut run = begin(&found.engine, Operation::Verify);
-    run.source = Some(found.manifest.source.clone());
-    run.backup = Some(found.manifest.id.clone());
-    let inspector = Arc::new(PgInspector);
-    let (engine, manifest) = (&found.engine, &found.manifest);
-    let work = engine.verify(manifest, request, inspector, &cancel);
-    let what = Reading {
-        engine,
-        place: &found.place.name,
-        backup: manifest,
-        operation: Operation::Verify,
+    let task = VerifyTask {
+        found,
+        request,
+        mark: Mark::default(),
     };
-    let result = context.reading(&what, Box::pin(work)).await.flatten();
+    let done = task.run(&context.journal, context.interrupt.token()).await;
     progress.finish();
-    match &result {
-        Ok(report) => run.verified(report),
-        Err(error) => run.failed(error),
-    }
-    context.record(&found.engine, &found.place.name, run).await;
-    Ok(result?)
+    done.result
 }
 
 /// The backups to look at, and how many manifests cannot even be read.

@@ -6,23 +6,20 @@ use std::sync::Arc;
 
 use backup_config::SourceConfig;
 use backup_core::backup::SourceName;
-use backup_core::clock::Clock as _;
 use backup_core::databases::{DatabaseFinder as _, FoundDatabase, Obstacle, choose, stranger};
 use backup_core::error::{Error as CoreError, ErrorKind, PortError, chain};
 use backup_core::observer::NoopObserver;
-use backup_core::run_record::{Operation, RunRecord};
+use backup_core::run_record::Operation;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupRun, failed_at};
-use crate::clock::SystemClock;
 use crate::compose::{App, BackupJob};
 use crate::error::AppError;
 use crate::hooks::Hooks;
-use crate::journal::Journal;
+use crate::journal::{Journal, Mark};
 use crate::place::Place;
 use crate::text::shown;
-use crate::who::who;
 
 /// What a command means.
 #[derive(Debug, Default)]
@@ -47,6 +44,8 @@ pub struct RefusedBackup {
     pub places: Vec<Place>,
     /// Why.
     pub error: AppError,
+    /// What belongs into its record.
+    pub mark: Mark,
 }
 
 /// What is left out.
@@ -254,6 +253,7 @@ impl App {
             source: name,
             database: database.unwrap_or_default().to_owned(),
             error: CoreError::Dump { operation, source }.into(),
+            mark: Mark::default(),
         })
     }
 
@@ -268,7 +268,7 @@ impl App {
         journal: &Journal,
         cancel: &CancellationToken,
     ) -> BackupRun {
-        let mut record = RunRecord::begin(Operation::Backup, who(), SystemClock.now());
+        let mut record = refused.mark.begin(Operation::Backup);
         let settings = self.settings(self.config().settings_of(refused.source.as_str()));
         let of = (&refused.source, refused.database.as_str());
         let hooks = Hooks::new(of, &settings, self.environment(), Arc::new(NoopObserver));
@@ -280,6 +280,7 @@ impl App {
         let mut done = failed_at(&refused.places, refused.error);
         let of = (&record, &done);
         done.run = self.record(&refused.places, journal, of, cancel).await;
+        done.runs.extend(done.run.clone());
         for warning in hooks.failures(&done, cancel).await {
             tracing::warn!(target: "backup", "{warning}");
         }

@@ -59,6 +59,14 @@ pub struct PartView {
     objects: Vec<ObjectView>,
 }
 
+impl PartView {
+    /// The CRC of its stored bytes, in hexadecimal.
+    #[must_use]
+    pub fn crc32(&self) -> &str {
+        &self.crc32
+    }
+}
+
 /// One object of a part.
 #[derive(Debug, Serialize, ToSchema)]
 struct ObjectView {

@@ -1,5 +1,8 @@
 //! A backup into a sandbox.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
@@ -7,8 +10,12 @@ use super::{Engine, RestoreOptions, RestoreOutcome, unless};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::manifest::Manifest;
 use crate::observer::Event;
-use crate::restorer::{Ownership, Purpose, RestoreRequest, Selection};
-use crate::sandbox::{Sandbox, SandboxAccess, SandboxLimits, SandboxServer, Tenancy, sandbox_name};
+use crate::restorer::{
+    Ownership, PartReader, Purpose, RestoreRequest, RestoreSession, Restorer, Selection,
+};
+use crate::sandbox::{
+    Sandbox, SandboxAccess, SandboxLimits, SandboxPlace, SandboxServer, Tenancy, sandbox_name,
+};
 
 /// What somebody wants to look into.
 #[derive(Debug, Clone)]
@@ -54,6 +61,8 @@ impl Engine {
         let failed = |e| Error::restore("make a sandbox", e);
         let place = unless(cancel, server.enter(&request.person)).await?;
         let place = place.map_err(failed)?;
+        let admission = unless(cancel, server.admission()).await?;
+        let admission = admission.map_err(failed)?;
         let there = unless(cancel, server.list()).await?.map_err(failed)?;
         let admitted = request.limits.admit(&there, &request.person, &backup);
         admitted.map_err(|refusal| {
@@ -85,7 +94,11 @@ impl Engine {
             keep_failed: false,
             replace: None,
         };
-        let restored = self.restore(server.restorer(), backup, &options, cancel);
+        let restorer = Admitted {
+            restorer: server.restorer(),
+            admission: Mutex::new(Some(admission)),
+        };
+        let restored = self.restore(&restorer, backup, &options, cancel);
         let restore = Box::pin(restored).await?;
         let opened = unless(cancel, server.open(&database, until)).await;
         drop(place);
@@ -113,6 +126,10 @@ impl Engine {
         let failed = |e| Error::restore("list sandboxes", e);
         let there = server.list().await.map_err(failed)?;
         let now = self.clock.now();
+        if let Err(error) = server.remove_lone_logins(now).await {
+            let text = format!("logins of sandboxes are left: {}", chain(&error));
+            self.observer.event(&Event::Warning(text));
+        }
         let mut swept = Vec::new();
         for sandbox in there.into_iter().filter(|sandbox| sandbox.has_ended(now)) {
             let removed = server.remove(&sandbox.database).await;
@@ -132,4 +149,29 @@ pub struct Swept {
     pub sandbox: Sandbox,
     /// Why it is still there, if so.
     pub left: Option<String>,
+}
+
+/// Lets the next one count once the database is there, since then it counts itself.
+#[derive(Debug)]
+struct Admitted<'a> {
+    restorer: &'a dyn Restorer,
+    admission: Mutex<Option<Box<dyn SandboxPlace>>>,
+}
+
+#[async_trait]
+impl Restorer for Admitted<'_> {
+    async fn create(
+        &self,
+        request: &RestoreRequest,
+        parts: Arc<dyn PartReader>,
+        cancel: &CancellationToken,
+    ) -> Result<Box<dyn RestoreSession>, PortError> {
+        let made = self.restorer.create(request, parts, cancel).await;
+        let mut admission = self
+            .admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(admission.take());
+        made
+    }
 }

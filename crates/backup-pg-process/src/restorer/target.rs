@@ -154,7 +154,12 @@ impl Target {
             mark: Some(self.mark.clone()),
             rest: details.comment.clone(),
         };
-        let sql = comment.statement(&self.name);
+        let mut sql = comment.statement(&self.name);
+        if matches!(self.mark, Mark::Sandbox(_)) {
+            // From its first moment on: everybody with a login may connect to a new database.
+            let name = quote_ident(&self.name);
+            sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; {sql}");
+        }
         execute(connection, sql, "mark the new database").await
     }
 

@@ -1,169 +1,26 @@
-//! The routes over a directory with backups, as readers with different tokens see them.
+//! The routes over a directory with backups, as people with different tokens see them.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod access;
+mod bench;
+mod orders;
+
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use backup_app::Role;
 use backup_app::access::Action;
-use backup_app::token::new_token;
-use backup_app::{App, Environment, Overrides, Role, who};
-use backup_core::backup::SourceName;
-use backup_core::engine::{BackupRequest, Engine};
-use backup_core::run_record::{Operation, RunResult};
-use backup_server::{Server, document, read_once, router};
-use backup_testing::{FakeCompressor, FixedClock, ScriptedDumper, ScriptedPart};
-use secrecy::ExposeSecret as _;
+use backup_server::{Server, document};
+use bench::{Answer, Bench, load};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
-
-/// A place with three backups of `shop` and one of `other`, a drill and a prune.
-struct Bench {
-    server: Arc<Server>,
-    /// Tokens by role and sources.
-    tokens: Vec<(Role, &'static str, String)>,
-    ids: Vec<String>,
-    _dir: tempfile::TempDir,
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap().to_str().unwrap()
-    }
-}
-
-impl Bench {
-    async fn new(more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut toml = format!(
-            "[encryption]\nmode = 'none'\n[destination.near]\nurl = 'file://{}'\n\
-             [source.shop]\ndestinations = ['near']\nschedule = '0 3 * * *'\n{more}\n",
-            dir.path().join("store").display()
-        );
-        let mut tokens = Vec::new();
-        for role in Role::ALL {
-            for source in ["*", "shop", "nothing"] {
-                let new = new_token();
-                let (name, hash) = (role.as_str(), new.sha256);
-                let _ = write!(
-                    toml,
-                    "[[access]]\nname = '{name}-{source}'\ntoken_sha256 = '{hash}'\n\
-                     role = '{name}'\nsources = ['{source}']\n"
-                );
-                let token = new.token.expose_secret().to_owned();
-                tokens.push((role, source, token));
-            }
-        }
-        let app = Arc::new(load(dir.path(), &toml));
-        let ids = fill(&app).await;
-        let server = Arc::new(Server::new(&app));
-        read_once(app, &server).await.unwrap();
-        Self {
-            server,
-            tokens,
-            ids,
-            _dir: dir,
-        }
-    }
-
-    fn token(&self, role: Role, source: &str) -> &str {
-        let found = self
-            .tokens
-            .iter()
-            .find(|(r, s, _)| *r == role && *s == source);
-        &found.unwrap().2
-    }
-
-    async fn send(&self, request: Request<Body>) -> Answer {
-        let response = router(Arc::clone(&self.server))
-            .oneshot(request)
-            .await
-            .unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8(body.to_vec()).unwrap(),
-        }
-    }
-
-    async fn get(&self, path: &str, token: &str) -> Answer {
-        let request = Request::get(path).header("Authorization", format!("Bearer {token}"));
-        self.send(request.body(Body::empty()).unwrap()).await
-    }
-
-    /// As somebody who may see all.
-    async fn view(&self, path: &str) -> Answer {
-        let answer = self.get(path, self.token(Role::Viewer, "*")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
-        answer
-    }
-}
-
-fn load(dir: &Path, toml: &str) -> App {
-    let path = dir.join("backup.toml");
-    std::fs::write(&path, toml).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::create_dir_all(dir.join("store")).unwrap();
-    App::load(Some(&path), Environment::default(), Overrides::default()).unwrap()
-}
-
-/// Takes backups, a minute after each other, and leaves records; the ids of the backups.
-async fn fill(app: &App) -> Vec<String> {
-    let place = app.place("near").unwrap();
-    let store = place.open(app.environment()).unwrap();
-    let clock = FixedClock::new("2026-02-05T03:00:00Z".parse().unwrap());
-    let engine =
-        Engine::new(store, Arc::new(clock.clone())).with_compressor(Arc::new(FakeCompressor));
-    let stop = CancellationToken::new();
-    let mut ids = Vec::new();
-    for name in ["shop", "other", "shop", "shop"] {
-        let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-rest", "rows"));
-        let request = BackupRequest {
-            compression: "fake".to_owned(),
-            encrypt: false,
-            ..BackupRequest::new(SourceName::new(name).unwrap())
-        };
-        let taken = engine.backup(&dumper, &request, &stop).await.unwrap();
-        ids.push(taken.manifest.id.to_string());
-        clock.advance(Duration::from_mins(1));
-    }
-    for (operation, source) in [
-        (Operation::Drill, Some("shop")),
-        (Operation::Backup, Some("other")),
-        (Operation::Prune, None),
-    ] {
-        let mut run = engine.history().begin(operation, who());
-        run.source = source.map(|name| SourceName::new(name).unwrap());
-        run.result = RunResult::Success;
-        engine.history().record(&mut run, &stop).await.unwrap();
-        clock.advance(Duration::from_mins(1));
-    }
-    ids
-}
 
 /// Every route that tells something of backups.
 fn paths(bench: &Bench) -> Vec<(String, Option<&'static str>)> {
-    let [shop, other, ..] = bench.ids.as_slice() else {
-        panic!("there are four backups");
+    let [shop, other, _, _, member] = bench.ids.as_slice() else {
+        panic!("there are five backups");
     };
     vec![
         ("/api/v1/sources".to_owned(), None),
@@ -183,6 +40,19 @@ fn paths(bench: &Bench) -> Vec<(String, Option<&'static str>)> {
             Some("other"),
         ),
         (format!("/api/v1/backups/{other}"), Some("other")),
+        (
+            "/api/v1/sources/everything%2Fshop".to_owned(),
+            Some("everything/shop"),
+        ),
+        (
+            "/api/v1/sources/everything%2Fshop/backups".to_owned(),
+            Some("everything/shop"),
+        ),
+        (
+            "/api/v1/sources/everything%2Fshop/backups/latest".to_owned(),
+            Some("everything/shop"),
+        ),
+        (format!("/api/v1/backups/{member}"), Some("everything/shop")),
         ("/api/v1/sources/absent".to_owned(), Some("absent")),
         ("/api/v1/backups/absent".to_owned(), Some("absent")),
     ]
@@ -198,6 +68,7 @@ async fn every_role_sees_its_own_sources_and_learns_nothing_of_others() {
             let seen = match (*sources, source) {
                 (_, None) => true,
                 (_, Some("absent")) => false,
+                ("everything/*", Some(source)) => source.starts_with("everything/"),
                 (own, Some(source)) => own == "*" || own == source,
             };
             let expected = if seen {
@@ -285,9 +156,13 @@ async fn sources_tell_how_they_stand() {
     let bench = Bench::new("").await;
     let page = bench.view("/api/v1/sources").await.json();
     assert_eq!(page["incomplete"], json!([]));
-    let [other, shop] = page["items"].as_array().unwrap().as_slice() else {
-        panic!("there are two sources: {page}");
+    let [member, other, shop] = page["items"].as_array().unwrap().as_slice() else {
+        panic!("there are three sources: {page}");
     };
+    assert_eq!(
+        (&member["name"], &member["configured"]),
+        (&json!("everything/shop"), &json!(true))
+    );
     assert_eq!(
         (&other["name"], &other["configured"]),
         (&json!("other"), &json!(false))
@@ -309,8 +184,8 @@ async fn sources_tell_how_they_stand() {
 #[tokio::test]
 async fn backups_come_newest_first_in_pages() {
     let bench = Bench::new("").await;
-    let [first, _, second, third] = bench.ids.as_slice() else {
-        panic!("there are four backups");
+    let [first, _, second, third, _] = bench.ids.as_slice() else {
+        panic!("there are five backups");
     };
     let base = "/api/v1/sources/shop/backups";
     let ids = |page: &Value| -> Vec<String> {
@@ -444,10 +319,8 @@ async fn health_is_for_everybody_and_metrics_where_somebody_said_so() {
     assert!(metrics.text.contains(line), "{}", metrics.text);
 
     let dir = tempfile::tempdir().unwrap();
-    let app = load(
-        dir.path(),
-        "[destination.near]\nurl = 'file:///nowhere/at/all'",
-    );
+    let toml = "[destination.near]\nurl = 'file:///nowhere/at/all'";
+    let app = Arc::new(load(dir.path(), toml));
     let unread = Bench {
         server: Arc::new(Server::new(&app)),
         ..bench
@@ -476,7 +349,7 @@ async fn a_place_that_cannot_be_read_is_said_and_hides_no_other() {
 
 #[test]
 fn the_description_is_the_one_that_is_published() {
-    let published = include_str!("../../../docs/openapi.json");
+    let published = include_str!("../../../../docs/openapi.json");
     let mut document = document().to_pretty_json().unwrap();
     document.push('\n');
     assert!(

@@ -1,0 +1,128 @@
+//! Databases that people look into.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use backup_app::{Role, SandboxSetup, text};
+use backup_core::error::{ErrorKind, PortError, chain};
+use backup_core::sandbox::{Sandbox, SandboxServer as _, is_sandbox_name};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Answer;
+use crate::access::Caller;
+use crate::answer::Page;
+use crate::body::Named;
+use crate::problem::Problem;
+use crate::state::Server;
+
+/// How long the server of the sandboxes may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A database to look into.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct SandboxEntry {
+    /// Its name, and that of its login.
+    database: String,
+    /// Who asked for it.
+    person: String,
+    source: String,
+    backup: String,
+    /// When it is dropped.
+    until: String,
+    /// Whether its restore is over.
+    ready: bool,
+    bytes: Option<u64>,
+    sessions: u64,
+}
+
+impl From<Sandbox> for SandboxEntry {
+    fn from(sandbox: Sandbox) -> Self {
+        Self {
+            database: sandbox.database,
+            person: sandbox.tenancy.person,
+            source: sandbox.source.to_string(),
+            backup: sandbox.backup.to_string(),
+            until: text::time(sandbox.tenancy.until),
+            ready: sandbox.is_open,
+            bytes: sandbox.bytes,
+            sessions: sandbox.sessions,
+        }
+    }
+}
+
+/// Whether somebody may know of one: it is his, or he runs the source's backups.
+fn sees(caller: &Caller, sandbox: &Sandbox) -> bool {
+    let source = Some(sandbox.source.as_str());
+    let own = sandbox.tenancy.person == caller.0.name;
+    caller.0.sees(source) && (own || caller.0.role >= Role::Operator)
+}
+
+/// Databases to look into: one's own, and for operators those of others
+#[utoipa::path(get, path = "/api/v1/sandboxes", responses(
+    (status = 200, body = Page<SandboxEntry>)))]
+pub(crate) async fn sandboxes(State(server): State<Arc<Server>>, caller: Caller) -> Answer {
+    let items = match setup(&server)? {
+        Some(setup) => within(setup.server.list()).await?,
+        None => Vec::new(),
+    };
+    let seen = items.into_iter().filter(|sandbox| sees(&caller, sandbox));
+    let page = Page {
+        items: seen.map(SandboxEntry::from).collect(),
+        next: None,
+        incomplete: Vec::new(),
+    };
+    Ok(Json(page).into_response())
+}
+
+/// Drop a database to look into, before its time
+#[utoipa::path(delete, path = "/api/v1/sandboxes/{name}", params(("name" = String, Path)),
+    responses((status = 204)))]
+pub(crate) async fn remove(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    Named(name): Named,
+) -> Answer {
+    let setup = setup(&server)?.filter(|_| is_sandbox_name(&name));
+    let setup = setup.ok_or_else(Problem::not_found)?;
+    let there = within(setup.server.list()).await?;
+    let found = there.into_iter().find(|sandbox| sandbox.database == name);
+    let found = found.filter(|sandbox| sees(&caller, sandbox));
+    let sandbox = found.ok_or_else(Problem::not_found)?;
+    let own = sandbox.tenancy.person == caller.0.name;
+    if !(own || caller.0.role >= Role::Admin) {
+        let detail = "only who asked for it, or an admin, may drop it";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    server.turn(&caller)?;
+    within(setup.server.remove(&name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn setup(server: &Server) -> Result<Option<SandboxSetup>, Problem> {
+    server.app.sandboxes().map_err(|error| {
+        tracing::warn!(target: "backup", "sandboxes: {}", error.render());
+        unknown()
+    })
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, PortError>>) -> Result<T, Problem> {
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Err(Problem::not_found()),
+        Ok(Err(error)) => {
+            tracing::warn!(target: "backup", "sandboxes: {}", chain(&error));
+            Err(unknown())
+        }
+        Err(_) => Err(unknown()),
+    }
+}
+
+fn unknown() -> Problem {
+    let detail = "the server of these databases does not answer; the log knows more";
+    Problem::new(StatusCode::BAD_GATEWAY, detail)
+}

@@ -1,0 +1,216 @@
+//! Jobs on what is configured.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use backup_core::backup::{BackupId, SourceName};
+use backup_core::catalog::Selector;
+use backup_core::engine::{SandboxOutcome, VerifyLevel, VerifyRequest};
+use backup_core::error::Error as CoreError;
+use backup_core::restorer::Selection;
+
+use super::running::Running;
+use super::view::{JobError, SandboxView, State};
+use super::{End, Work, Worker};
+use crate::backup_run::BackupQueue;
+use crate::compose::App;
+use crate::drill::DrillTask;
+use crate::error::AppError;
+use crate::found::{Found, Wanted};
+use crate::journal::{Journal, Notice};
+use crate::keys::Keys;
+use crate::sandbox::SandboxTask;
+use crate::text::{shown, time};
+use crate::verify::VerifyTask;
+
+/// Does jobs as the configuration says.
+#[derive(Debug)]
+pub(super) struct AppWorker {
+    pub(super) app: Arc<App>,
+    pub(super) journal: Journal,
+    queue: OnceLock<BackupQueue>,
+}
+
+impl AppWorker {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self {
+            app,
+            journal: Journal::new(|notice| match notice {
+                Notice::Warning(text) => tracing::warn!(target: "backup", "{}", shown(text)),
+                Notice::Note(text) => tracing::info!(target: "backup", "{}", shown(text)),
+            }),
+            queue: OnceLock::new(),
+        }
+    }
+
+    /// The turns of all backups of this process.
+    pub(super) fn queue(&self) -> Result<&BackupQueue, AppError> {
+        if let Some(queue) = self.queue.get() {
+            return Ok(queue);
+        }
+        let queue = self.app.backup_queue()?;
+        Ok(self.queue.get_or_init(|| queue))
+    }
+
+    async fn find(
+        &self,
+        job: &Running,
+        (source, backup): (&SourceName, &BackupId),
+        keys: Keys,
+    ) -> Result<Found, AppError> {
+        let selector = Selector::Prefix(backup.to_string());
+        let wanted = Wanted::new(selector, Some(source.as_str()), keys);
+        let observer = job.observer(&format!("{} of {source}", job.order.work.operation()));
+        tokio::select! {
+            found = self.app.find(&wanted, observer) => found,
+            () = job.cancel.cancelled() => Err(CoreError::Cancelled.into()),
+        }
+    }
+
+    async fn verify(
+        &self,
+        job: &Running,
+        of: (&SourceName, &BackupId),
+        level: VerifyLevel,
+    ) -> Result<End, AppError> {
+        let keys = match level {
+            VerifyLevel::Decoded => Keys::Identities,
+            VerifyLevel::Stored | VerifyLevel::Hashed => Keys::None,
+        };
+        let found = self.find(job, of, keys).await?;
+        let task = VerifyTask {
+            found: &found,
+            request: VerifyRequest {
+                level,
+                jobs: self.app.jobs(None)?,
+            },
+            mark: job.mark(),
+        };
+        let done = Box::pin(task.run(&self.journal, &job.cancel)).await;
+        job.recorded(done.run.as_slice());
+        let report = done.result?;
+        Ok(match report.problems.first() {
+            None => End::new(State::Success),
+            Some(first) => End {
+                error: Some(JobError::damaged(first, report.problems.len())),
+                ..End::new(State::Failed)
+            },
+        })
+    }
+
+    async fn drill(&self, job: &Running, of: (&SourceName, &BackupId)) -> Result<End, AppError> {
+        let found = self.find(job, of, Keys::None).await?;
+        let task = DrillTask {
+            manifest: &found.manifest,
+            place: &found.place,
+            mark: job.mark(),
+        };
+        let observer = job.observer(&format!("drill of {}", of.0));
+        let drill = self
+            .app
+            .run_drill(&task, &self.journal, observer, &job.cancel);
+        let done = Box::pin(drill).await;
+        if done.recorded {
+            job.recorded(&[done.id]);
+        }
+        let outcome = done.result?;
+        match outcome.error {
+            Some(error) => Err(error.into()),
+            None => Ok(End::new(with_warnings(outcome.warnings.len()))),
+        }
+    }
+
+    async fn sandbox(
+        &self,
+        job: &Running,
+        of: (&SourceName, &BackupId),
+        selection: &Selection,
+    ) -> Result<End, AppError> {
+        let setup = self.app.sandboxes()?;
+        let setup =
+            setup.ok_or_else(|| AppError::usage("no server for sandboxes is configured"))?;
+        let found = self.find(job, of, Keys::Identities).await?;
+        let task = SandboxTask {
+            found: &found,
+            person: &job.order.by,
+            selection: selection.clone(),
+            mark: job.mark(),
+        };
+        let making = self
+            .app
+            .run_sandbox(&setup, &task, &self.journal, &job.cancel);
+        let done = Box::pin(making).await;
+        job.recorded(done.run.as_slice());
+        let made = done.result?;
+        let view = sandbox_view(&made, selection);
+        Ok(End {
+            sandbox: Some((view, made.access)),
+            ..End::new(with_warnings(made.restore.warnings.len()))
+        })
+    }
+}
+
+#[async_trait]
+impl Worker for AppWorker {
+    fn has_sandboxes(&self) -> bool {
+        self.app.config().sandbox.server.is_some()
+    }
+
+    async fn work(&self, job: &Running) -> End {
+        let done = match &job.order.work {
+            Work::Backup { source } => self.backups(job, source).await,
+            Work::Verify {
+                source,
+                backup,
+                level,
+            } => self.verify(job, (source, backup), *level).await,
+            Work::Drill { source, backup } => self.drill(job, (source, backup)).await,
+            Work::Sandbox {
+                source,
+                backup,
+                selection,
+            } => self.sandbox(job, (source, backup), selection).await,
+            Work::VerifyDue | Work::DrillDue | Work::Prune => {
+                Err(AppError::usage("nothing does this yet"))
+            }
+        };
+        done.unwrap_or_else(|error| failed(&error))
+    }
+}
+
+/// A job that ended with an error.
+pub(super) fn failed(error: &AppError) -> End {
+    match error {
+        AppError::Engine(CoreError::Cancelled) => End::new(State::Cancelled),
+        error => End {
+            error: Some(JobError::of(error)),
+            ..End::new(State::Failed)
+        },
+    }
+}
+
+pub(super) fn with_warnings(warnings: usize) -> State {
+    if warnings == 0 {
+        State::Success
+    } else {
+        State::Warnings
+    }
+}
+
+fn sandbox_view(made: &SandboxOutcome, selection: &Selection) -> SandboxView {
+    let access = &made.access;
+    let compare = made.restore.compare.as_ref();
+    SandboxView {
+        database: access.database.clone(),
+        host: access.host.clone(),
+        port: access.port,
+        until: time(made.tenancy.until),
+        tables: compare.map_or(0, |report| report.tables as u64),
+        rows: compare.map_or(0, |report| report.rows),
+        compared: match compare {
+            Some(_) if selection.definitions_only => "definitions",
+            Some(_) => "equal",
+            None => "not compared",
+        },
+    }
+}

@@ -1,0 +1,68 @@
+//! One verification from its backup to its record, the same for every frontend.
+
+use std::sync::Arc;
+
+use backup_core::engine::{VerifyReport, VerifyRequest};
+use backup_core::error::Error as CoreError;
+use backup_core::run_record::{Operation, RunId};
+use backup_pg_process::PgInspector;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::AppError;
+use crate::found::Found;
+use crate::journal::{Journal, Mark, Reading};
+
+/// A backup to verify.
+#[derive(Debug)]
+pub struct VerifyTask<'a> {
+    /// Which.
+    pub found: &'a Found,
+    /// How.
+    pub request: VerifyRequest,
+    /// What belongs into its record.
+    pub mark: Mark,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct VerifyRun {
+    /// What was found, or why nothing was.
+    pub result: Result<VerifyReport, AppError>,
+    /// The record, if it is there.
+    pub run: Option<RunId>,
+}
+
+impl VerifyTask<'_> {
+    /// Verifies it while the store says so, and leaves a record of it.
+    ///
+    /// # Cancellation
+    /// It is recorded as cancelled.
+    pub async fn run(&self, journal: &Journal, cancel: &CancellationToken) -> VerifyRun {
+        if cancel.is_cancelled() {
+            let result = Err(CoreError::Cancelled.into());
+            return VerifyRun { result, run: None };
+        }
+        let (engine, manifest) = (&self.found.engine, &self.found.manifest);
+        let place = &self.found.place.name;
+        let mut run = self.mark.begin(Operation::Verify);
+        run.source = Some(manifest.source.clone());
+        run.backup = Some(manifest.id.clone());
+        let work = engine.verify(manifest, self.request, Arc::new(PgInspector), cancel);
+        let what = Reading {
+            engine,
+            place,
+            backup: manifest,
+            operation: Operation::Verify,
+        };
+        let reading = journal.reading(&what, Box::pin(work), cancel);
+        let result = reading.await.flatten();
+        match &result {
+            Ok(report) => run.verified(report),
+            Err(error) => run.failed(error),
+        }
+        VerifyRun {
+            run: journal.record(engine, place, run, cancel).await,
+            result: result.map_err(AppError::from),
+        }
+    }
+}
