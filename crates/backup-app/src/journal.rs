@@ -12,6 +12,7 @@ use backup_core::error::{Error as CoreError, chain};
 use backup_core::lease::{Lease, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, RunId, RunRecord};
+use backup_core::store::StoreKey;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
@@ -186,6 +187,18 @@ impl Journal {
             (self.tell)(&Notice::Note(format!("{place}: {what}: {why}")));
         }
         None
+    }
+
+    /// Says something.
+    pub(crate) fn tell(&self, notice: &Notice) {
+        (self.tell)(notice);
+    }
+
+    /// Says of a place what cannot be read there.
+    pub(crate) fn damaged(&self, place: &str, entries: &[(StoreKey, String)]) {
+        for (key, reason) in entries {
+            self.warn(shown(&format!("{place}: {key}: {reason}")));
+        }
     }
 
     /// Says what is not as it should be.
