@@ -10,7 +10,7 @@ use backup_app::{
     App, AppError, Environment, Interrupt, LogFormat, LogLevel, Overrides, Watcher, init_logging,
 };
 use backup_core::error::ErrorKind;
-use backup_server::{Listening, Server, document, refresh, serve};
+use backup_server::{Listening, Server, document, refresh, serve, upkeep};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// HTTP server of the backup manager
@@ -108,9 +108,16 @@ async fn run(cli: Cli) -> Result<(), AppError> {
     let server = Arc::new(Server::new(&app));
     let stop = interrupt.token();
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
+    let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
     let ended = serve(listening, &app, server, stop).await;
     reading.abort();
-    ended
+    // However it ended, nothing goes on without somebody who can be asked for it.
+    stop.cancel();
+    let worked = working.await.map_err(|error| AppError::File {
+        operation: "run jobs".to_owned(),
+        source: error.into(),
+    });
+    ended.and(worked?)
 }
 
 fn print_description() -> Result<(), AppError> {

@@ -1,9 +1,9 @@
 //! What all requests share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use backup_app::token::Tokens;
-use backup_app::{App, Jobs, Overview};
+use backup_app::{App, Jobs, MissedSlots, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 
@@ -21,6 +21,7 @@ pub struct Server {
     /// What this server does for others.
     pub jobs: Jobs,
     overview: RwLock<Option<Arc<Overview>>>,
+    missed: OnceLock<Arc<Mutex<MissedSlots>>>,
 }
 
 impl Server {
@@ -33,6 +34,7 @@ impl Server {
             metrics: app.config().server_http.metrics,
             jobs: Jobs::new(Arc::clone(app)),
             overview: RwLock::default(),
+            missed: OnceLock::new(),
         }
     }
 
@@ -43,6 +45,20 @@ impl Server {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *shown = Some(Arc::new(overview));
+    }
+
+    /// From now on the slots that are missed are counted there.
+    pub(crate) fn watch_missed(&self, missed: Arc<Mutex<MissedSlots>>) {
+        let _ = self.missed.set(missed);
+    }
+
+    /// The slots that were missed since this process began.
+    pub(crate) fn missed(&self) -> MissedSlots {
+        let missed = self.missed.get();
+        let counted = |all: &Arc<Mutex<MissedSlots>>| {
+            all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        missed.map(counted).unwrap_or_default()
     }
 
     /// What was last read.

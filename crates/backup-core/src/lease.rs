@@ -50,6 +50,8 @@ pub enum LeaseKind {
     Backup,
     /// Removing them.
     Prune,
+    /// Seeing to what its schedule asks for.
+    Schedule,
 }
 
 impl fmt::Display for LeaseKind {
@@ -57,6 +59,7 @@ impl fmt::Display for LeaseKind {
         f.write_str(match self {
             Self::Backup => "backup",
             Self::Prune => "prune",
+            Self::Schedule => "schedule",
         })
     }
 }

@@ -57,6 +57,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Holds a lease that is not about one backup. None where the engine was not told how to.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another run has it.
+    pub async fn hold(
+        &self,
+        kind: LeaseKind,
+        source: &SourceName,
+        operation: Operation,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
+        let Some(leases) = self.leases() else {
+            return Ok(None);
+        };
+        let work = Work {
+            operation,
+            backup: None,
+        };
+        let taking = leases.exclusive(kind, source, &work, cancel);
+        Ok(Some(unless(cancel, taking).await??))
+    }
+
     /// Each store has leases of its own.
     fn turn_stores(&self) -> Vec<Arc<dyn Store>> {
         let members = self.store.members();
