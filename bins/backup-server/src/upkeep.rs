@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::state::Server;
 
-/// How often sandboxes are looked at.
+/// How often it is looked for what others left: sandboxes, and runs whose process is gone.
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// How often it is looked whether everything was read once.
@@ -48,11 +48,9 @@ pub async fn upkeep(
 }
 
 async fn sweep(app: &App, stop: &CancellationToken) {
-    if app.config().sandbox.server.is_none() {
-        return;
-    }
     let mut told = None;
     loop {
+        app.note_interrupted(stop).await;
         let swept = tokio::select! {
             swept = app.sweep_sandboxes() => swept,
             () = stop.cancelled() => return,

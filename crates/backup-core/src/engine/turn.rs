@@ -139,9 +139,20 @@ impl Engine {
         source: &SourceName,
         turn: &mut Turn,
     ) -> Result<bool, Error> {
-        let Some(leases) = self.clone().over(Arc::clone(store)).leases() else {
+        let engine = self.clone().over(Arc::clone(store));
+        let Some(leases) = engine.leases() else {
             return Ok(true);
         };
+        // Whoever had it before may have left nothing but this, which goes now.
+        if let Ok(Some(dead)) = leases.dead_of(source).await
+            && let Err(error) = engine.note_dead(&dead, &turn.token).await
+            // Where there is no repository yet, no records are.
+            && error.kind() != ErrorKind::NotFound
+        {
+            let why = chain(&error);
+            let text = format!("the run that wrote {} is not recorded: {why}", dead.backup);
+            self.observer.event(&Event::Warning(text));
+        }
         let work = Work {
             operation: Operation::Backup,
             backup: Some(turn.id.clone()),
