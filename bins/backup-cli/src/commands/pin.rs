@@ -68,6 +68,7 @@ async fn at(
     let mut run = begin(engine, operation);
     run.source = Some(source.clone());
     run.backup = Some(id.clone());
+    context.announce(engine, &place.name, &run).await;
     let work = async {
         Ok(match change {
             Change::Set(arguments) => {

@@ -190,6 +190,10 @@ async fn held(
     if must_ask && let Err(error) = confirm(context, job, &plan).await {
         return failed(context, arguments, job, (run, error)).await;
     }
+    if plan.going().next().is_some() || !plan.orphans.is_empty() {
+        let place = &job.place.name;
+        context.announce(&job.engine, place, &run).await;
+    }
     let outcome = job.engine.expire(&plan, cancel).await;
     run.pruned(&plan, &outcome);
     let run = context.record(&job.engine, &job.place.name, run).await;
