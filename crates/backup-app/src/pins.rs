@@ -95,6 +95,10 @@ impl App {
         run.source = Some(source.clone());
         run.backup = Some(id.clone());
         run.who = pinning.who.clone();
+        pinning
+            .journal
+            .announce(&engine, &place.name, &run, cancel)
+            .await;
         let pins = engine.pins();
         let work = async {
             match pinning.change {
@@ -128,7 +132,10 @@ impl App {
                 }))
             }
             // Another place has the backup, or there was no pin.
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                journal.withdraw(&run.id);
+                Ok(None)
+            }
             Err(error) => {
                 let error = AppError::from(error);
                 run.ended_with(&error, error.kind());
