@@ -38,7 +38,10 @@ pub(crate) struct RunStatus {
 
 /// One change of a run, as an event.
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "for the description: events are written by the framework")]
+#[expect(
+    dead_code,
+    reason = "for the description: events are written by the framework"
+)]
 pub(crate) struct RunEvent {
     /// The state.
     event: String,
