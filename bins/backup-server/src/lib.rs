@@ -18,9 +18,11 @@ mod shell;
 mod state;
 mod systemd;
 mod turns;
+mod upkeep;
 
 pub use openapi::document;
 pub use refresh::{read_once, refresh};
 pub use routes::router;
 pub use serve::{Listening, serve};
 pub use state::Server;
+pub use upkeep::upkeep;

@@ -11,7 +11,7 @@ use backup_app::{
     init_logging,
 };
 use backup_core::error::ErrorKind;
-use backup_server::{Listening, Server, document, refresh, serve};
+use backup_server::{Listening, Server, document, refresh, serve, upkeep};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// HTTP server of the backup manager
@@ -108,15 +108,20 @@ async fn run(cli: Cli) -> Result<(), AppError> {
         tracing::warn!(target: "backup", "there is no [[access]], so nobody is let in: {hint}");
     }
     let server = Arc::new(Server::new(&app));
-    let jobs = server.jobs.clone();
     let stop = interrupt.token();
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
+    let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
     let admitting = tokio::spawn(admit(Arc::clone(&server), cli.config, hangups));
     let ended = serve(listening, &app, server, stop).await;
     reading.abort();
     admitting.abort();
-    jobs.stop().await;
-    ended
+    // However it ended, nothing goes on without somebody who can be asked for it.
+    stop.cancel();
+    let worked = working.await.map_err(|error| AppError::File {
+        operation: "run jobs".to_owned(),
+        source: error.into(),
+    });
+    ended.and(worked?)
 }
 
 /// Reads at each SIGHUP who may come in. A file that is no good changes nothing.

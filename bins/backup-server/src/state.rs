@@ -1,11 +1,11 @@
 //! What all requests share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use backup_app::token::Tokens;
-use backup_app::{App, Config, Jobs, Journal, Notice, Overview};
+use backup_app::{App, Config, Jobs, Journal, MissedSlots, Notice, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 
@@ -31,6 +31,7 @@ pub struct Server {
     pub(crate) metrics: bool,
     tokens: RwLock<Arc<Tokens>>,
     overview: RwLock<Option<Arc<Overview>>>,
+    missed: OnceLock<Arc<Mutex<MissedSlots>>>,
 }
 
 impl Server {
@@ -51,6 +52,7 @@ impl Server {
             overview: RwLock::default(),
             jobs: Jobs::new(Arc::clone(app)),
             app: Arc::clone(app),
+            missed: OnceLock::new(),
         }
     }
 
@@ -83,6 +85,20 @@ impl Server {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *shown = Some(Arc::new(overview));
+    }
+
+    /// From now on the slots that are missed are counted there.
+    pub(crate) fn watch_missed(&self, missed: Arc<Mutex<MissedSlots>>) {
+        let _ = self.missed.set(missed);
+    }
+
+    /// The slots that were missed since this process began.
+    pub(crate) fn missed(&self) -> MissedSlots {
+        let missed = self.missed.get();
+        let counted = |all: &Arc<Mutex<MissedSlots>>| {
+            all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        missed.map(counted).unwrap_or_default()
     }
 
     /// What was last read.

@@ -1,6 +1,8 @@
 //! One drill from its backup to its record, the same for every frontend: what it runs on, and what
 //! it asks.
 
+mod choose;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use crate::journal::{Journal, Mark, Reading};
 use crate::keys::Keys;
 use crate::limited::within;
 use crate::place::Place;
+
+pub use choose::{ChosenDrill, ChosenDrills, DrillWish};
 
 /// One drill, ready to run.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! for. It is queued within limits, tells how far it is, and can be stopped.
 
 mod backups;
+mod due;
 mod progress;
 mod running;
 mod view;

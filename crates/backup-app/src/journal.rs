@@ -3,19 +3,25 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::lease::{Lease, Work};
 use backup_core::manifest::Manifest;
+use backup_core::observer::NoopObserver;
 use backup_core::run_record::{Operation, RunId, RunRecord};
+use backup_core::store::StoreKey;
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
+use crate::compose::App;
+use crate::keys::Keys;
 use crate::text::shown;
 use crate::who::who;
 
@@ -188,9 +194,60 @@ impl Journal {
         None
     }
 
+    /// Says something.
+    pub(crate) fn tell(&self, notice: &Notice) {
+        (self.tell)(notice);
+    }
+
+    /// Says of a place what cannot be read there.
+    pub(crate) fn damaged(&self, place: &str, entries: &[(StoreKey, String)]) {
+        for (key, reason) in entries {
+            self.warn(shown(&format!("{place}: {key}: {reason}")));
+        }
+    }
+
     /// Says what is not as it should be.
     pub(crate) fn warn(&self, text: String) {
         (self.tell)(&Notice::Warning(text));
+    }
+}
+
+impl App {
+    /// Leaves the records of backups whose process is gone, at every place that lets us, and gives
+    /// those that are new. It is no harm where it cannot be: somebody else will notice.
+    ///
+    /// # Cancellation
+    /// `cancel` ends it.
+    pub async fn note_interrupted(&self, cancel: &CancellationToken) -> Vec<RunRecord> {
+        let places = self.places().unwrap_or_default();
+        let noted = join_all(places.iter().map(|place| async {
+            let engine = self
+                .engine(place, Keys::None, Arc::new(NoopObserver))
+                .ok()?;
+            let noting = tokio::time::timeout(LIMIT, engine.note_interrupted(cancel));
+            match noting.await.ok()? {
+                Ok(noted) => Some(noted),
+                Err(error) => {
+                    let (place, why) = (shown(&place.name), shown(&chain(&error)));
+                    tracing::debug!(target: "backup", "{place}: interrupted runs: {why}");
+                    None
+                }
+            }
+        }));
+        let mut noted: Vec<_> = noted.await.into_iter().flatten().flatten().collect();
+        // A run that wrote to several places is one.
+        noted.sort_by(|a, b| a.id.cmp(&b.id));
+        noted.dedup_by(|a, b| a.id == b.id);
+        for run in &noted {
+            let source = run.source.as_ref().map_or("", SourceName::as_str);
+            tracing::warn!(
+                target: "backup",
+                run = run.id.as_str(),
+                "a backup of {} was interrupted: its process is gone",
+                shown(source),
+            );
+        }
+        noted
     }
 }
 
@@ -215,9 +272,6 @@ fn first(places: &Mutex<BTreeSet<String>>, place: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use backup_core::backup::SourceName;
     use backup_core::engine::BackupRequest;
     use backup_core::error::ErrorKind;
     use backup_testing::{

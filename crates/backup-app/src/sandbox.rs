@@ -1,7 +1,10 @@
 //! Where sandboxes are made, and how many.
 
+use std::sync::Arc;
+
 use backup_core::engine::{SandboxOutcome, SandboxRequest};
 use backup_core::error::Error as CoreError;
+use backup_core::observer::NoopObserver;
 use backup_core::restorer::Selection;
 use backup_core::run_record::{Operation, RunId};
 use backup_core::sandbox::SandboxLimits;
@@ -13,7 +16,9 @@ use crate::connection::ServerOverrides;
 use crate::error::AppError;
 use crate::found::Found;
 use crate::journal::{Journal, Mark, Reading};
+use crate::keys::Keys;
 use crate::limited::within;
+use crate::text::shown;
 
 /// A server for sandboxes, with what people may have there.
 #[derive(Debug)]
@@ -97,6 +102,31 @@ impl App {
         }
         let run = journal.record(engine, place, run, cancel).await;
         SandboxRun { result, run }
+    }
+
+    /// Drops the sandboxes whose time is over, and says so in the log.
+    ///
+    /// # Errors
+    /// When their server cannot be asked.
+    pub async fn sweep_sandboxes(&self) -> Result<(), AppError> {
+        let Some(setup) = self.sandboxes()? else {
+            return Ok(());
+        };
+        let place = self.places()?.into_iter().next();
+        let place = place.ok_or_else(|| AppError::usage("no place for backups is given"))?;
+        // Nothing is asked of the place.
+        let engine = self.engine(&place, Keys::Recipients, Arc::new(NoopObserver))?;
+        for swept in engine.sweep_sandboxes(&setup.server).await? {
+            let database = &swept.sandbox.database;
+            match swept.left {
+                None => tracing::info!(target: "backup", "sandbox {database} has ended"),
+                Some(why) => {
+                    let why = shown(&why);
+                    tracing::warn!(target: "backup", "sandbox {database} cannot be dropped: {why}");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The configured server for sandboxes, if there is one.

@@ -66,3 +66,28 @@ impl VerifyTask<'_> {
         }
     }
 }
+
+/// Keeps the newest and random others.
+pub fn sample<T>(newest_first: &mut Vec<T>, count: usize) {
+    while newest_first.len() > count.max(1) {
+        let others = newest_first.len() - 1;
+        newest_first.remove(1 + rand::random_range(0..others));
+    }
+    newest_first.truncate(count);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_holds_the_newest() {
+        for (count, expected) in [(0, 0), (1, 1), (3, 3), (9, 5)] {
+            let mut backups = vec![5, 4, 3, 2, 1];
+            sample(&mut backups, count);
+            assert_eq!(backups.len(), expected);
+            assert!(backups.first().is_none_or(|first| *first == 5));
+            assert!(backups.is_sorted_by(|a, b| a > b));
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod compare;
 mod copy;
 mod drill;
 mod expire;
+mod interrupted;
 mod part;
 mod reader;
 mod rekey;

@@ -79,6 +79,15 @@ impl<'a> History<'a> {
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         run.finished_at = self.clock.now();
+        self.note(run, cancel).await
+    }
+
+    /// Writes a record as it is: who notes what became of another's run says when that was. The same
+    /// record may be there already.
+    ///
+    /// # Errors
+    /// As of [`Self::record`].
+    pub async fn note(&self, run: &RunRecord, cancel: &CancellationToken) -> Result<(), Error> {
         let key = layout::run_key(&run.id);
         let text = run
             .encode()

@@ -276,6 +276,19 @@ pub fn lease_key(kind: LeaseKind, source: &SourceName) -> StoreKey {
     key(format!("{LEASES}/{kind}/{source}{LEASE}"))
 }
 
+/// The prefix of the leases of a kind of work, on whatever source.
+#[must_use]
+pub fn leases_prefix(kind: LeaseKind) -> StoreKey {
+    key(format!("{LEASES}/{kind}"))
+}
+
+/// The source that a lease is about, if the key is that of one.
+#[must_use]
+pub fn parse_lease_key(kind: LeaseKind, key: &StoreKey) -> Option<SourceName> {
+    let name = key.as_str().strip_prefix(&format!("{LEASES}/{kind}/"))?;
+    SourceName::new(decode(name.strip_suffix(LEASE)?)?).ok()
+}
+
 /// The prefix of the leases of those who read a source's backups.
 #[must_use]
 pub fn readers_prefix(source: &SourceName) -> StoreKey {
@@ -527,6 +540,10 @@ mod tests {
     #[test]
     fn no_source_has_the_lease_of_another_or_of_readers() {
         let backup = |name: &str| lease_key(LeaseKind::Backup, &source(name)).to_string();
+        let odd = source("my shop/ö");
+        let key = lease_key(LeaseKind::Backup, &odd);
+        assert_eq!(parse_lease_key(LeaseKind::Backup, &key), Some(odd));
+        assert_eq!(parse_lease_key(LeaseKind::Prune, &key), None);
         assert_eq!(backup("app"), "_leases/backup/app.json");
         assert_eq!(backup("readers/app"), "_leases/backup/readers~2fapp.json");
         assert_ne!(

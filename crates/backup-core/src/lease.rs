@@ -9,6 +9,7 @@
 //!
 //! A reader's lease excludes nobody. It tells what must not be removed now.
 
+mod dead;
 mod given_up;
 mod held;
 mod readers;
@@ -32,6 +33,7 @@ use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::run_record::{Operation, Who};
 use crate::store::{Store, StoreKey};
 
+pub use dead::DeadRun;
 pub use given_up::GivenUp;
 pub use held::Lease;
 use record::{LeaseRecord, MAX_LEASE_BYTES};
@@ -50,6 +52,8 @@ pub enum LeaseKind {
     Backup,
     /// Removing them.
     Prune,
+    /// Seeing to what its schedule asks for.
+    Schedule,
 }
 
 impl fmt::Display for LeaseKind {
@@ -57,6 +61,7 @@ impl fmt::Display for LeaseKind {
         f.write_str(match self {
             Self::Backup => "backup",
             Self::Prune => "prune",
+            Self::Schedule => "schedule",
         })
     }
 }

@@ -15,6 +15,8 @@ use crate::engine::{
     LevelState, RestoreOutcome, VerifyLevel, VerifyReport,
 };
 use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::lease::DeadRun;
+use crate::manifest::Manifest;
 use crate::replacer::Replacement;
 use crate::stamped::{stamp, stamped_name};
 use crate::versioned;
@@ -52,6 +54,14 @@ impl RunId {
         let nanos = u64::from(started_at.timestamp_subsec_nanos()).min(999_999_999);
         let fraction = (nanos << 16) / 1_000_000_000;
         Self(format!("{}-{fraction:04x}{suffix:04x}", stamp(started_at)))
+    }
+
+    /// The id under which others note the end of a run that wrote this backup.
+    #[must_use]
+    pub fn of_backup(backup: &BackupId, source: &SourceName) -> Self {
+        let text = backup.as_str().bytes().chain(source.as_str().bytes());
+        let suffix = text.fold(0_u16, |sum, byte| sum.rotate_left(5) ^ u16::from(byte));
+        Self::new(backup.started_at(), suffix)
     }
 }
 
@@ -130,6 +140,8 @@ pub enum RunResult {
     Failed,
     /// Somebody stopped it.
     Cancelled,
+    /// Its process ended before it did. Another one has noticed.
+    Interrupted,
 }
 
 impl RunResult {
@@ -141,6 +153,7 @@ impl RunResult {
             Self::Warnings => "warnings",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -399,6 +412,27 @@ impl RunRecord {
         record.replaced(replacement);
         record.result = RunResult::Warnings;
         record.warnings = 1;
+        record
+    }
+
+    /// The record of a backup whose run did not live to write it, the same whoever writes it. What it
+    /// has `committed` is a backup all the same.
+    #[must_use]
+    pub fn of_dead(dead: &DeadRun, committed: Option<&Manifest>) -> Self {
+        let who = dead.who.clone();
+        let mut record = Self::begin(Operation::Backup, who, dead.since);
+        record.id = RunId::of_backup(&dead.backup, &dead.source);
+        record.source = Some(dead.source.clone());
+        record.finished_at = dead.seen.max(dead.since);
+        if let Some(manifest) = committed {
+            record.backup = Some(manifest.id.clone());
+            record.raw_bytes = Some(manifest.totals.raw_bytes);
+            record.stored_bytes = Some(manifest.totals.stored_bytes);
+            record.succeeded(1);
+        } else {
+            record.result = RunResult::Interrupted;
+            record.error = Some("its process ended before the backup was done".to_owned());
+        }
         record
     }
 

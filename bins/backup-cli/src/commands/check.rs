@@ -11,6 +11,8 @@ use crate::args::CheckArgs;
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &CheckArgs) -> Outcome {
+    let stop = context.interrupt.token();
+    context.app.note_interrupted(stop).await;
     let report = context.app.check(&arguments.sources).await?;
     let written = match &arguments.prometheus {
         Some(path) => report.write_metrics(path),

@@ -1,25 +1,21 @@
 //! `drill`: rehearse restores.
 
-mod choose;
-
 use std::sync::Arc;
 
 use backup_app::report::{DefinitionsView, DrillNames, DrillView, ReportPath};
-use backup_app::{AppError, DrillTask, Mark};
+use backup_app::{AppError, ChosenDrill, ChosenDrills, DrillTask, DrillWish, Keys, Mark};
+use backup_core::drill::ChoiceReason;
 use backup_core::engine::DrillOutcome;
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, source_name};
 use crate::args::DrillArgs;
 use crate::progress::Progress;
 use crate::{exit_code, render};
-use choose::Chosen;
 
 pub(super) async fn run(context: &Context, arguments: &DrillArgs) -> Outcome {
-    let chosen = context
-        .stoppable(choose::choose(context, arguments))
-        .await?;
+    let chosen = context.stoppable(choose(context, arguments)).await?;
     let drills = &chosen.drills;
     if drills.is_empty() {
         render::note("no source is due for a drill");
@@ -42,6 +38,35 @@ pub(super) async fn run(context: &Context, arguments: &DrillArgs) -> Outcome {
     Ok(match overall(&codes) {
         exit_code::DONE if !chosen.complete => exit_code::WARNINGS,
         code => code,
+    })
+}
+
+async fn choose(context: &Context, arguments: &DrillArgs) -> Result<ChosenDrills, AppError> {
+    let sources = &arguments.sources;
+    let Some(backup) = &arguments.backup else {
+        let sources = sources.iter().map(|name| source_name(name));
+        let wish = DrillWish {
+            sources: sources.collect::<Result<_, _>>()?,
+            all: arguments.all,
+            older_than: arguments.older_than,
+            age: arguments.age,
+        };
+        return context.app.choose_drills(&wish, &context.journal).await;
+    };
+    let source = match sources.as_slice() {
+        [] => None,
+        [source] => Some(source.as_str()),
+        _ => return Err(AppError::usage("one backup is of one source")),
+    };
+    let found = context.find_quietly(backup, source, Keys::None).await?;
+    let chosen = ChosenDrill {
+        manifest: found.manifest,
+        place: found.place,
+        reason: ChoiceReason::Named,
+    };
+    Ok(ChosenDrills {
+        drills: vec![chosen],
+        complete: true,
     })
 }
 
@@ -69,7 +94,7 @@ fn overall(codes: &[u8]) -> u8 {
     }
 }
 
-async fn one(context: &Context, arguments: &DrillArgs, drill: &Chosen) -> Outcome {
+async fn one(context: &Context, arguments: &DrillArgs, drill: &ChosenDrill) -> Outcome {
     let label = format!("drill {}", render::name(drill.manifest.source.as_str()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);

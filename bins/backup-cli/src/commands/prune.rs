@@ -1,30 +1,16 @@
 //! `prune`: let old backups go, and say why the others stay.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use backup_app::{AppError, Keys, Place, SystemClock, begin};
-use backup_core::backup::SourceName;
+use backup_app::{AppError, PruneApproval, PruneJob, SystemClock};
 use backup_core::clock::Clock as _;
-use backup_core::engine::{Engine, ExpireOutcome, ExpiryPlan, ExpiryRules, JudgedBackup};
-use backup_core::error::{Error as CoreError, ErrorKind, chain};
-use backup_core::lease::Lease;
-use backup_core::run_record::{Operation, RunRecord};
-use tokio_util::sync::CancellationToken;
+use backup_core::engine::{ExpireOutcome, ExpiryPlan, JudgedBackup};
+use backup_core::error::Error as CoreError;
+use backup_core::run_record::RunId;
+use futures::future::BoxFuture;
 
-use super::{Context, Outcome, confirm, source_name};
+use super::{Context, Outcome, confirm};
 use crate::args::PruneArgs;
-use crate::progress::Progress;
 use crate::report::{PruneView, reasons};
 use crate::{exit_code, render};
-
-/// One source at one place.
-struct Job {
-    source: SourceName,
-    place: Place,
-    engine: Engine,
-    rules: ExpiryRules,
-}
 
 pub(super) async fn run(context: &Context, arguments: &PruneArgs) -> Outcome {
     let jobs = context.stoppable(jobs(context, arguments)).await?;
@@ -35,167 +21,33 @@ pub(super) async fn run(context: &Context, arguments: &PruneArgs) -> Outcome {
     Ok(exit_code::of_several(&codes))
 }
 
-/// What is to be done. That nobody chose what to keep is said before anything is touched.
-async fn jobs(context: &Context, arguments: &PruneArgs) -> Result<Vec<Job>, AppError> {
-    let mut jobs = Vec::new();
-    for source in sources(context, arguments).await? {
-        for place in context.app.places_of_source(&source)? {
-            let Some(mut rules) = context.app.expiry_rules(&source, &place)? else {
-                let name = render::name(source.as_str());
-                return Err(AppError::usage_hint(
-                    format!("nobody has said what to keep of {name} at {}", place.name),
-                    "configure a [retention.NAME] and say retention = \"NAME\" at the source, the \
-                     destination or [defaults], or say what to keep, such as --keep-daily 7",
-                ));
-            };
-            rules.guards.clock_is_right = arguments.clock_is_right;
-            rules.max_deletions = arguments.max_deletions.unwrap_or(rules.max_deletions);
-            let engine = engine(context, &place)?;
-            jobs.push(Job {
-                source: source.clone(),
-                place,
-                engine,
-                rules,
-            });
-        }
+async fn jobs(context: &Context, arguments: &PruneArgs) -> Result<Vec<PruneJob>, AppError> {
+    let names: Vec<String> = arguments.sources().cloned().collect();
+    let mut jobs = context.app.prune_jobs(&names).await?;
+    for PruneJob { rules, .. } in &mut jobs {
+        rules.guards.clock_is_right = arguments.clock_is_right;
+        rules.max_deletions = arguments.max_deletions.unwrap_or(rules.max_deletions);
     }
     Ok(jobs)
 }
 
-fn engine(context: &Context, place: &Place) -> Result<Engine, AppError> {
-    // There is nothing that a bar could show.
-    let observer = Arc::new(Progress::new("prune", true));
-    context.app.engine(place, Keys::None, observer)
-}
-
-/// Those that are named, else those that are configured, else the only one that is stored.
-async fn sources(context: &Context, arguments: &PruneArgs) -> Result<Vec<SourceName>, AppError> {
-    let mut names: Vec<String> = arguments.sources().cloned().collect();
-    if names.is_empty() {
-        names = context.app.sources();
-    }
-    if !names.is_empty() {
-        let mut meant = BTreeSet::new();
-        for name in &names {
-            for place in context.app.places_of_source(&source_name(name)?)? {
-                let engine = engine(context, &place)?;
-                let sources = context.app.sources_named(name, &engine.catalog()).await?;
-                meant.extend(sources);
-            }
-        }
-        // Of several places, one may have databases and another nothing yet.
-        let is_alone = |source: &SourceName| {
-            let prefix = format!("{source}/");
-            !meant
-                .iter()
-                .any(|other| other.as_str().starts_with(&prefix))
-        };
-        let stands_for_itself =
-            |source: &&SourceName| !context.app.is_family(source) || is_alone(source);
-        return Ok(meant.iter().filter(stands_for_itself).cloned().collect());
-    }
-    let mut stored = Vec::new();
-    for place in context.app.places()? {
-        let engine = engine(context, &place)?;
-        stored.extend(engine.catalog().sources().await?);
-    }
-    stored.sort();
-    stored.dedup();
-    match stored.len() {
-        0 => {
-            let what = "backup to judge".to_owned();
-            Err(CoreError::NotFound { what }.into())
-        }
-        1 => Ok(stored),
-        count => Err(AppError::usage(format!(
-            "{count} sources are stored here; say which"
-        ))),
-    }
-}
-
-async fn one(context: &Context, arguments: &PruneArgs, job: &Job) -> Outcome {
-    let mut run = begin(&job.engine, Operation::Prune);
-    run.source = Some(job.source.clone());
-    let lease = match hold(context, arguments, job).await {
-        Ok(lease) => lease,
-        Err(error) => return failed(context, arguments, job, (run, error)).await,
-    };
-    let stop = context.interrupt.token();
-    let cancel = lease.as_ref().map_or(stop, Lease::token).clone();
-    let code = held(context, arguments, job, (run.clone(), &cancel)).await;
-    let lost = lease.as_ref().and_then(Lease::loss);
-    if let Some(lease) = lease
-        && let Err(error) = lease.release().await
-    {
-        let why = render::name(&chain(&error));
-        let place = &job.place.name;
-        render::warn(&format!("{place}: the lease ends by itself only: {why}"));
-    }
-    match (code, lost) {
-        // Nobody stopped it but whoever took its turn.
-        (Err(AppError::Engine(CoreError::Cancelled)), Some(lost)) if !stop.is_cancelled() => {
-            failed(context, arguments, job, (run, lost.into())).await
-        }
-        (code, _) => code,
-    }
-}
-
-/// Keeps others from doing the same meanwhile. Looking needs no lease.
-async fn hold(
-    context: &Context,
-    arguments: &PruneArgs,
-    job: &Job,
-) -> Result<Option<Lease>, AppError> {
+async fn one(context: &Context, arguments: &PruneArgs, job: &PruneJob) -> Outcome {
     if arguments.dry_run {
-        return Ok(None);
+        return dry(context, arguments, job).await;
     }
+    let approval = Asker { context, arguments };
     let stop = context.interrupt.token();
-    let holding = job.engine.hold_stored(&job.source, Operation::Prune, stop);
-    match holding.await {
-        // Whoever may delete need not be allowed to write.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let what = "others do not see that it is pruned: the login may not write there";
-            render::note(&format!("{}: {what}", render::name(&job.place.name)));
-            Ok(None)
-        }
-        held => Ok(held?),
-    }
-}
-
-async fn held(
-    context: &Context,
-    arguments: &PruneArgs,
-    job: &Job,
-    (mut run, cancel): (RunRecord, &CancellationToken),
-) -> Outcome {
-    let planned = job.engine.plan_expiry(&job.source, &job.rules, cancel);
-    let plan = match planned.await {
-        Ok(plan) => plan,
-        // A configured source may have no backup yet.
-        Err(CoreError::NotFound { .. }) if context.app.is_configured(&job.source) => {
-            return Ok(nothing(context, arguments, job));
-        }
-        Err(error) => return failed(context, arguments, job, (run, error.into())).await,
+    let done = job.run(&approval, &context.journal, stop).await;
+    let outcome = match done.result {
+        Ok(outcome) => outcome,
+        Err(error) => return failed(context, arguments, job, (done.run, error)),
     };
-    if !context.json {
-        print(job, &plan);
-    }
-    if arguments.dry_run {
-        if context.json {
-            render::json(&view(arguments, job).planned(&plan));
-        }
-        return Ok(warnings(&plan, None));
-    }
-    let must_ask = plan.going().next().is_some() && !arguments.yes;
-    if must_ask && let Err(error) = confirm(context, job, &plan).await {
-        return failed(context, arguments, job, (run, error)).await;
-    }
-    let outcome = job.engine.expire(&plan, cancel).await;
-    run.pruned(&plan, &outcome);
-    let run = context.record(&job.engine, &job.place.name, run).await;
+    let (Some(plan), Some(outcome)) = (done.plan, outcome) else {
+        return Ok(nothing(context, arguments, job));
+    };
     if context.json {
         let view = view(arguments, job).planned(&plan);
-        render::json(&view.done(&outcome, run.as_ref()));
+        render::json(&view.done(&outcome, done.run.as_ref()));
     } else {
         print_outcome(&outcome);
     }
@@ -205,11 +57,55 @@ async fn held(
     Ok(warnings(&plan, Some(&outcome)))
 }
 
-fn view(arguments: &PruneArgs, job: &Job) -> PruneView {
+/// Looking needs no lease and leaves no record.
+async fn dry(context: &Context, arguments: &PruneArgs, job: &PruneJob) -> Outcome {
+    let stop = context.interrupt.token();
+    let planned = job.engine.plan_expiry(&job.source, &job.rules, stop);
+    let plan = match planned.await {
+        Ok(plan) => plan,
+        Err(CoreError::NotFound { .. }) if job.may_be_empty => {
+            return Ok(nothing(context, arguments, job));
+        }
+        Err(error) => return failed(context, arguments, job, (None, error.into())),
+    };
+    if context.json {
+        render::json(&view(arguments, job).planned(&plan));
+    } else {
+        print(job, &plan);
+    }
+    Ok(warnings(&plan, None))
+}
+
+/// Shows what may go, and asks whether it goes.
+struct Asker<'a> {
+    context: &'a Context,
+    arguments: &'a PruneArgs,
+}
+
+impl PruneApproval for Asker<'_> {
+    fn approve<'a>(
+        &'a self,
+        job: &'a PruneJob,
+        plan: &'a ExpiryPlan,
+    ) -> BoxFuture<'a, Result<(), AppError>> {
+        let (context, arguments) = (self.context, self.arguments);
+        Box::pin(async move {
+            if !context.json {
+                print(job, plan);
+            }
+            if plan.going().next().is_some() && !arguments.yes {
+                confirm(context, job, plan).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn view(arguments: &PruneArgs, job: &PruneJob) -> PruneView {
     PruneView::new(job.source.as_str(), &job.place.name, arguments.dry_run)
 }
 
-fn nothing(context: &Context, arguments: &PruneArgs, job: &Job) -> u8 {
+fn nothing(context: &Context, arguments: &PruneArgs, job: &PruneJob) -> u8 {
     if context.json {
         let mut view = view(arguments, job);
         view.status = if arguments.dry_run {
@@ -226,18 +122,12 @@ fn nothing(context: &Context, arguments: &PruneArgs, job: &Job) -> u8 {
 }
 
 /// Says what went wrong with one of them; only a signal ends them all.
-async fn failed(
+fn failed(
     context: &Context,
     arguments: &PruneArgs,
-    job: &Job,
-    (mut run, error): (RunRecord, AppError),
+    job: &PruneJob,
+    (run, error): (Option<RunId>, AppError),
 ) -> Outcome {
-    run.ended_with(&error, error.kind());
-    let run = if arguments.dry_run {
-        None
-    } else {
-        context.record(&job.engine, &job.place.name, run).await
-    };
     if matches!(error, AppError::Engine(CoreError::Cancelled)) {
         return Err(error);
     }
@@ -268,7 +158,7 @@ fn warnings(plan: &ExpiryPlan, outcome: Option<&ExpireOutcome>) -> u8 {
 
 /// Asks for the number of backups, which nobody types without having read it, and looks again
 /// after the time that this took.
-async fn confirm(context: &Context, job: &Job, plan: &ExpiryPlan) -> Result<(), AppError> {
+async fn confirm(context: &Context, job: &PruneJob, plan: &ExpiryPlan) -> Result<(), AppError> {
     let count = plan.going().count();
     let text = format!(
         "{} of {} at {} will be deleted.",
@@ -297,7 +187,7 @@ async fn confirm(context: &Context, job: &Job, plan: &ExpiryPlan) -> Result<(), 
     }))
 }
 
-fn print(job: &Job, plan: &ExpiryPlan) {
+fn print(job: &PruneJob, plan: &ExpiryPlan) {
     let bytes = |backups: &mut dyn Iterator<Item = &JudgedBackup>| {
         let bytes = backups.map(|backup| backup.manifest.totals.stored_bytes);
         render::size(bytes.sum())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Found, Keys, Mark, VerifyTask};
+use backup_app::{AppError, Found, Keys, Mark, VerifyTask, sample};
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
@@ -119,15 +119,6 @@ async fn choose(
     Ok((chosen, unreadable))
 }
 
-/// Keeps the newest and random others.
-fn sample<T>(newest_first: &mut Vec<T>, count: usize) {
-    while newest_first.len() > count.max(1) {
-        let others = newest_first.len() - 1;
-        newest_first.remove(1 + rand::random_range(0..others));
-    }
-    newest_first.truncate(count);
-}
-
 fn print(context: &Context, found: &Found, report: &VerifyReport) {
     let view = VerifyView::new(&found.manifest, &found.place.name, report);
     if context.json {
@@ -166,20 +157,4 @@ fn print_failed(context: &Context, found: &Found, level: VerifyLevel, error: &Ap
     let source = render::name(manifest.source.as_str());
     render::line(&format!("failed   {}  {source}  {place}", manifest.id));
     render::complain(&format!("backup {}: {}", manifest.id, error.render()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_holds_the_newest() {
-        for (count, expected) in [(0, 0), (1, 1), (3, 3), (9, 5)] {
-            let mut backups = vec![5, 4, 3, 2, 1];
-            sample(&mut backups, count);
-            assert_eq!(backups.len(), expected);
-            assert!(backups.first().is_none_or(|first| *first == 5));
-            assert!(backups.is_sorted_by(|a, b| a > b));
-        }
-    }
 }

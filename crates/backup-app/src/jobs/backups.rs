@@ -6,19 +6,14 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
 use super::End;
+use super::due::Sum;
 use super::running::Running;
-use super::view::{JobError, State};
+use super::view::State;
 use super::work::{AppWorker, failed, with_warnings};
-use crate::backup_run::{BackupRun, BackupTasks};
+use crate::backup_run::{BackupRun, BackupTasks, SkippedDatabase};
 use crate::compose::BackupJob;
 use crate::error::AppError;
 use crate::text::shown;
-
-/// What came of all backups of a job so far.
-#[derive(Default)]
-struct Sum {
-    ends: Vec<End>,
-}
 
 impl AppWorker {
     pub(super) async fn backups(
@@ -31,30 +26,32 @@ impl AppWorker {
         let mut tasks = self.app.backup_tasks(&sources, &job.cancel).await?;
         mark(&mut tasks, job);
         let mut sum = Sum::default();
-        for warning in tasks.skipped.iter().filter_map(|skipped| skipped.warning()) {
+        for warning in tasks.skipped.iter().filter_map(SkippedDatabase::warning) {
             tracing::warn!(target: "backup", "{}", shown(&warning));
-            sum.ends.push(End::new(State::Warnings));
+            sum.add(End::new(State::Warnings));
+        }
+        if tasks.jobs.is_empty() && tasks.refused.is_empty() {
+            let what = format!("database of {source} to back up");
+            return Err(CoreError::NotFound { what }.into());
         }
         let only = tasks.jobs.len() == 1;
         let mut running: FuturesUnordered<_> = tasks
             .jobs
             .into_iter()
             .map(|backup| async move {
-                let Some(_turn) = queue.turn(backup.server(), &job.cancel).await else {
-                    return None;
-                };
+                let _turn = queue.turn(backup.server(), &job.cancel).await?;
                 job.begun();
                 Some(self.backup(job, &backup).await)
             })
             .collect();
         while let Some(done) = running.next().await {
-            sum.add(job, done, only);
+            sum.add(ended(job, done, only));
         }
         // A place that is new has a repository to leave records in only now.
         for refused in tasks.refused {
             job.begun();
             let recording = self.app.record_refused(refused, &self.journal, &job.cancel);
-            sum.add(job, Some(recording.await), only);
+            sum.add(ended(job, Some(recording.await), only));
         }
         Ok(sum.end())
     }
@@ -85,45 +82,24 @@ fn mark(tasks: &mut BackupTasks, job: &Running) {
     }
 }
 
-impl Sum {
-    /// `None` is a backup whose turn did not come before the job was stopped.
-    fn add(&mut self, job: &Running, done: Option<BackupRun>, only: bool) {
-        let Some(done) = done else {
-            self.ends.push(failed(&CoreError::Cancelled.into()));
-            return;
-        };
-        job.recorded(&done.runs);
-        self.ends.push(match &done.result {
-            Ok(outcome) => {
-                if only {
-                    job.took(&outcome.manifest.id);
-                }
-                let everywhere = done.destinations.iter().all(|place| place.error.is_none());
-                End::new(if everywhere {
-                    with_warnings(outcome.warnings.len())
-                } else {
-                    State::Partial
-                })
+/// What came of one; `None` is a backup whose turn did not come before the job was stopped.
+fn ended(job: &Running, done: Option<BackupRun>, only: bool) -> End {
+    let Some(done) = done else {
+        return failed(&CoreError::Cancelled.into());
+    };
+    job.recorded(&done.runs);
+    match &done.result {
+        Ok(outcome) => {
+            if only {
+                job.took(&outcome.manifest.id);
             }
-            Err(error) => failed(error),
-        });
-    }
-
-    /// The worst of all; of several that failed, the error says how many.
-    fn end(self) -> End {
-        let count = self.ends.len();
-        let failed = |end: &&End| end.state == State::Failed;
-        let missing = self.ends.iter().filter(failed).count();
-        let worst = self.ends.into_iter().max_by_key(|end| end.state);
-        let mut end = worst.unwrap_or_else(|| End {
-            error: Some(JobError::nothing_to_do()),
-            ..End::new(State::Failed)
-        });
-        if let Some(error) = &mut end.error
-            && count > 1
-        {
-            error.message = format!("{missing} of {count} failed: {}", error.message);
+            let everywhere = done.destinations.iter().all(|place| place.error.is_none());
+            End::new(if everywhere {
+                with_warnings(outcome.warnings.len())
+            } else {
+                State::Partial
+            })
         }
-        end
+        Err(error) => failed(error),
     }
 }

@@ -177,11 +177,11 @@ impl JobError {
         }
     }
 
-    /// An order that meant nothing at all.
-    pub(super) fn nothing_to_do() -> Self {
+    /// The store let nothing go.
+    pub(super) fn nothing_deleted() -> Self {
         Self {
-            kind: ErrorKind::NotFound.as_str().to_owned(),
-            message: "there is no database to back up".to_owned(),
+            kind: ErrorKind::Unavailable.as_str().to_owned(),
+            message: "nothing could be deleted; the log of the server knows more".to_owned(),
             hint: None,
         }
     }

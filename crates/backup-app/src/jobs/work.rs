@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::catalog::Selector;
-use backup_core::engine::{SandboxOutcome, VerifyLevel, VerifyRequest};
+use backup_core::engine::{SandboxOutcome, VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
 use backup_core::restorer::Selection;
 
 use super::running::Running;
@@ -17,8 +18,9 @@ use crate::compose::App;
 use crate::drill::DrillTask;
 use crate::error::AppError;
 use crate::found::{Found, Wanted};
-use crate::journal::{Journal, Notice};
+use crate::journal::{Journal, Mark, Notice};
 use crate::keys::Keys;
+use crate::place::Place;
 use crate::sandbox::SandboxTask;
 use crate::text::{shown, time};
 use crate::verify::VerifyTask;
@@ -88,24 +90,27 @@ impl AppWorker {
         };
         let done = Box::pin(task.run(&self.journal, &job.cancel)).await;
         job.recorded(done.run.as_slice());
-        let report = done.result?;
-        Ok(match report.problems.first() {
-            None => End::new(State::Success),
-            Some(first) => End {
-                error: Some(JobError::damaged(first, report.problems.len())),
-                ..End::new(State::Failed)
-            },
-        })
+        Ok(of_report(&done.result?))
     }
 
     async fn drill(&self, job: &Running, of: (&SourceName, &BackupId)) -> Result<End, AppError> {
         let found = self.find(job, of, Keys::None).await?;
+        self.drilled(job, (&found.manifest, &found.place), job.mark())
+            .await
+    }
+
+    pub(super) async fn drilled(
+        &self,
+        job: &Running,
+        (manifest, place): (&Manifest, &Place),
+        mark: Mark,
+    ) -> Result<End, AppError> {
         let task = DrillTask {
-            manifest: &found.manifest,
-            place: &found.place,
-            mark: job.mark(),
+            manifest,
+            place,
+            mark,
         };
-        let observer = job.observer(&format!("drill of {}", of.0));
+        let observer = job.observer(&format!("drill of {}", manifest.source));
         let drill = self
             .app
             .run_drill(&task, &self.journal, observer, &job.cancel);
@@ -170,9 +175,9 @@ impl Worker for AppWorker {
                 backup,
                 selection,
             } => self.sandbox(job, (source, backup), selection).await,
-            Work::VerifyDue | Work::DrillDue | Work::Prune => {
-                Err(AppError::usage("nothing does this yet"))
-            }
+            Work::VerifyDue => self.verify_due(job).await,
+            Work::DrillDue => self.drill_due(job).await,
+            Work::Prune => self.prune(job).await,
         };
         done.unwrap_or_else(|error| failed(&error))
     }
@@ -184,6 +189,17 @@ pub(super) fn failed(error: &AppError) -> End {
         AppError::Engine(CoreError::Cancelled) => End::new(State::Cancelled),
         error => End {
             error: Some(JobError::of(error)),
+            ..End::new(State::Failed)
+        },
+    }
+}
+
+/// A verification that came to a result.
+pub(super) fn of_report(report: &VerifyReport) -> End {
+    match report.problems.first() {
+        None => End::new(State::Success),
+        Some(first) => End {
+            error: Some(JobError::damaged(first, report.problems.len())),
             ..End::new(State::Failed)
         },
     }

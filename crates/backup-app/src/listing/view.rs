@@ -167,6 +167,9 @@ pub struct RunView {
     pub warnings: u64,
     #[schema(value_type = Object)]
     pub who: Who,
+    /// The moment of the schedule that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
     pub raw_bytes: Option<u64>,
     pub stored_bytes: Option<u64>,
     pub bytes_read: Option<u64>,
@@ -200,6 +203,7 @@ impl RunView {
             error: run.error.clone(),
             warnings: run.warnings,
             who: run.who.clone(),
+            slot: run.slot.map(time),
             raw_bytes: run.raw_bytes,
             stored_bytes: run.stored_bytes,
             bytes_read: run.bytes_read,

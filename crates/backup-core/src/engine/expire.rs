@@ -15,7 +15,7 @@ use crate::catalog::{ListRequest, Listing};
 use crate::error::Error;
 use crate::history::{HistoryRequest, Proofs};
 use crate::layout;
-use crate::lease::{Holder, Lease, LeaseKind, Work};
+use crate::lease::{Holder, Lease, LeaseKind};
 use crate::manifest::Manifest;
 use crate::pin::FoundPin;
 use crate::retention::{
@@ -238,15 +238,7 @@ impl Engine {
         operation: Operation,
         cancel: &CancellationToken,
     ) -> Result<Option<Lease>, Error> {
-        let Some(leases) = self.leases() else {
-            return Ok(None);
-        };
-        let work = Work {
-            operation,
-            backup: None,
-        };
-        let taking = leases.exclusive(LeaseKind::Prune, source, &work, cancel);
-        Ok(Some(unless(cancel, taking).await??))
+        self.hold(LeaseKind::Prune, source, operation, cancel).await
     }
 
     /// The backups of a source that are being read or written now, and by whom.

@@ -57,6 +57,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Holds a lease that is not about one backup. None where the engine was not told how to.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another run has it.
+    pub async fn hold(
+        &self,
+        kind: LeaseKind,
+        source: &SourceName,
+        operation: Operation,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
+        let Some(leases) = self.leases() else {
+            return Ok(None);
+        };
+        let work = Work {
+            operation,
+            backup: None,
+        };
+        let taking = leases.exclusive(kind, source, &work, cancel);
+        Ok(Some(unless(cancel, taking).await??))
+    }
+
     /// Each store has leases of its own.
     fn turn_stores(&self) -> Vec<Arc<dyn Store>> {
         let members = self.store.members();
@@ -117,9 +139,20 @@ impl Engine {
         source: &SourceName,
         turn: &mut Turn,
     ) -> Result<bool, Error> {
-        let Some(leases) = self.clone().over(Arc::clone(store)).leases() else {
+        let engine = self.clone().over(Arc::clone(store));
+        let Some(leases) = engine.leases() else {
             return Ok(true);
         };
+        // Whoever had it before may have left nothing but this, which goes now.
+        if let Ok(Some(dead)) = leases.dead_of(source).await
+            && let Err(error) = engine.note_dead(&dead, &turn.token).await
+            // Where there is no repository yet, no records are.
+            && error.kind() != ErrorKind::NotFound
+        {
+            let why = chain(&error);
+            let text = format!("the run that wrote {} is not recorded: {why}", dead.backup);
+            self.observer.event(&Event::Warning(text));
+        }
         let work = Work {
             operation: Operation::Backup,
             backup: Some(turn.id.clone()),

@@ -43,13 +43,13 @@ pub(super) struct LeaseRecord {
     beat: u64,
     state: State,
     #[serde(flatten)]
-    who: Who,
+    pub(super) who: Who,
     pub(super) process: ProcessMark,
-    operation: Operation,
+    pub(super) operation: Operation,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backup: Option<BackupId>,
-    acquired_at: DateTime<Utc>,
-    renewed_at: DateTime<Utc>,
+    pub(super) acquired_at: DateTime<Utc>,
+    pub(super) renewed_at: DateTime<Utc>,
     ttl_seconds: u32,
     /// Backups of those who had it before and did not give it back, as long as it is not certain
     /// that they will not be committed.

@@ -1,0 +1,246 @@
+//! Starts what schedules ask for. Several servers may look after the same places: each slot is run
+//! by the one that gets its turn in the store, and the others see its records.
+
+mod claim;
+mod planner;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backup_core::backup::SourceName;
+use backup_core::clock::Clock;
+use backup_core::run_record::Operation;
+use backup_schedule::DueRun;
+use chrono::{DateTime, Utc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::compose::App;
+use crate::error::AppError;
+use crate::jobs::{JobRefusal, Jobs, Order, SCHEDULE, Work};
+use crate::schedules::Scheduled;
+use crate::text::{shown, time};
+use claim::Claim;
+use planner::{Errand, Planner};
+
+/// How often the clock is looked at.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// How many slots were missed, by operation and source.
+pub type MissedSlots = BTreeMap<(String, Option<String>), u64>;
+
+/// Looks at the clock, and has jobs begun.
+pub struct Scheduler {
+    app: Arc<App>,
+    jobs: Jobs,
+    clock: Arc<dyn Clock>,
+    planner: Planner,
+    missed: Arc<Mutex<MissedSlots>>,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").finish_non_exhaustive()
+    }
+}
+
+/// What became of an errand.
+#[derive(Debug)]
+enum Done {
+    /// The slot was run, here or elsewhere.
+    Settled(DateTime<Utc>),
+    /// There was nothing to run, or it cannot begin now.
+    Later,
+}
+
+impl Scheduler {
+    /// Of all that is scheduled, from now on.
+    ///
+    /// # Errors
+    /// None: loading the configuration has found them all.
+    pub fn new(app: Arc<App>, jobs: Jobs, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+        let planner = Planner::new(app.schedules()?, clock.now());
+        Ok(Self {
+            app,
+            jobs,
+            clock,
+            planner,
+            missed: Arc::default(),
+        })
+    }
+
+    /// The slots that were missed so far, for whoever shows them.
+    #[must_use]
+    pub fn missed(&self) -> Arc<Mutex<MissedSlots>> {
+        Arc::clone(&self.missed)
+    }
+
+    /// Has everything begun that is due, until `stop`. What was run before is read from the
+    /// records first. Jobs that were begun are not waited for.
+    pub async fn run(mut self, stop: CancellationToken) {
+        if self.planner.is_empty() {
+            return;
+        }
+        for record in self.app.records_of_slots(self.clock.now()).await {
+            self.planner
+                .recall(&record.operation, &record.source, record.slot);
+        }
+        let mut errands: JoinSet<(usize, Done)> = JoinSet::new();
+        loop {
+            for errand in self.planner.tick(self.clock.now()) {
+                let runner = self.runner(&errand);
+                let stop = stop.clone();
+                errands.spawn(async move { (errand.index, runner.run(errand, &stop).await) });
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(EVERY) => {}
+                Some(Ok((index, done))) = errands.join_next() => {
+                    self.planner.back(index, match done {
+                        Done::Settled(slot) => Some(slot),
+                        Done::Later => None,
+                    });
+                    if matches!(done, Done::Later) {
+                        // Not at once again.
+                        self.pause(&stop).await;
+                    }
+                }
+            }
+        }
+        errands.shutdown().await;
+    }
+
+    async fn pause(&self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+
+    fn runner(&self, errand: &Errand) -> Runner {
+        Runner {
+            app: Arc::clone(&self.app),
+            jobs: self.jobs.clone(),
+            scheduled: self.planner.scheduled(errand.index).clone(),
+            missed: Arc::clone(&self.missed),
+        }
+    }
+}
+
+/// Sees to one schedule.
+struct Runner {
+    app: Arc<App>,
+    jobs: Jobs,
+    scheduled: Scheduled,
+    missed: Arc<Mutex<MissedSlots>>,
+}
+
+impl Runner {
+    async fn run(&self, errand: Errand, stop: &CancellationToken) -> Done {
+        self.tell_missed(&errand).await;
+        let Some(due) = errand.due else {
+            return Done::Later;
+        };
+        let what = self.name();
+        let claimed = self.app.claim(&self.scheduled, due.slot, stop).await;
+        let lease = match claimed {
+            Claim::Done => {
+                tracing::info!(target: "backup", "{what} of {} was run by another server", time(due.slot));
+                return Done::Settled(due.slot);
+            }
+            Claim::Stopped | Claim::Lost => return Done::Later,
+            Claim::Ours(lease) => lease,
+        };
+        let done = self.job(due).await;
+        if let Some(lease) = lease {
+            let _ = lease.release().await;
+        }
+        done
+    }
+
+    /// The job, from its beginning to its end.
+    async fn job(&self, due: DueRun) -> Done {
+        let what = self.name();
+        let Some(work) = self.work() else {
+            return Done::Settled(due.slot);
+        };
+        let order = Order {
+            work,
+            by: SCHEDULE.to_owned(),
+            slot: Some(due.slot),
+        };
+        let job = match self.jobs.start(order) {
+            Ok(job) => job,
+            Err(JobRefusal::Running { id }) => {
+                // Somebody asked for it just now. The slot is run after that, if there is time.
+                tracing::info!(target: "backup", "{what} waits for job {id}");
+                self.ended(&id).await;
+                return Done::Later;
+            }
+            Err(_) => return Done::Later,
+        };
+        let late = if due.made_up { ", made up for" } else { "" };
+        tracing::info!(target: "backup", job = job.id, "{what} of {}{late}: begun", time(due.slot));
+        if let Some(state) = self.ended(&job.id).await {
+            tracing::info!(target: "backup", job = job.id, "{what} of {}: {state}", time(due.slot));
+        }
+        Done::Settled(due.slot)
+    }
+
+    /// Waits for the end of a job.
+    async fn ended(&self, id: &str) -> Option<&'static str> {
+        let mut watch = self.jobs.watch(id)?;
+        let view = watch.wait_for(|view| view.is_over()).await.ok()?;
+        Some(view.state)
+    }
+
+    /// Says once of each slot that it did not run, unless another server ran it.
+    async fn tell_missed(&self, errand: &Errand) {
+        let Some(first) = errand.missed.first() else {
+            return;
+        };
+        let ran = self.app.slots_since(&self.scheduled, first.slot).await;
+        let missed = errand.missed.iter();
+        let missed: Vec<_> = missed
+            .filter(|missed| !ran.contains(&missed.slot))
+            .collect();
+        let Some(last) = missed.last() else {
+            return;
+        };
+        let operation = self.scheduled.operation.to_string();
+        let of = (operation, self.scheduled.source.clone());
+        let mut all = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(of).or_default() += missed.len() as u64;
+        let more = if errand.more_missed { " and more" } else { "" };
+        tracing::warn!(
+            target: "backup",
+            "{}: {} missed{more}, the last {}",
+            self.name(),
+            crate::text::counted(missed.len() as u64, "slot"),
+            time(last.slot),
+        );
+    }
+
+    fn name(&self) -> String {
+        let operation = &self.scheduled.operation;
+        match &self.scheduled.source {
+            Some(source) => format!("scheduled {operation} of {}", shown(source)),
+            None => format!("scheduled {operation}"),
+        }
+    }
+
+    fn work(&self) -> Option<Work> {
+        match (&self.scheduled.operation, &self.scheduled.source) {
+            (Operation::Backup, Some(source)) => {
+                let source = SourceName::new(source).ok()?;
+                Some(Work::Backup { source })
+            }
+            (Operation::Verify, _) => Some(Work::VerifyDue),
+            (Operation::Drill, _) => Some(Work::DrillDue),
+            (Operation::Prune, _) => Some(Work::Prune),
+            _ => None,
+        }
+    }
+}
