@@ -110,8 +110,8 @@ async fn run(cli: Cli) -> Result<(), AppError> {
     let server = Arc::new(Server::new(&app));
     let stop = interrupt.token();
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
-    let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
     let admitting = tokio::spawn(admit(Arc::clone(&server), cli.config, hangups));
+    let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
     let ended = serve(listening, &app, server, stop).await;
     reading.abort();
     admitting.abort();

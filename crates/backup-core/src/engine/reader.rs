@@ -22,6 +22,7 @@ use crate::layout;
 use crate::manifest::{
     EncryptionRecord, MAX_MANIFEST_BYTES, Manifest, PartKind, PartName, PartRecord, StoredObject,
 };
+use crate::observer::{Event, Observer};
 use crate::restorer::PartReader;
 use crate::store::{Store, StoreKey};
 
@@ -37,6 +38,7 @@ const MAX_FACTS_BYTES: usize = 1 << 30;
 pub struct BackupReader {
     decoder: Decoder,
     facts: Facts,
+    observer: Arc<dyn Observer>,
 }
 
 /// What it takes to decode parts.
@@ -66,7 +68,12 @@ impl BackupReader {
         };
         let facts = decoder.facts().await?;
         check_binding(&decoder.manifest, &facts)?;
-        Ok(Self { decoder, facts })
+        let observer = Arc::clone(&engine.observer);
+        Ok(Self {
+            decoder,
+            facts,
+            observer,
+        })
     }
 
     /// Stored bytes fetched so far.
@@ -103,7 +110,10 @@ impl PartReader for BackupReader {
             .manifest
             .part(part)
             .ok_or_else(|| PortError::new(ErrorKind::NotFound, format!("no part {part}")))?;
-        self.decoder.part(record)
+        let observer = Arc::clone(&self.observer);
+        let body = self.decoder.part(record)?;
+        let tell = move |bytes| observer.event(&Event::RawBytes(bytes));
+        Ok(counted(body, tell))
     }
 }
 

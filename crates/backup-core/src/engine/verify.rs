@@ -195,7 +195,11 @@ impl VerifyTask {
             (_, VerifyLevel::Stored) => self.stored(part).await.map(|()| 0_u64),
             (Some(reader), VerifyLevel::Decoded) => self.decoded(reader, part).await,
             _ => match stored_part(&self.engine.store, &self.backup, part) {
-                Ok(body) => self.drain(body).await,
+                Ok(body) => {
+                    let observer = Arc::clone(&self.engine.observer);
+                    let tell = move |bytes| observer.event(&Event::RawBytes(bytes));
+                    self.drain(counted(body, tell)).await
+                }
                 Err(e) => Err(e),
             },
         };
@@ -248,10 +252,8 @@ impl VerifyTask {
         Ok(part.stored_bytes())
     }
 
-    /// Reads a body to its end and counts it.
-    async fn drain(&self, body: BodyStream) -> Result<u64, PortError> {
-        let observer = Arc::clone(&self.engine.observer);
-        let mut body = counted(body, move |bytes| observer.event(&Event::RawBytes(bytes)));
+    /// Reads a body to its end; how long it is.
+    async fn drain(&self, mut body: BodyStream) -> Result<u64, PortError> {
         let mut total = 0;
         while let Some(chunk) = body.next().await {
             total += chunk

@@ -54,7 +54,10 @@ async fn what_was_dumped_arrives_and_is_compared() {
     let bench = Bench::new();
     bench.good().await;
     let restorer = ScriptedRestorer::new();
+    let dumped = bench.observer.raw_bytes();
     let outcome = restore(&bench, &restorer, &options()).await.unwrap();
+    // Whoever looks on sees it move.
+    assert!(bench.observer.raw_bytes() - dumped > 300_000);
     let compare = outcome.compare.unwrap();
     assert_eq!((compare.tables, compare.equal, compare.rows), (2, 2, 30));
     assert_eq!(
