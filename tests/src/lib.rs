@@ -33,6 +33,7 @@ pub mod crowd;
 pub mod drills;
 pub mod fake_tools;
 pub mod fault;
+pub mod http;
 pub mod pg;
 pub mod pooler;
 pub mod s3;
@@ -46,5 +47,5 @@ mod ports;
 mod scratch;
 mod servers;
 
-pub use binaries::{binary, compose_reader, hadolint, promtool};
+pub use binaries::{binary, compose_reader, hadolint, promtool, schemathesis};
 pub use ports::free_port;

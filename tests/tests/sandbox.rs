@@ -112,6 +112,18 @@ impl Stage {
             .await
     }
 
+    /// A session that is there when this returns.
+    async fn sleep_in(&self, database: &str) -> Result<std::process::Child> {
+        let mut session = self.cluster.tool("psql", database);
+        session.args(["-XAtw", "-c", "SELECT pg_sleep(60)"]);
+        let session = session.spawn()?;
+        let there = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
+        while self.cluster.query("postgres", &there)?.trim() == "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(session)
+    }
+
     /// What the visitor gets for a statement.
     fn visit(&self, outcome: &SandboxOutcome, database: &str, sql: &str) -> Result<String> {
         let access = &outcome.access;
@@ -263,20 +275,7 @@ async fn sandboxes_end_and_nothing_else_is_ever_dropped() -> Result<()> {
     }
     stage.clock.advance(Duration::from_hours(25));
     // Somebody is connected, which keeps nothing.
-    let mut session = stage.cluster.tool("psql", &name);
-    session.args(["-XAtw", "-c", "SELECT pg_sleep(60)"]);
-    let mut session = session.spawn()?;
-    while stage
-        .cluster
-        .query(
-            "postgres",
-            &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"),
-        )?
-        .trim()
-        == "0"
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let mut session = stage.sleep_in(&name).await?;
     let swept = stage.engine.sweep_sandboxes(&server).await?;
     ensure!(
         matches!(swept.as_slice(), [one] if one.left.is_none()),

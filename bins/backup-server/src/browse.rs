@@ -79,18 +79,17 @@ fn anchor(method: &str, path: &str) -> String {
 }
 
 fn parameters(operation: &Value) -> String {
-    let rows = operation["parameters"].as_array().into_iter().flatten();
-    let rows: String = rows
-        .map(|parameter| {
-            let text = |key: &str| escape(parameter[key].as_str().unwrap_or_default());
-            format!(
-                "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-                text("name"),
-                text("in"),
-                text("description")
-            )
-        })
-        .collect();
+    let mut rows = String::new();
+    for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        let text = |key: &str| escape(parameter[key].as_str().unwrap_or_default());
+        let _ = write!(
+            rows,
+            "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
+            text("name"),
+            text("in"),
+            text("description")
+        );
+    }
     if rows.is_empty() {
         return rows;
     }
@@ -105,25 +104,24 @@ fn request(document: &Value, operation: &Value) -> String {
 }
 
 fn responses(operation: &Value) -> String {
-    let all = operation["responses"].as_object().into_iter().flatten();
-    let rows: String = all
-        .map(|(status, response)| {
-            let what = response["description"].as_str().unwrap_or_default();
-            let kinds = response["content"].as_object().into_iter().flatten();
-            let kinds: Vec<_> = kinds
-                .map(|(kind, content)| match schema_name(&content["schema"]) {
-                    Some(name) => format!("{kind}: {name}"),
-                    None => kind.clone(),
-                })
-                .collect();
-            format!(
-                "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
-                escape(status),
-                escape(what),
-                escape(&kinds.join(", "))
-            )
-        })
-        .collect();
+    let mut rows = String::new();
+    for (status, response) in operation["responses"].as_object().into_iter().flatten() {
+        let what = response["description"].as_str().unwrap_or_default();
+        let kinds = response["content"].as_object().into_iter().flatten();
+        let kinds: Vec<_> = kinds
+            .map(|(kind, content)| match schema_name(&content["schema"]) {
+                Some(name) => format!("{kind}: {name}"),
+                None => kind.clone(),
+            })
+            .collect();
+        let _ = write!(
+            rows,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(status),
+            escape(what),
+            escape(&kinds.join(", "))
+        );
+    }
     format!("<h3>Answers</h3><table>{rows}</table>")
 }
 

@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_comes_too_late_is_let_in_when_somebody_leaves() {
         let limited = Limited::new(DefaultAcceptor::new(), 1);
-        let (_, first) = limited.accept((), "service").await.unwrap();
+        let ((), first) = limited.accept((), "service").await.unwrap();
         let again = first.clone();
         assert!(limited.accept((), "service").await.is_err());
         drop(first);

@@ -111,7 +111,7 @@ impl Modify for Refusals {
                 }
                 refuse(operation, &ALL);
             }
-            for operation in item.get.iter_mut() {
+            if let Some(operation) = &mut item.get {
                 refuse(operation, &ALL);
                 if path.ends_with("/access") {
                     refuse(operation, &DOING);

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use backup_app::access::Action;
+use backup_app::check::of_work;
 use backup_app::text::time;
 use backup_app::{BackupEntry, BackupView, ListView, RunView, SourceView, SystemClock};
 use backup_core::clock::Clock as _;
@@ -260,6 +261,8 @@ async fn metrics(State(server): State<Arc<Server>>) -> Answer {
         .ok_or_else(Problem::not_ready)?
         .check
         .metrics();
+    let work = of_work(&server.jobs.all(), &server.missed());
+    let text = format!("{text}{work}");
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

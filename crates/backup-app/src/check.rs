@@ -48,6 +48,25 @@ pub struct CheckReport {
     pub sources: Vec<SourceCheck>,
     /// The places themselves.
     pub destinations: Vec<DestinationCheck>,
+    /// How many records there are of each operation and result.
+    #[serde(skip)]
+    runs: RunCounts,
+}
+
+/// How often each operation had each result.
+type RunCounts = BTreeMap<(String, &'static str), u64>;
+
+/// Records of several places may be of the same run.
+fn counted_runs(looked: &[Looked]) -> RunCounts {
+    let held = looked.iter().filter_map(|looked| looked.held.as_ref().ok());
+    let runs = held.flat_map(|held| &held.runs);
+    let runs: BTreeMap<_, _> = runs.map(|run| (&run.id, run)).collect();
+    let mut counts = RunCounts::new();
+    for run in runs.values() {
+        let of = (run.operation.to_string(), run.result.as_str());
+        *counts.entry(of).or_default() += 1;
+    }
+    counts
 }
 
 /// One source at one place. Of what could not be asked, nothing is known.
@@ -223,6 +242,7 @@ impl App {
             checked_at: now,
             sources: checks,
             destinations,
+            runs: counted_runs(looked),
         })
     }
 

@@ -24,6 +24,8 @@ mod expire_leased;
 mod fan_out;
 #[path = "engine/history.rs"]
 mod history;
+#[path = "engine/interrupted.rs"]
+mod interrupted;
 #[path = "engine/lease.rs"]
 mod lease;
 #[path = "engine/rekey.rs"]

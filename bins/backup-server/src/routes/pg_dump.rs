@@ -46,7 +46,7 @@ pub(crate) struct Execution {
 
 /// A rehearsal of a restore.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RestoreTest {
+pub(crate) struct Rehearsal {
     id: String,
     source: Option<String>,
     filename: Option<String>,
@@ -90,7 +90,7 @@ impl Execution {
     }
 }
 
-impl From<&RunView> for RestoreTest {
+impl From<&RunView> for Rehearsal {
     fn from(run: &RunView) -> Self {
         Self {
             id: run.id.clone(),
@@ -169,13 +169,10 @@ pub(crate) async fn test_restore(
 ) -> Result<Response, Problem> {
     let source = reader.only(which)?;
     reader.caller.may(Action::Drill, Some(&source))?;
-    let id = match order.backup_filename {
-        Some(id) => id,
-        None => {
-            let found = reader.of(&source).find(|backup| backup.is_whole);
-            found.ok_or_else(Problem::not_found)?.view.id.clone()
-        }
-    };
+    let newest = reader.of(&source).find(|backup| backup.is_whole);
+    let newest = newest.map(|backup| backup.view.id.clone());
+    let id = order.backup_filename.or(newest);
+    let id = id.ok_or_else(Problem::not_found)?;
     let which = SourceQuery {
         source: Some(source),
     };
@@ -185,7 +182,7 @@ pub(crate) async fn test_restore(
 
 /// Rehearsals of restores, newest first, at most 1000
 #[utoipa::path(get, path = "/api/v1/backups/pg-dump/restore-history",
-    params(DaysQuery, SourceQuery), responses((status = 200, body = Vec<RestoreTest>)))]
+    params(DaysQuery, SourceQuery), responses((status = 200, body = Vec<Rehearsal>)))]
 pub(crate) async fn restore_history(
     reader: Reader,
     Asked(days): Asked<DaysQuery>,
@@ -198,6 +195,6 @@ pub(crate) async fn restore_history(
             && run.source.as_ref() == Some(&source)
             && since.as_ref().is_none_or(|since| run.started_at >= *since)
     });
-    let all: Vec<_> = runs.take(MOST).map(RestoreTest::from).collect();
+    let all: Vec<_> = runs.take(MOST).map(Rehearsal::from).collect();
     Ok(reader.json(&all))
 }

@@ -36,6 +36,19 @@ pub(crate) struct RunStatus {
     pub(crate) record: Option<RunView>,
 }
 
+/// One change of a run, as an event.
+#[derive(Debug, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "for the description: events are written by the framework"
+)]
+pub(crate) struct RunEvent {
+    /// The state.
+    event: String,
+    /// A `RunStatus`, as JSON.
+    data: String,
+}
+
 /// How to get into a database to look into. The password is told once.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AccessView {
@@ -164,7 +177,7 @@ fn ended() -> Problem {
 
 /// How a run goes, as events: one per change, the last one says how it ended
 #[utoipa::path(get, path = "/api/v1/runs/{id}/events", params(("id" = String, Path)), responses(
-    (status = 200, body = String, content_type = "text/event-stream")))]
+    (status = 200, body = RunEvent, content_type = "text/event-stream")))]
 pub(crate) async fn events(
     State(server): State<Arc<Server>>,
     caller: Caller,

@@ -32,9 +32,9 @@ async fn work_is_done_and_told_of_until_its_end() {
     let bench = Bench::new("").await;
     let token = bench.token(Role::Operator, "shop");
     let path = verifications(&bench, 3);
-    let taken = bench.ask("POST", &path, token, STORED).await;
-    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.text);
-    let job = taken.json();
+    let answer = bench.ask("POST", &path, token, STORED).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+    let job = answer.json();
     assert_eq!(
         (
             &job["operation"],
@@ -49,7 +49,7 @@ async fn work_is_done_and_told_of_until_its_end() {
             &json!("operator-shop")
         )
     );
-    let run = taken.header("location").to_owned();
+    let run = answer.header("location").to_owned();
     let events = bench.get(&format!("{run}/events"), token).await;
     assert_eq!(events.header("content-type"), "text/event-stream");
     // The last event says how it ended, and then there are no more.

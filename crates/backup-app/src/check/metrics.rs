@@ -6,11 +6,14 @@ use std::fmt::{Display, Write as _};
 use chrono::{DateTime, Utc};
 
 use super::{CheckReport, SourceCheck};
+use crate::jobs::JobView;
+use crate::scheduler::MissedSlots;
 
 /// One metric with all its series.
 struct Metric {
     name: &'static str,
     help: &'static str,
+    kind: &'static str,
     series: Vec<(String, String)>,
 }
 
@@ -19,7 +22,15 @@ impl Metric {
         Self {
             name,
             help,
+            kind: "gauge",
             series: Vec::new(),
+        }
+    }
+
+    fn counter(name: &'static str, help: &'static str) -> Self {
+        Self {
+            kind: "counter",
+            ..Self::new(name, help)
         }
     }
 
@@ -37,7 +48,7 @@ impl Metric {
         }
         let name = self.name;
         let _ = writeln!(text, "# HELP {name} {}", self.help);
-        let _ = writeln!(text, "# TYPE {name} gauge");
+        let _ = writeln!(text, "# TYPE {name} {}", self.kind);
         for (labels, value) in &self.series {
             let _ = match labels.as_str() {
                 "" => writeln!(text, "{name} {value}"),
@@ -54,6 +65,45 @@ pub(super) fn text(report: &CheckReport) -> String {
     metrics.extend(of_copies(report));
     metrics.extend(of_sources(report));
     metrics.extend(of_places(report));
+    metrics.push(of_runs(report));
+    written(&metrics)
+}
+
+/// What a server does and did not do, in the same form.
+#[must_use]
+pub fn of_work(jobs: &[JobView], missed: &MissedSlots) -> String {
+    let mut running = Metric::new(
+        "backup_run_in_progress",
+        "Jobs of this server that are running.",
+    );
+    for operation in ["backup", "verify", "drill", "restore", "prune"] {
+        let busy = |job: &&JobView| job.operation == operation && job.state == "running";
+        let count = jobs.iter().filter(busy).count();
+        running.add(&[("operation", operation)], count);
+    }
+    let mut slots = Metric::counter(
+        "backup_schedule_missed_total",
+        "Moments of a schedule at which nothing ran, since this server began.",
+    );
+    for ((operation, source), count) in missed {
+        let source = source.as_deref().unwrap_or("");
+        slots.add(&[("operation", operation), ("source", source)], count);
+    }
+    written(&[running, slots])
+}
+
+fn of_runs(report: &CheckReport) -> Metric {
+    let mut runs = Metric::counter(
+        "backup_runs_total",
+        "Runs that left a record, as far back as records are looked at.",
+    );
+    for ((operation, result), count) in &report.runs {
+        runs.add(&[("operation", operation), ("result", result)], count);
+    }
+    runs
+}
+
+fn written(metrics: &[Metric]) -> String {
     let mut text = String::new();
     for metric in metrics {
         metric.write(&mut text);
@@ -179,6 +229,16 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_of_every_kind_has_a_figure() {
+        let of = ("backup".to_owned(), Some("shop".to_owned()));
+        let text = of_work(&[], &MissedSlots::from([(of, 2)]));
+        assert!(text.contains("backup_run_in_progress{operation=\"drill\"} 0\n"));
+        let missed = "# TYPE backup_schedule_missed_total counter\n\
+                      backup_schedule_missed_total{operation=\"backup\",source=\"shop\"} 2\n";
+        assert!(text.ends_with(missed), "{text}");
+    }
 
     #[test]
     fn names_cannot_end_their_label() {

@@ -98,8 +98,8 @@ impl Engine {
             restorer: server.restorer(),
             admission: Mutex::new(Some(admission)),
         };
-        let restored = self.restore(&restorer, backup, &options, cancel);
-        let restore = Box::pin(restored).await?;
+        let work = self.restore(&restorer, backup, &options, cancel);
+        let restore = Box::pin(work).await?;
         let opened = unless(cancel, server.open(&database, until)).await;
         drop(place);
         match opened.and_then(|opened| opened.map_err(failed)) {

@@ -1,0 +1,166 @@
+//! Runs whose process is gone: noticed once, whoever looks, and not mistaken for others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_core::engine::Engine;
+use backup_core::history::HistoryRequest;
+use backup_core::lease::{GivenUp, Lease, LeaseKind, LeaseSettings, Work};
+use backup_core::run_record::{Operation, RunRecord, RunResult, Who};
+use backup_core::store::Store;
+use backup_testing::{FakeCompressor, FakeProcesses, FixedClock, MemoryStore};
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use super::{dumper, request, source};
+
+struct House {
+    memory: Arc<MemoryStore>,
+    clock: FixedClock,
+    processes: FakeProcesses,
+}
+
+impl House {
+    /// With a repository and one backup.
+    async fn new() -> Self {
+        let house = Self {
+            memory: Arc::new(MemoryStore::new()),
+            clock: FixedClock::default(),
+            processes: FakeProcesses::new(1),
+        };
+        house.backup(7).await;
+        house.clock.advance(Duration::from_mins(1));
+        house
+    }
+
+    fn engine(&self, pid: u32) -> Engine {
+        let settings = LeaseSettings {
+            who: who(pid),
+            processes: Arc::new(self.processes.seen_by(pid)),
+            ttl: Duration::from_mins(1),
+            given_up: GivenUp::default(),
+        };
+        let store = Arc::clone(&self.memory) as Arc<dyn Store>;
+        Engine::new(store, Arc::new(self.clock.clone()))
+            .with_compressor(Arc::new(FakeCompressor))
+            .with_leases(settings)
+    }
+
+    async fn backup(&self, pid: u32) {
+        let mut request = request("app");
+        request.encrypt = false;
+        let never = CancellationToken::new();
+        let engine = self.engine(pid);
+        engine.backup(&dumper(), &request, &never).await.unwrap();
+    }
+
+    /// The lease of a run in the middle of its backup.
+    async fn begin(&self, pid: u32) -> Lease {
+        let work = Work {
+            operation: Operation::Backup,
+            backup: Some("20260205T030100Z-0001".parse().unwrap()),
+        };
+        let (leases, never) = (self.engine(pid).leases().unwrap(), CancellationToken::new());
+        leases
+            .exclusive(LeaseKind::Backup, &source("app"), &work, &never)
+            .await
+            .unwrap()
+    }
+
+    async fn note(&self, pid: u32) -> Vec<RunRecord> {
+        let never = CancellationToken::new();
+        self.engine(pid).note_interrupted(&never).await.unwrap()
+    }
+
+    async fn records(&self) -> Vec<RunRecord> {
+        let engine = self.engine(9);
+        let all = HistoryRequest::default();
+        engine.history().list(&all).await.unwrap().runs
+    }
+
+    fn bar(&self) -> Option<String> {
+        let bar = self
+            .memory
+            .bytes("backups/app/20260205T030100Z-0001/manifest.json")?;
+        Some(String::from_utf8(bar.to_vec()).unwrap())
+    }
+}
+
+fn who(pid: u32) -> Who {
+    Who {
+        user: "postgres".to_owned(),
+        host: format!("host-{pid}"),
+    }
+}
+
+#[tokio::test]
+async fn a_killed_run_is_recorded_once_and_commits_nothing_any_more() {
+    let house = House::new().await;
+    let lease = house.begin(1).await;
+    assert_eq!(house.note(2).await, [], "it goes on");
+    drop(lease);
+    house.processes.end(1);
+    // Two see it at the same moment.
+    let (one, two) = tokio::join!(house.note(2), house.note(3));
+    assert!(one.len() + two.len() >= 1);
+    let records = house.records().await;
+    assert_eq!(records.len(), 1);
+    let record = &records[0];
+    assert_eq!(record.result, RunResult::Interrupted);
+    assert_eq!(record.who, who(1));
+    assert_eq!(
+        (&record.source, &record.backup),
+        (&Some(source("app")), &None)
+    );
+    assert!(record.id.as_str().starts_with("20260205T030100Z-0000"));
+    assert!(record.error.is_some() && !record.is_success());
+    assert!(house.bar().unwrap().contains("barred_at"));
+    house.clock.advance(Duration::from_mins(5));
+    assert_eq!(house.note(2).await, []);
+    // The next run is none of its business.
+    house.backup(2).await;
+    assert_eq!(house.records().await.len(), 1);
+}
+
+/// Of a process on another machine nothing is known but that it is silent.
+#[tokio::test]
+async fn a_run_that_is_silent_for_too_long_is_recorded_and_one_that_is_not_is_left_alone() {
+    let house = House::new().await;
+    let _lease = house.begin(1).await;
+    house.clock.advance(Duration::from_mins(1));
+    assert_eq!(house.note(2).await, []);
+    house.clock.advance(Duration::from_secs(5));
+    let noted = house.note(2).await;
+    assert_eq!(noted.len(), 1);
+    assert_eq!(noted[0].finished_at, noted[0].started_at, "nobody saw more");
+}
+
+#[tokio::test]
+async fn the_run_that_takes_the_turn_leaves_the_record_of_the_one_before() {
+    let house = House::new().await;
+    drop(house.begin(1).await);
+    house.processes.end(1);
+    house.backup(2).await;
+    let records = house.records().await;
+    let results: Vec<_> = records.iter().map(|run| run.result).collect();
+    assert_eq!(results, [RunResult::Interrupted]);
+    assert_eq!(house.note(3).await, []);
+}
+
+/// The store was away when it gave its lease back, and it said itself how it ended.
+#[tokio::test]
+async fn a_run_that_left_a_record_is_not_interrupted() {
+    let house = House::new().await;
+    drop(house.begin(1).await);
+    let engine = house.engine(1);
+    let mut run = engine.history().begin(Operation::Backup, who(1));
+    run.source = Some(source("app"));
+    run.started_at -= TimeDelta::seconds(5);
+    house.clock.advance(Duration::from_secs(5));
+    let never = CancellationToken::new();
+    engine.history().record(&mut run, &never).await.unwrap();
+    house.processes.end(1);
+    assert_eq!(house.note(2).await, []);
+    assert_eq!(house.records().await, [run]);
+    assert!(house.bar().is_some(), "it commits nothing any more");
+}

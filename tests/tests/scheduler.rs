@@ -1,0 +1,207 @@
+//! `backup-server` runs what its schedules ask for, each slot once, and what was killed is known.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::cli::{Cli, Running};
+use backup_e2e::fake_tools::{Calls, FakeTools, pause_after};
+use backup_e2e::pg::Cluster;
+use backup_e2e::s3::{Kind, Server as S3};
+use backup_e2e::scene::unique;
+use backup_e2e::{free_port, sample};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// How long anything may take; a slot comes every minute.
+const LIMIT: Duration = Duration::from_mins(4);
+
+/// One configuration, and what runs with it.
+struct Stage {
+    cli: Cli,
+    settings: String,
+    config: String,
+}
+
+impl Stage {
+    /// `more` goes into `[source.shop]`.
+    fn new(cli: Cli, database: &str, url: &str, more: &str) -> Result<Self> {
+        let settings = format!(
+            "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{url}'\n\
+             [source.shop]\ndatabase = '{database}'\ndestinations = ['near']\n{more}\n"
+        );
+        let config = cli.private_file("backup.toml", &settings)?;
+        Ok(Self {
+            cli,
+            settings,
+            config,
+        })
+    }
+
+    fn serve(&self) -> Result<Running> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let arguments = ["--config", &self.config, "serve", "--listen", &address];
+        Running::start(self.cli.command_of("backup-server", arguments)?)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let all = ["--config", &self.config].into_iter();
+        let all = all.chain(arguments.iter().copied()).chain(["--json"]);
+        let text = self.cli.run(all)?.exits(0)?.text();
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    fn backups(&self) -> Result<Vec<Value>> {
+        // A place that is not there yet has none.
+        Ok(self.json(&["list"]).unwrap_or_default())
+    }
+
+    /// Records of backups, newest first.
+    fn runs(&self) -> Result<Vec<Value>> {
+        Ok(self
+            .json(&["runs", "--operation", "backup"])
+            .unwrap_or_default())
+    }
+
+    fn wait_until(&self, what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while !done()? {
+            ensure!(Instant::now() < deadline, "{what}: still not");
+            thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+}
+
+fn stop(server: Running) -> Result<String> {
+    server.signal(Signal::SIGTERM)?;
+    Ok(server.wait_at_most(LIMIT)?.exits(0)?.stderr)
+}
+
+/// Each slot that a record names, and how often.
+fn slots(runs: &[Value]) -> Vec<String> {
+    let slots = runs.iter().filter_map(|run| run["slot"].as_str());
+    slots.map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_schedule_is_kept_and_a_restart_runs_nothing_twice() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("scheduler"))?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 1))?;
+    let cli = Cli::new(cluster)?;
+    let url = cli.local_store();
+    let more = "schedule = '* * * * *'\n[verify]\nschedule = '* * * * *'";
+    let stage = Stage::new(cli, &database, &url, more)?;
+    let server = stage.serve()?;
+    stage.wait_until("the first backup", || Ok(!stage.runs()?.is_empty()))?;
+    stage.wait_until("a verification", || {
+        let runs = stage.json(&["runs", "--operation", "verify"])?;
+        Ok(runs.iter().any(|run| run["slot"].is_string()))
+    })?;
+    let log = stop(server)?;
+    ensure!(log.contains("scheduled backup of shop"), "{log}");
+    // Whatever was run just now is not run again by the next one.
+    let server = stage.serve()?;
+    let count = stage.runs()?.len();
+    stage.wait_until("the next slot", || Ok(stage.runs()?.len() > count))?;
+    stop(server)?;
+    let runs = stage.runs()?;
+    let good = runs.iter().filter(|run| run["result"] == "success");
+    ensure!(good.count() >= 2, "{runs:?}");
+    let all = slots(&runs);
+    let mut once = all.clone();
+    once.dedup();
+    assert_eq!(all.len(), runs.len(), "{runs:?}");
+    assert_eq!(all, once, "{runs:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn two_servers_on_one_bucket_take_one_backup_a_slot() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("two_servers"))?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 1))?;
+    let s3 = S3::shared(Kind::SeaweedFs)?;
+    let bucket = unique("two-servers").replace('_', "-");
+    s3.create_bucket(&bucket)?;
+    let cli = Cli::new(cluster)?.with_s3(s3);
+    let url = format!("s3://{bucket}");
+    let stage = Stage::new(cli, &database, &url, "schedule = '* * * * *'")?;
+    let servers = [stage.serve()?, stage.serve()?];
+    stage.wait_until("three slots", || Ok(stage.runs()?.len() >= 3))?;
+    for server in servers {
+        stop(server)?;
+    }
+    let runs = stage.runs()?;
+    let good = runs.iter().filter(|run| run["result"] == "success");
+    let taken = stage.backups()?.len();
+    assert_eq!(good.count(), taken, "{runs:?}");
+    let failed = runs.iter().find(|run| run["result"] == "failed");
+    assert_eq!(failed, None, "nobody was in anybody's way");
+    let all = slots(&runs);
+    let mut once = all.clone();
+    once.dedup();
+    assert_eq!(all, once, "{runs:?}");
+    assert_eq!(all.len(), runs.len(), "{runs:?}");
+    Ok(())
+}
+
+/// Where the run stands when it is killed: before any row, in the middle, and after all of them.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("killed_server"))?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 4))?;
+    let fakes = FakeTools::new(cluster.bin_dir())?;
+    let cli = Cli::new(cluster)?;
+    let url = cli.local_store();
+    let schedule = "schedule = '* * * * *'\ncatch_up = '0s'";
+    let slow = format!(
+        "server = 'slow'\n{schedule}\n[server.slow]\nbin_dir = '{}'",
+        fakes.bin_dir().display()
+    );
+    let slow = Stage::new(cli, &database, &url, &slow)?;
+    // What nobody stops makes the repository.
+    slow.cli
+        .run(["--config", &slow.config, "backup", "shop", "--json"])?
+        .exits(0)?;
+    for (number, bytes) in [1_u64, 500_000, 3_000_000].into_iter().enumerate() {
+        for flag in ["paused", "go"] {
+            let _ = std::fs::remove_file(fakes.flag(flag));
+        }
+        fakes.misbehave("pg_dump", Calls::Data, &pause_after(bytes))?;
+        let server = slow.serve()?;
+        let paused = fakes.flag("paused");
+        slow.wait_until("the dump of rows", || Ok(paused.exists()))?;
+        server.signal(Signal::SIGKILL)?;
+        server.wait_at_most(LIMIT)?;
+        let runs = slow.runs()?;
+        let interrupted = runs.iter().filter(|run| run["result"] == "interrupted");
+        let interrupted: Vec<_> = interrupted.collect();
+        assert_eq!(interrupted.len(), number + 1, "{runs:?}");
+        ensure!(interrupted[0]["error"].is_string(), "{runs:?}");
+        assert_eq!(interrupted[0]["source"], "shop");
+        assert_eq!(interrupted[0]["backup"], Value::Null);
+        let check = ["--config", &slow.config, "check", "--json"];
+        let check = slow.cli.run(check)?;
+        ensure!(check.stdout.contains("failed"), "{}", check.stdout);
+        // Looking again finds no more.
+        assert_eq!(slow.runs()?.len(), runs.len());
+        let listed = slow.backups()?;
+        assert_eq!(listed.len(), number + 1, "{listed:?}");
+        for backup in &listed {
+            let id = backup["id"].as_str().context("an id")?;
+            let verify = ["--config", &slow.config, "verify", id];
+            slow.cli.run(verify)?.exits(0)?;
+        }
+        fakes.misbehave("pg_dump", Calls::Data, "exec \"$real\" \"$@\"")?;
+        let next = ["--config", &slow.config, "backup", "shop"];
+        slow.cli.run(next)?.exits(0)?;
+    }
+    ensure!(slow.settings.contains("catch_up"), "as configured");
+    Ok(())
+}
