@@ -24,6 +24,24 @@ pub fn schemathesis() -> Result<PathBuf> {
     servers::path("PGB_TEST_SCHEMATHESIS")
 }
 
+/// What finds fault with files that make container images.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn hadolint() -> Result<PathBuf> {
+    servers::path("PGB_TEST_HADOLINT")
+}
+
+/// What reads Compose files as the specification says.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn compose_reader() -> Result<PathBuf> {
+    servers::path("PGB_TEST_COMPOSE")
+}
+
 /// One of the workspace's programs, such as `backup-cli`, as built in the profile of this test.
 ///
 /// # Errors

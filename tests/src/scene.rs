@@ -245,7 +245,7 @@ impl<'a> Scene<'a> {
     /// When the place does not tell.
     pub fn state(&self) -> Result<State> {
         let mut keys = self.place.keys()?;
-        keys.retain(|key| !is_record(key) && !is_lease(key));
+        keys.retain(|key| !is_note(key));
         Ok(State {
             keys,
             uploads: self.place.uploads()?,
@@ -431,10 +431,12 @@ pub fn is_record(key: &str) -> bool {
     key.starts_with("_runs/") || key.contains("/_runs/")
 }
 
-/// Whether this lies where leases do, whatever prefix it has.
+/// Whether this is nothing of a backup, and what runs leave behind: a record, a lease, a line of the
+/// audit, whatever prefix it has.
 #[must_use]
-pub fn is_lease(key: &str) -> bool {
-    key.starts_with("_leases/") || key.contains("/_leases/")
+pub fn is_note(key: &str) -> bool {
+    let lies_below = |folder: &str| key.starts_with(folder) || key.contains(&format!("/{folder}"));
+    is_record(key) || lies_below("_leases/") || lies_below("_audit/")
 }
 
 /// The beginning of a database's name that no other test process uses: processes of a scene are

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cli::{Cli, Keys, Run};
 use crate::pg::Cluster;
 use crate::s3::{Kind, Server};
-use crate::scene::{is_lease, is_record};
+use crate::scene::is_note;
 
 /// What every key of a vault in a bucket begins with.
 const PREFIX: &str = "some/prefix";
@@ -189,7 +189,7 @@ impl Vault {
             Some((server, bucket)) => relative(&server.list_keys(bucket, "")?)?,
             None => files_below(&self.cli.local_root())?,
         };
-        keys.retain(|key| !is_record(key) && !is_lease(key));
+        keys.retain(|key| !is_note(key));
         Ok(keys)
     }
 

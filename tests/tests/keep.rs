@@ -15,7 +15,7 @@ use backup_e2e::cli::{Cli, Running};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::sample;
-use backup_e2e::scene::{Place, SOURCE, Scene, Store, is_lease, is_record, unique};
+use backup_e2e::scene::{Place, SOURCE, Scene, Store, is_note, unique};
 use backup_store::{StoreConfig, StoreOptions};
 use backup_testing::{FixedClock, ScriptedDumper, ScriptedPart, bodies};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -190,7 +190,7 @@ async fn neighbours_stay(keep: &Keep) -> Result<()> {
     };
     let expected: BTreeSet<_> = before.iter().filter(|key| !gone(key)).cloned().collect();
     let mut after = keep.keys()?;
-    after.retain(|key| !is_record(key) && !is_lease(key));
+    after.retain(|key| !is_note(key));
     assert_eq!(after, expected);
     for name in names {
         assert_eq!(keep.listed(name)?.len(), 3, "{name}");
@@ -301,9 +301,7 @@ async fn a_prune_that_is_killed_leaves_no_half_of_a_backup() -> Result<()> {
     let done = keep.json(prune, 0)?;
     ensure!(done["freed_bytes"].as_u64() > Some(9_000), "{done}");
     let mut keys = keep.keys()?;
-    keys.retain(|key| {
-        !is_record(key) && !is_lease(key) && !all[..3].iter().any(|id| key.contains(id))
-    });
+    keys.retain(|key| !is_note(key) && !all[..3].iter().any(|id| key.contains(id)));
     assert_eq!(keys.into_iter().collect::<Vec<_>>(), ["repository.json"]);
     keep.assert_all_good()
 }

@@ -9,7 +9,7 @@ use backup_core::error::{ErrorKind, PortError};
 use backup_core::store::{Depth, PutOptions, Store, StoreKey};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server};
-use backup_e2e::scene::{is_lease, is_record};
+use backup_e2e::scene::is_note;
 use backup_e2e::vault::{Vault, id_of};
 use backup_store::{StoreConfig, StoreOptions};
 use backup_testing::{bodies, contract};
@@ -298,7 +298,7 @@ fn backups_among_others(kind: Kind) -> Result<()> {
     let first = vault.back_up(&database, &[])?;
     let first = id_of(&first)?;
     let mut ours = server.list_keys(bucket, "")?;
-    ours.retain(|key| !is_record(key) && !is_lease(key));
+    ours.retain(|key| !is_note(key));
     let foreign = foreign_keys(&database, first);
     plant(server, bucket, &foreign)?;
 
@@ -325,7 +325,7 @@ fn backups_among_others(kind: Kind) -> Result<()> {
     let mut expected: Vec<_> = ours.into_iter().chain(foreign).collect();
     let of_second = format!("/{second}/");
     let mut all = server.list_keys(bucket, "")?;
-    all.retain(|key| !is_record(key) && !is_lease(key));
+    all.retain(|key| !is_note(key));
     expected.extend(all.iter().filter(|key| key.contains(&of_second)).cloned());
     expected.sort();
     assert_eq!(all.len(), expected.len());

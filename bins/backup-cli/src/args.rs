@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod audit;
 mod doctor;
 mod rekey;
 mod retention;
@@ -16,6 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit_code;
 
+pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
@@ -575,6 +577,8 @@ pub(crate) struct RunsArgs {
     /// At most N runs
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }

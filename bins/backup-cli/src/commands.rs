@@ -1,5 +1,6 @@
 //! One command a file; what they share is here.
 
+mod audit;
 mod backup;
 mod cat;
 mod check;
@@ -161,7 +162,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Undo(arguments) => undo::run(&context, arguments).await,
         Command::Verify(arguments) => verify::run(&context, arguments).await,
         Command::Drill(arguments) => drill::run(&context, arguments).await,
-        Command::Runs(arguments) => context.stoppable(runs::run(&context, arguments)).await,
+        Command::Runs(arguments) => match arguments.audit.mode {
+            None => context.stoppable(runs::run(&context, arguments)).await,
+            Some(_) => context.stoppable(audit::run(&context, arguments)).await,
+        },
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
         Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
         Command::Rekey(arguments) => rekey::run(&context, arguments).await,
@@ -222,6 +226,12 @@ impl Context {
     async fn record(&self, engine: &Engine, place: &str, run: RunRecord) -> Option<RunId> {
         let stop = self.interrupt.token();
         self.journal.record(engine, place, run, stop).await
+    }
+
+    /// Writes down for the audit that a run begins now that changes or removes something.
+    async fn announce(&self, engine: &Engine, place: &str, run: &RunRecord) {
+        let stop = self.interrupt.token();
+        self.journal.announce(engine, place, run, stop).await;
     }
 
     /// Does `work`, which reads a backup, while the store says so.

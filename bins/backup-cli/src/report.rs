@@ -1,5 +1,6 @@
 //! The JSON forms, fixed by contract; the domain's own types may change without them.
 
+mod audit;
 mod rekey;
 mod retention;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::RestoreArgs;
 
+pub(crate) use audit::{AuditView, AuditedView};
 pub(crate) use rekey::RekeyView;
 pub(crate) use retention::{PinView, PinnedView, PruneView, SimulatedView, pin_text, reasons};
 

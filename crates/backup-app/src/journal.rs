@@ -1,11 +1,12 @@
 //! The notes that runs leave in stores: what was done, and what is being read. They never change
 //! how a run ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backup_core::audit::{Audit, AuditEntry};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
@@ -19,6 +20,7 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::tell_head;
 use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::keys::Keys;
@@ -27,6 +29,8 @@ use crate::who::who;
 
 /// How long a store may take to note a reader. The work itself may well go on without.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long an audit record may take once somebody wants the run to stop.
+const HURRIED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Something that is to be said and is no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub struct Journal {
     unrecorded: Mutex<BTreeSet<String>>,
     /// The places where readers leave no note.
     unprotected: Mutex<BTreeSet<String>>,
+    /// The places that took no audit record.
+    unaudited: Mutex<BTreeSet<String>>,
+    /// Where it was written down that these runs begin.
+    announced: Mutex<BTreeMap<RunId, Audit>>,
 }
 
 impl fmt::Debug for Journal {
@@ -109,6 +117,76 @@ impl Journal {
             tell: Box::new(tell),
             unrecorded: Mutex::default(),
             unprotected: Mutex::default(),
+            unaudited: Mutex::default(),
+            announced: Mutex::default(),
+        }
+    }
+
+    /// Writes down for the audit that a run begins now that changes or removes something; how it
+    /// ends is written when it is recorded. Where that does not go, the run goes on: whoever has a
+    /// shell here could do as much without us.
+    ///
+    /// # Cancellation
+    /// `stop` leaves it two seconds.
+    pub async fn announce(
+        &self,
+        engine: &Engine,
+        place: &str,
+        run: &RunRecord,
+        stop: &CancellationToken,
+    ) {
+        let audit = engine.audit();
+        let entry = AuditEntry::of_run(run, false);
+        self.audited(&audit, place, &entry, stop).await;
+        if let Ok(mut announced) = self.announced.lock() {
+            announced.insert(run.id.clone(), audit);
+        }
+    }
+
+    /// Writes down for the audit how a run ended that was announced: also one that had nothing to do,
+    /// and leaves no record.
+    ///
+    /// # Cancellation
+    /// `stop` leaves it two seconds.
+    pub(crate) async fn audit_end(
+        &self,
+        place: &str,
+        run: &RunRecord,
+        stop: &CancellationToken,
+    ) {
+        let announced = self.announced.lock();
+        let announced = announced.ok().and_then(|mut known| known.remove(&run.id));
+        if let Some(audit) = announced {
+            let entry = AuditEntry::of_run(run, true);
+            self.audited(&audit, place, &entry, stop).await;
+        }
+    }
+
+    /// Adds a record to the audit.
+    async fn audited(
+        &self,
+        audit: &Audit,
+        place: &str,
+        entry: &AuditEntry,
+        stop: &CancellationToken,
+    ) {
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(HURRIED_LIMIT).await;
+        };
+        let why = tokio::select! {
+            added = audit.append(entry) => match added {
+                Ok(head) => {
+                    tell_head(place, &head);
+                    return;
+                }
+                Err(error) => chain(&error),
+            },
+            () = late => "the store did not answer in time".to_owned(),
+        };
+        if first(&self.unaudited, place) {
+            let why = shown(&why);
+            self.warn(format!("{place}: this is not in the audit: {why}"));
         }
     }
 
@@ -123,6 +201,7 @@ impl Journal {
         mut run: RunRecord,
         stop: &CancellationToken,
     ) -> Option<RunId> {
+        self.audit_end(place, &run, stop).await;
         let Err(error) = engine.history().record(&mut run, stop).await else {
             return Some(run.id);
         };

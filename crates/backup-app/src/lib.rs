@@ -7,6 +7,7 @@
 
 pub mod access;
 mod admission;
+mod audit;
 mod backup_run;
 pub mod check;
 mod clock;
@@ -43,6 +44,7 @@ mod verify;
 mod who;
 mod whole_file;
 
+pub use audit::AuditDesk;
 pub use backup_compress::Compression;
 pub use backup_config::{
     AccessConfig, Config, Environment, HttpConfig, Origin, RetentionConfig, Role, SecretRef,

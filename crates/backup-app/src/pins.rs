@@ -95,6 +95,8 @@ impl App {
         run.source = Some(source.clone());
         run.backup = Some(id.clone());
         run.who = pinning.who.clone();
+        let journal = pinning.journal;
+        journal.announce(&engine, &place.name, &run, cancel).await;
         let pins = engine.pins();
         let work = async {
             match pinning.change {
@@ -117,7 +119,6 @@ impl App {
             done = work => done,
             () = cancel.cancelled() => Err(CoreError::Cancelled),
         };
-        let journal = pinning.journal;
         match done {
             Ok(Some(pin)) => {
                 run.done();
@@ -128,7 +129,10 @@ impl App {
                 }))
             }
             // Another place has the backup, or there was no pin.
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                journal.came_to_nothing(&place.name, &run, cancel).await;
+                Ok(None)
+            }
             Err(error) => {
                 let error = AppError::from(error);
                 run.ended_with(&error, error.kind());

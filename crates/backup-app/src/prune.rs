@@ -8,7 +8,7 @@ use backup_core::engine::{Engine, ExpireOutcome, ExpiryPlan, ExpiryRules};
 use backup_core::error::{Error as CoreError, ErrorKind, chain};
 use backup_core::lease::Lease;
 use backup_core::observer::NoopObserver;
-use backup_core::run_record::{Operation, RunId};
+use backup_core::run_record::{Operation, RunId, RunRecord};
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -158,7 +158,7 @@ impl PruneJob {
         let result = match self.hold(journal, cancel).await {
             Ok(lease) => {
                 let token = lease.as_ref().map_or(cancel, Lease::token);
-                let result = self.held(approval, &mut plan, token).await;
+                let result = self.held((approval, journal), &run, &mut plan, token).await;
                 let lost = lease.as_ref().and_then(Lease::loss);
                 self.give_back(lease, journal).await;
                 match (result, lost) {
@@ -221,7 +221,8 @@ impl PruneJob {
 
     async fn held(
         &self,
-        approval: &dyn PruneApproval,
+        (approval, journal): (&dyn PruneApproval, &Journal),
+        run: &RunRecord,
         plan: &mut Option<ExpiryPlan>,
         cancel: &CancellationToken,
     ) -> Result<Option<ExpireOutcome>, AppError> {
@@ -232,6 +233,10 @@ impl PruneJob {
             planned => plan.insert(planned?),
         };
         approval.approve(self, planned).await?;
+        if planned.going().next().is_some() || !planned.orphans.is_empty() {
+            let place = &self.place.name;
+            journal.announce(&self.engine, place, run, cancel).await;
+        }
         Ok(Some(self.engine.expire(planned, cancel).await))
     }
 }

@@ -38,6 +38,7 @@ pub use restore::{RestoreOptions, RestoreOutcome, undo};
 pub use sandbox::{SandboxOutcome, SandboxRequest, Swept};
 pub use verify::{PartProblem, VerifyLevel, VerifyReport, VerifyRequest};
 
+use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::cipher::Cipher;
 use crate::clock::Clock;
@@ -136,6 +137,12 @@ impl Engine {
     #[must_use]
     pub fn pins(&self) -> Pins<'_> {
         Pins::new(self.store.as_ref(), self.clock.as_ref())
+    }
+
+    /// Who did what in the store, so that a change of it shows.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        Audit::new(Arc::clone(&self.store), Arc::clone(&self.clock))
     }
 
     /// Opens a backup for reading: unwraps its key, reads its facts and checks that both

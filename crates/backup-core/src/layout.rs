@@ -10,12 +10,14 @@
 //! _leases/<kind>/<source>.json
 //! _leases/readers/<source>/<nonce>.json
 //! _leases/probe/<nonce>.json
+//! _audit/<chain>/<thousands>/<number>.json
 //! ```
 //! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
 //! as `~` and two hex digits.
 
 use chrono::{DateTime, Utc};
 
+use crate::audit::ChainName;
 use crate::backup::{BackupId, SourceName};
 use crate::error::PortError;
 use crate::lease::LeaseKind;
@@ -31,6 +33,10 @@ const PINS: &str = "_pins";
 const PIN: &str = ".json";
 const LEASES: &str = "_leases";
 const LEASE: &str = ".json";
+const AUDIT: &str = "_audit";
+const AUDITED: &str = ".json";
+/// How many audit records share a folder, so that the newest are found without listing all.
+const AUDITED_TOGETHER: u64 = 1000;
 
 /// The object that names the repository.
 #[must_use]
@@ -313,6 +319,40 @@ pub fn probe_key(nonce: u128) -> StoreKey {
     key(format!("{}/{nonce:032x}{LEASE}", probes_prefix()))
 }
 
+/// The prefix of all chains of audit records.
+#[must_use]
+pub fn audit_prefix() -> StoreKey {
+    key(AUDIT.to_owned())
+}
+
+/// The prefix of one chain.
+#[must_use]
+pub fn chain_prefix(chain: &ChainName) -> StoreKey {
+    key(format!("{AUDIT}/{chain}"))
+}
+
+/// The chain whose prefix this is, if it is one.
+#[must_use]
+pub fn parse_chain_prefix(prefix: &StoreKey) -> Option<ChainName> {
+    let name = prefix.as_str().strip_prefix(AUDIT)?.strip_prefix('/')?;
+    name.parse().ok()
+}
+
+/// The audit record of that number; the first is 1.
+#[must_use]
+pub fn audit_key(chain: &ChainName, number: u64) -> StoreKey {
+    let folder = number / AUDITED_TOGETHER;
+    key(format!("{AUDIT}/{chain}/{folder:09}/{number:012}{AUDITED}"))
+}
+
+/// The number of the audit record whose key this is, if it is one of `chain` and in its place.
+#[must_use]
+pub fn parse_audit_key(chain: &ChainName, found: &StoreKey) -> Option<u64> {
+    let (_, name) = found.as_str().rsplit_once('/')?;
+    let number = name.strip_suffix(AUDITED)?.parse().ok()?;
+    (number > 0 && audit_key(chain, number) == *found).then_some(number)
+}
+
 fn encode(name: &str) -> String {
     use std::fmt::Write as _;
     name.bytes().fold(String::new(), |mut text, byte| {
@@ -469,6 +509,28 @@ mod tests {
                 None,
                 "{foreign}"
             );
+        }
+    }
+
+    #[test]
+    fn audit_records_are_known_by_their_place() {
+        let chain = ChainName::default();
+        let last = audit_key(&chain, 1999);
+        assert_eq!(last.as_str(), "_audit/main/000000001/000000001999.json");
+        assert_eq!(parse_audit_key(&chain, &last), Some(1999));
+        assert_eq!(
+            parse_chain_prefix(&chain_prefix(&chain)),
+            Some(chain.clone())
+        );
+        for foreign in [
+            "_audit/main/000000000/000000001999.json",
+            "_audit/main/000000000/000000000000.json",
+            "_audit/main/000000001/1999.json",
+            "_audit/main/000000001/note.json",
+            "_audit/other/000000001/000000001999.json",
+        ] {
+            let key = StoreKey::new(foreign).unwrap();
+            assert_eq!(parse_audit_key(&chain, &key), None, "{foreign}");
         }
     }
 

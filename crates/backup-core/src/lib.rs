@@ -20,6 +20,7 @@
 //!
 //! `examples/embed.rs` backs up through a dumper of its own into memory.
 
+pub mod audit;
 pub mod backup;
 pub mod body;
 pub mod catalog;

@@ -159,7 +159,7 @@ impl RunResult {
 }
 
 /// Who ran it; the frontend knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Who {
     /// The account.
     pub user: String,

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+#[path = "engine/audit.rs"]
+mod audit;
 #[path = "engine/backup.rs"]
 mod backup;
 #[path = "engine/binding.rs"]

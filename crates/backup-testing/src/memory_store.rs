@@ -27,6 +27,7 @@ pub struct MemoryStore {
     open_uploads: Arc<AtomicUsize>,
     capacity: u64,
     clock: Arc<dyn Clock>,
+    unconditional: bool,
 }
 
 impl Default for MemoryStore {
@@ -36,6 +37,7 @@ impl Default for MemoryStore {
             open_uploads: Arc::default(),
             capacity: u64::MAX,
             clock: Arc::new(FixedClock::default()),
+            unconditional: false,
         }
     }
 }
@@ -60,6 +62,13 @@ impl MemoryStore {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same, and it says that it cannot keep two writers apart.
+    #[must_use]
+    pub fn unconditional(mut self) -> Self {
+        self.unconditional = true;
         self
     }
 
@@ -236,6 +245,10 @@ impl Store for MemoryStore {
     }
 
     async fn check_conditions(&self) -> Result<(), StoreError> {
+        if self.unconditional {
+            let message = "it writes on no condition";
+            return Err(PortError::new(ErrorKind::Unsuitable, message));
+        }
         Ok(())
     }
 

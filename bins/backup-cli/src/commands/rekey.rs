@@ -51,6 +51,9 @@ async fn one(context: &Context, found: &Found) -> Result<RekeyOutcome, AppError>
     let mut run = begin(&found.engine, Operation::Rekey);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
+    context
+        .announce(&found.engine, &found.place.name, &run)
+        .await;
     let rekeyed = found.engine.rekey(&found.manifest, &cancel).await;
     match &rekeyed {
         Ok(outcome) => run.rekeyed(outcome.left.len()),

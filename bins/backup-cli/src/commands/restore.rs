@@ -39,6 +39,10 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let place = replace::prepare(context, arguments, (&found, &target), &id).await;
     let (place, result) = match place {
         Ok(place) => {
+            if let Place::Claimed(_) = &place {
+                let at = &found.place.name;
+                context.announce(&found.engine, at, &run).await;
+            }
             let result = restore(context, arguments, (&found, &target), &place).await;
             (place, result)
         }

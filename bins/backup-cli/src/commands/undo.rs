@@ -36,6 +36,10 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
     run.undone = Some(arguments.run.clone());
     run.source = source;
     run.target_database = record.and_then(|record| record.target_database.clone());
+    if let Some(found) = &recorded {
+        let place = &found.place.name;
+        context.announce(&found.engine, place, &run).await;
+    }
     let cancel = context.interrupt.token().child_token();
     let result = engine::undo(&target.replacer, &arguments.run, &run.id, &cancel).await;
     match &result {
