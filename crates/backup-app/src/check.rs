@@ -29,7 +29,7 @@ use crate::compose::{App, Lister};
 use crate::error::AppError;
 use crate::listing::Held;
 use crate::place::Place;
-use crate::text::time;
+use crate::text::{as_time, as_word};
 use crate::whole_file::{self, Readers};
 
 /// How far back failures matter where there is no backup to tell.
@@ -39,10 +39,10 @@ const REMEMBERED: TimeDelta = TimeDelta::days(35);
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
     /// The worst of all.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     pub status: Status,
     /// When.
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "as_time")]
     pub checked_at: DateTime<Utc>,
     /// Each source at each of its places.
     pub sources: Vec<SourceCheck>,
@@ -56,7 +56,7 @@ pub struct CheckReport {
 pub struct SourceCheck {
     pub source: String,
     pub destination: String,
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     #[schema(value_type = String)]
     pub status: Status,
     #[serde(skip)]
@@ -84,7 +84,7 @@ pub struct SourceCheck {
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct DestinationCheck {
     pub name: String,
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     pub status: Status,
     pub repository_bytes: Option<u64>,
     pub free_bytes: Option<u64>,
@@ -96,7 +96,7 @@ pub struct DestinationCheck {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct FindingView {
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     #[schema(value_type = String)]
     pub severity: Status,
     pub kind: &'static str,
@@ -113,22 +113,13 @@ impl From<Finding> for FindingView {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
-fn word<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(status.as_str())
-}
-
-fn moment<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time(*at))
-}
-
 #[expect(clippy::ref_option, reason = "serde gives references")]
 fn maybe_moment<S: Serializer>(
     at: &Option<DateTime<Utc>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match at {
-        Some(at) => moment(at, serializer),
+        Some(at) => as_time(at, serializer),
         None => serializer.serialize_none(),
     }
 }

@@ -545,7 +545,7 @@ impl App {
         Ok(places)
     }
 
-    fn places_for(
+    pub(crate) fn places_for(
         &self,
         settings: &SourceConfig,
         source: &SourceName,

@@ -13,10 +13,10 @@ use backup_core::clock::Clock as _;
 use backup_core::doctor::{Finding, Level, StoreTrial, examine_store, worst};
 use backup_core::error::chain;
 use backup_pg_process::{PgDoctor, PgDoctorConfig};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::compose::App;
 use crate::connection::tools;
 use crate::error::AppError;
 use crate::place::Place;
+use crate::text::{as_time, as_word};
 
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -37,10 +38,10 @@ const RETRY: Duration = Duration::from_secs(8);
 #[derive(Debug, Serialize)]
 pub struct DoctorReport {
     /// The worst of all.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     pub status: Level,
     /// When.
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "as_time")]
     pub checked_at: DateTime<Utc>,
     /// One for each server's database, each destination, the keys and this machine.
     pub sections: Vec<DoctorSection>,
@@ -54,7 +55,7 @@ pub struct DoctorSection {
     /// Of the source, or of the destination.
     pub name: Option<String>,
     /// The worst of its findings.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     pub status: Level,
     /// What was found.
     pub findings: Vec<DoctorFinding>,
@@ -65,19 +66,10 @@ pub struct DoctorSection {
 #[expect(missing_docs, reason = "the names are those of the documented JSON")]
 pub struct DoctorFinding {
     pub id: &'static str,
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "as_word")]
     pub level: Level,
     pub message: String,
     pub remedy: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
-fn word<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.as_str())
-}
-
-fn moment<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 impl DoctorSection {
@@ -128,7 +120,7 @@ impl App {
                 .values()
                 .map(|place| self.examine_place(place, &examined, cancel)),
         );
-        let machine = self.examine_machine(cancel);
+        let machine = self.examine_machine(&examined, cancel);
         let (servers, mut trials, machine) =
             tokio::join!(servers.collect::<Vec<_>>(), trials, machine);
         self.compare_repositories(&examined, &mut trials);
@@ -137,9 +129,8 @@ impl App {
         if sections.is_empty() {
             sections.push(DoctorSection::new("server", None, vec![no_source()]));
         }
-        if let Some(error) = nowhere {
-            let finding = failed("no-destination", &error);
-            sections.push(DoctorSection::new("destination", None, vec![finding]));
+        if !nowhere.is_empty() {
+            sections.push(DoctorSection::new("destination", None, nowhere));
         }
         sections.extend(
             trials
@@ -231,19 +222,30 @@ impl App {
         }))
     }
 
-    /// The places of these sources, each once, or why there is none.
-    fn places_examined(&self, sources: &[Examined]) -> (BTreeMap<String, Place>, Option<AppError>) {
+    /// The places of these sources, each once, and why a backup would go to none.
+    fn places_examined(&self, sources: &[Examined]) -> (BTreeMap<String, Place>, Vec<Finding>) {
         let mut places = BTreeMap::new();
-        let mut nowhere = None;
+        let mut nowhere: Vec<Finding> = Vec::new();
         let mut add = |found: Result<Vec<Place>, AppError>| match found {
             Ok(found) => places.extend(found.into_iter().map(|place| (place.name.clone(), place))),
-            Err(error) => nowhere = Some(error),
+            Err(error) => {
+                let finding = failed("no-destination", &error);
+                if !nowhere.contains(&finding) {
+                    nowhere.push(finding);
+                }
+            }
         };
         if sources.is_empty() {
             add(self.places());
         }
         for source in sources {
             add(self.places_of_examined(source));
+            if source.is_configured {
+                // Of what is read every place counts; what is written wants to be told.
+                let name = source.name.split_once('/').map_or(&*source.name, |of| of.0);
+                let name = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()));
+                add(name.and_then(|name| self.places_for(&source.settings, &name)));
+            }
         }
         (places, nowhere)
     }
@@ -380,7 +382,33 @@ impl App {
         refused.map(|error| failed("too-little-room", &error))
     }
 
-    async fn examine_machine(&self, cancel: &CancellationToken) -> DoctorSection {
+    /// The programs that run around backups of these sources, and whether one that is lacking
+    /// keeps a backup from being taken.
+    fn hooks_of(&self, sources: &[Examined]) -> BTreeMap<String, bool> {
+        let mut programs = BTreeMap::new();
+        for source in sources.iter().filter(|source| source.is_configured) {
+            let hooks = self.settings(Some(&source.settings)).hooks;
+            let others = hooks.after_backup.iter().chain(&hooks.on_failure);
+            let others = others.map(|argv| (argv, false));
+            for (argv, is_needed) in hooks
+                .before_backup
+                .iter()
+                .map(|argv| (argv, true))
+                .chain(others)
+            {
+                if let Some(program) = argv.first() {
+                    *programs.entry(program.clone()).or_default() |= is_needed;
+                }
+            }
+        }
+        programs
+    }
+
+    async fn examine_machine(
+        &self,
+        sources: &[Examined],
+        cancel: &CancellationToken,
+    ) -> DoctorSection {
         let mut locator = tools(None, self.environment());
         let servers = self.config().server.values();
         locator.bin_dirs = servers
@@ -394,6 +422,10 @@ impl App {
         }
         findings.extend(local::temporary_directory());
         findings.extend(local::open_files());
+        let path = self.environment().get(names::PATH).unwrap_or_default();
+        for (program, is_needed) in self.hooks_of(sources) {
+            findings.extend(local::hook(&program, path, is_needed));
+        }
         DoctorSection::new("machine", None, findings)
     }
 }

@@ -2,6 +2,7 @@
 
 use bytesize::ByteSize;
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serializer;
 
 /// A size.
 #[must_use]
@@ -59,6 +60,34 @@ pub fn time(time: DateTime<Utc>) -> String {
 #[must_use]
 pub fn moment(time: &str) -> String {
     time.replace('T', " ").replace('Z', " UTC")
+}
+
+/// Something whose JSON is a name of its own.
+pub(crate) trait Named {
+    /// The name used in JSON.
+    fn name(&self) -> &'static str;
+}
+
+impl Named for backup_core::doctor::Level {
+    fn name(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Named for backup_core::check::Status {
+    fn name(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// For `serialize_with`: a name.
+pub(crate) fn as_word<S: Serializer>(named: &impl Named, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(named.name())
+}
+
+/// For `serialize_with`: a time, as [`time`] has it.
+pub(crate) fn as_time<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time(*at))
 }
 
 /// Somebody else's text: what does not show, or turns the text around it, is escaped. A page

@@ -1,9 +1,9 @@
 //! Tokens: long random texts of which only the hash is kept.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use backup_config::AccessConfig;
+use backup_core::body::hex;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -69,13 +69,6 @@ impl Tokens {
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -149,12 +149,6 @@ impl Environment {
         names.iter().find_map(|name| self.get(name))
     }
 
-    /// Whether `name` exists with an empty value.
-    #[must_use]
-    pub fn is_empty_value(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(String::is_empty)
-    }
-
     /// All variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::doctor::Finding;
 use backup_core::error::PortError;
 use backup_crypt::parse_recipients;
 use backup_pg_process::Tools;
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access};
 
 use crate::text::size;
 
@@ -177,6 +178,43 @@ pub(super) fn temporary_directory() -> Option<Finding> {
     })
 }
 
+/// A program that runs around backups, if it cannot be started; `path` is where those without a folder
+/// are looked for.
+pub(super) fn hook(program: &str, path: &str, is_needed: bool) -> Option<Finding> {
+    let candidates: Vec<PathBuf> = if program.contains('/') {
+        vec![program.into()]
+    } else {
+        std::env::split_paths(path)
+            .map(|folder| folder.join(program))
+            .collect()
+    };
+    let is_started = |file: &PathBuf| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
+    if candidates.iter().any(is_started) {
+        return None;
+    }
+    let there = candidates.iter().find(|file| file.exists());
+    let (text, remedy) = match there {
+        Some(file) => {
+            let file = file.display();
+            let text = format!("hook {file} is no program that this account may start");
+            (
+                text,
+                format!("chmod +x {file}, and see who may look into its folder"),
+            )
+        }
+        None => (
+            format!("hook {program} is not there"),
+            "install it, or correct [hooks]".to_owned(),
+        ),
+    };
+    Some(if is_needed {
+        let text = format!("{text}: without it there is no backup");
+        Finding::problem("hook-missing", text).remedy(remedy)
+    } else {
+        Finding::warning("hook-missing", text).remedy(remedy)
+    })
+}
+
 /// How many files a process may have open.
 pub(super) fn open_files() -> Option<Finding> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
@@ -257,6 +295,30 @@ mod tests {
             fs::set_permissions(&root, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(look(&root, limit), (true, expected), "{mode:o}");
         }
+    }
+
+    #[test]
+    fn hooks_are_looked_for_as_they_are_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("quiesce");
+        let (full, path) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+        let path = format!("/nowhere:{path}");
+        let level = |program: &str, is_needed| {
+            let found = hook(program, &path, is_needed)?;
+            assert_eq!(found.id, "hook-missing");
+            Some((found.level, found.message.contains("not there")))
+        };
+        assert_eq!(level(full, true), Some((Level::Problem, true)));
+        assert_eq!(level("quiesce", false), Some((Level::Warning, true)));
+        fs::write(&file, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(level(full, true), Some((Level::Problem, false)));
+        assert_eq!(level("quiesce", true), Some((Level::Problem, false)));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+        for program in [full, "quiesce"] {
+            assert_eq!(level(program, true), None, "{program}");
+        }
+        assert_eq!(level("./quiesce", true), Some((Level::Problem, true)));
     }
 
     #[test]
