@@ -148,12 +148,7 @@ impl Journal {
     ///
     /// # Cancellation
     /// `stop` leaves it two seconds.
-    pub(crate) async fn audit_end(
-        &self,
-        place: &str,
-        run: &RunRecord,
-        stop: &CancellationToken,
-    ) {
+    pub(crate) async fn audit_end(&self, place: &str, run: &RunRecord, stop: &CancellationToken) {
         let announced = self.announced.lock();
         let announced = announced.ok().and_then(|mut known| known.remove(&run.id));
         if let Some(audit) = announced {

@@ -130,7 +130,7 @@ impl App {
             }
             // Another place has the backup, or there was no pin.
             Ok(None) => {
-                journal.came_to_nothing(&place.name, &run, cancel).await;
+                journal.audit_end(&place.name, &run, cancel).await;
                 Ok(None)
             }
             Err(error) => {
