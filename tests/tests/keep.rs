@@ -406,3 +406,39 @@ fn pinned_and_proved_backups_stay_and_restore() -> Result<()> {
     }
     Ok(())
 }
+
+/// A database that its server has no more gets no newer backup, and that is no jump of the clock. One
+/// whose backups fail keeps its old ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: run ./scripts/test"]
+async fn what_is_gone_from_the_server_is_pruned_and_what_fails_is_not() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let (living, failing) = (cluster.fresh_db("keep")?, cluster.fresh_db("keep")?);
+    let cli = Cli::new(cluster)?;
+    let (place, url) = (Place::Local(cli.local_root()), cli.local_store());
+    let keep = Keep::with(cli, (url, place), "", &StoreOptions::default())?;
+    keep.backups(&format!("all/{failing}"), 60..70).await?;
+    let gone = keep.backups("all/dropped", 60..70).await?;
+    let settings = format!(
+        "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n[server.main]\n\
+         [source.all]\nserver = 'main'\ndatabases = ['*']\n\
+         [defaults]\nretention = 'few'\n[retention.few]\nkeep_last = 4\nmin_keep = 1\n",
+        keep.url
+    );
+    let config = keep.cli.private_file("backup.toml", &settings)?;
+    let prune = |source: &str, code| -> Result<Value> {
+        let said = ["--config", &config, "prune", source, "--yes", "--json"];
+        keep.cli.run(said)?.exits(code)?.json()
+    };
+    // Nothing newer is there at all: nobody can tell.
+    let refused = prune("all/dropped", 12)?;
+    let why = refused["error"]["message"].to_string();
+    ensure!(why.contains("60 days old"), "{why}");
+    keep.backups(&format!("all/{living}"), 0..2).await?;
+    let done = prune("all/dropped", 0)?;
+    assert_eq!(ids(&done["deleted"]).len(), 6);
+    assert_eq!(keep.listed("all/dropped")?, gone[..4]);
+    prune(&format!("all/{failing}"), 12)?;
+    assert_eq!(keep.listed(&format!("all/{failing}"))?.len(), 10);
+    Ok(())
+}

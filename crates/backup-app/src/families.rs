@@ -2,7 +2,11 @@
 
 use backup_config::SourceConfig;
 use backup_core::backup::SourceName;
-use backup_core::catalog::Catalog;
+use backup_core::catalog::{Catalog, Selector};
+use backup_core::databases::DatabaseFinder as _;
+use backup_pg_process::PgDatabases;
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 
 use crate::compose::App;
 use crate::error::AppError;
@@ -12,6 +16,42 @@ use crate::error::AppError;
 pub(crate) fn is_about(name: &str, source: &str) -> bool {
     let rest = source.strip_prefix(name);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// That a database is one of those for which a source stands.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    family: SourceName,
+    database: String,
+    finder: PgDatabases,
+}
+
+impl Membership {
+    /// When the newest good backup of any of them was taken, if the server has this one no more. None if
+    /// it is there, or nobody can tell.
+    ///
+    /// # Cancellation
+    /// `cancel` ends waiting for the server.
+    pub(crate) async fn witness(
+        &self,
+        catalog: &Catalog<'_>,
+        cancel: &CancellationToken,
+    ) -> Option<DateTime<Utc>> {
+        let found = self.finder.databases(cancel).await.ok()?;
+        if found.iter().any(|found| found.name == self.database) {
+            return None;
+        }
+        let stored = catalog.sources().await.ok()?;
+        let mut newest = None;
+        for member in stored {
+            if is_about(self.family.as_str(), member.as_str()) {
+                // One without a good backup tells nothing.
+                let latest = catalog.find(&Selector::Latest, Some(&member)).await;
+                newest = newest.max(latest.ok().map(|backup| backup.started_at));
+            }
+        }
+        newest
+    }
 }
 
 impl App {
@@ -38,6 +78,19 @@ impl App {
             return Ok(vec![named]);
         }
         Ok(self.members(&named, &catalog.sources().await?))
+    }
+
+    /// Of which source a database is one that stands for several, and who tells whether its server has
+    /// it still.
+    pub(crate) fn membership(&self, member: &SourceName) -> Option<Membership> {
+        let (family, database) = member.as_str().split_once('/')?;
+        let settings = self.config().source.get(family)?;
+        let is_family = settings.is_family();
+        Some(Membership {
+            family: SourceName::new(family).ok().filter(|_| is_family)?,
+            database: database.to_owned(),
+            finder: self.database_finder(settings).ok()?,
+        })
     }
 
     /// Whether a configured name means a source: its own, or that which stands for it.

@@ -143,10 +143,17 @@ impl Journal {
         }
     }
 
-    /// A run that was announced had nothing to do, and leaves no record.
-    pub(crate) fn withdraw(&self, run: &RunId) {
-        if let Ok(mut announced) = self.announced.lock() {
-            announced.remove(run);
+    /// Writes down for the audit how a run ended that was announced: also one that had nothing to do,
+    /// and leaves no record.
+    ///
+    /// # Cancellation
+    /// `stop` leaves it two seconds.
+    pub(crate) async fn audit_end(&self, place: &str, run: &RunRecord, stop: &CancellationToken) {
+        let announced = self.announced.lock();
+        let announced = announced.ok().and_then(|mut known| known.remove(&run.id));
+        if let Some(audit) = announced {
+            let entry = AuditEntry::of_run(run, true);
+            self.audited(&audit, place, &entry, stop).await;
         }
     }
 
@@ -189,12 +196,7 @@ impl Journal {
         mut run: RunRecord,
         stop: &CancellationToken,
     ) -> Option<RunId> {
-        let announced = self.announced.lock();
-        let announced = announced.ok().and_then(|mut known| known.remove(&run.id));
-        if let Some(audit) = announced {
-            let entry = AuditEntry::of_run(&run, true);
-            self.audited(&audit, place, &entry, stop).await;
-        }
+        self.audit_end(place, &run, stop).await;
         let Err(error) = engine.history().record(&mut run, stop).await else {
             return Some(run.id);
         };

@@ -183,8 +183,8 @@ impl Watcher {
     ) -> Result<(Vec<SourceView>, CheckReport), AppError> {
         let app = &self.app;
         let configured: BTreeSet<String> = app.sources().into_iter().collect();
-        let stored = backups.iter().map(|backup| backup.view.source.clone());
-        let names: BTreeSet<String> = configured.iter().cloned().chain(stored).collect();
+        let known = backups.iter().map(|backup| backup.view.source.clone());
+        let names: BTreeSet<String> = configured.iter().cloned().chain(known).collect();
         let wanted = names.iter().map(|name| {
             SourceName::new(name.as_str()).map_err(|error| AppError::usage(error.to_string()))
         });
@@ -193,13 +193,19 @@ impl Watcher {
         // A source that stands for several databases is shown as these.
         let names: BTreeSet<_> = check.sources.iter().map(|one| one.source.clone()).collect();
         let schedules = app.schedules()?;
+        let mut stored: BTreeMap<&str, (usize, Option<&BackupEntry>)> = BTreeMap::new();
+        for backup in backups {
+            let (count, latest) = stored.entry(&backup.view.source).or_default();
+            *count += 1;
+            if latest.is_none() && backup.is_whole {
+                *latest = Some(backup);
+            }
+        }
         let view = |name: String| {
             let places = check.sources.iter().filter(|place| place.source == name);
             let places: Vec<_> = places.cloned().collect();
             let worst = places.iter().map(|place| place.status).max();
-            let own = backups.iter().filter(|backup| backup.view.source == name);
-            let own: Vec<_> = own.collect();
-            let latest = own.iter().find(|backup| backup.is_whole);
+            let (count, latest) = stored.get(&*name).copied().unwrap_or_default();
             let mut about = schedules.iter();
             let schedule = about.find(|one| {
                 let source = one.source.as_deref();
@@ -208,7 +214,7 @@ impl Watcher {
             SourceView {
                 configured: app.config().settings_of(&name).is_some(),
                 status: worst.unwrap_or(Status::Unknown).as_str(),
-                backups: own.len(),
+                backups: count,
                 latest: latest.map(|backup| backup.view.clone()),
                 schedule: schedule.map(|one| one.report(now, NEXT)),
                 places,

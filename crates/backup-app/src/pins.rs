@@ -95,10 +95,8 @@ impl App {
         run.source = Some(source.clone());
         run.backup = Some(id.clone());
         run.who = pinning.who.clone();
-        pinning
-            .journal
-            .announce(&engine, &place.name, &run, cancel)
-            .await;
+        let journal = pinning.journal;
+        journal.announce(&engine, &place.name, &run, cancel).await;
         let pins = engine.pins();
         let work = async {
             match pinning.change {
@@ -121,7 +119,6 @@ impl App {
             done = work => done,
             () = cancel.cancelled() => Err(CoreError::Cancelled),
         };
-        let journal = pinning.journal;
         match done {
             Ok(Some(pin)) => {
                 run.done();
@@ -133,7 +130,7 @@ impl App {
             }
             // Another place has the backup, or there was no pin.
             Ok(None) => {
-                journal.withdraw(&run.id);
+                journal.audit_end(&place.name, &run, cancel).await;
                 Ok(None)
             }
             Err(error) => {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compose::App;
 use crate::error::AppError;
+use crate::families::Membership;
 use crate::journal::{Journal, Mark, Notice};
 use crate::keys::Keys;
 use crate::place::Place;
@@ -34,6 +35,7 @@ pub struct PruneJob {
     pub mark: Mark,
     /// Whether it is in order that there is nothing yet.
     pub may_be_empty: bool,
+    pub(crate) membership: Option<Membership>,
 }
 
 /// What came of it.
@@ -80,6 +82,7 @@ impl App {
                     engine: self.prune_engine(&place)?,
                     may_be_empty: self.is_configured(&source),
                     mark: Mark::default(),
+                    membership: self.membership(&source),
                     source: source.clone(),
                     place,
                     rules,
@@ -158,8 +161,7 @@ impl PruneJob {
         let result = match self.hold(journal, cancel).await {
             Ok(lease) => {
                 let token = lease.as_ref().map_or(cancel, Lease::token);
-                let result = self.held(approval, &mut plan, (journal, &run), token);
-                let result = result.await;
+                let result = self.held((approval, journal), &run, &mut plan, token).await;
                 let lost = lease.as_ref().and_then(Lease::loss);
                 self.give_back(lease, journal).await;
                 match (result, lost) {
@@ -188,6 +190,31 @@ impl PruneJob {
         let place = &self.place.name;
         let run = journal.record(&self.engine, place, run, cancel).await;
         PruneRun { plan, result, run }
+    }
+
+    /// What may go. That no newer backup comes of a database that its server has no more is no sign of
+    /// a wrong clock: backups of the server's others tell. The server is asked only then.
+    ///
+    /// # Errors
+    /// As [`Engine::plan_expiry`].
+    ///
+    /// # Cancellation
+    /// `cancel` ends it.
+    pub async fn plan(&self, cancel: &CancellationToken) -> Result<ExpiryPlan, CoreError> {
+        let planned = self.engine.plan_expiry(&self.source, &self.rules, cancel);
+        let planned = planned.await;
+        let (Err(CoreError::Refused { .. }), Some(membership)) = (&planned, &self.membership)
+        else {
+            return planned;
+        };
+        let witness = membership.witness(&self.engine.catalog(), cancel).await;
+        if witness.is_none() {
+            return planned;
+        }
+        let mut rules = self.rules.clone();
+        rules.guards.witness = witness;
+        let planned = self.engine.plan_expiry(&self.source, &rules, cancel);
+        planned.await
     }
 
     /// Keeps others from doing the same meanwhile.
@@ -222,13 +249,12 @@ impl PruneJob {
 
     async fn held(
         &self,
-        approval: &dyn PruneApproval,
+        (approval, journal): (&dyn PruneApproval, &Journal),
+        run: &RunRecord,
         plan: &mut Option<ExpiryPlan>,
-        (journal, run): (&Journal, &RunRecord),
         cancel: &CancellationToken,
     ) -> Result<Option<ExpireOutcome>, AppError> {
-        let planned = self.engine.plan_expiry(&self.source, &self.rules, cancel);
-        let planned = match planned.await {
+        let planned = match self.plan(cancel).await {
             // A configured source may have no backup yet.
             Err(CoreError::NotFound { .. }) if self.may_be_empty => return Ok(None),
             planned => plan.insert(planned?),

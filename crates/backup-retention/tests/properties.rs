@@ -115,6 +115,7 @@ fn guards(min_keep: usize) -> Guards {
     Guards {
         min_keep: min_keep.try_into().expect("at least one"),
         clock_is_right: false,
+        witness: None,
     }
 }
 

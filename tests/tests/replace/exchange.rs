@@ -63,6 +63,17 @@ fn check_there_and_back(major: u16) -> Result<()> {
         told[1]["undone"] == run && told[2]["kept_as"] == kept_as,
         "{runs}"
     );
+    let audit = stage.audit()?;
+    let story: Vec<_> = audit
+        .iter()
+        .map(|(action, outcome, _)| format!("{action} {outcome}"))
+        .collect();
+    let both = |action: &str| ["started", "done"].map(|outcome| format!("{action} {outcome}"));
+    ensure!(
+        story == [both("replace"), both("undo"), both("undo")].concat(),
+        "{story:?}"
+    );
+    ensure!(audit[0].2 == run && audit[1].2 == run, "{audit:?}");
     Ok(())
 }
 

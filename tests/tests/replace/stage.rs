@@ -155,6 +155,24 @@ and its second line';
         self.vault.cli.run(arguments)?.exits(0)?.json()
     }
 
+    /// Who changed what, the oldest first: action, outcome and run.
+    pub(crate) fn audit(&self) -> Result<Vec<(String, String, String)>> {
+        let url = &self.vault.url;
+        let listed = self
+            .vault
+            .cli
+            .run(["runs", "--audit", "--json", "--from", url])?;
+        let listed = listed.exits(0)?.json()?;
+        let records = listed.as_array().into_iter().flatten().rev();
+        let field = |record: &Value, name| text(record, name).map(str::to_owned);
+        records
+            .map(|record| {
+                let (action, outcome) = (field(record, "action")?, field(record, "outcome")?);
+                Ok((action, outcome, field(record, "run_id")?))
+            })
+            .collect()
+    }
+
     /// Waits until nothing of a killed run holds the name.
     pub(crate) fn wait_until_free(&self) -> Result<()> {
         let deadline = Instant::now() + GONE_LIMIT;

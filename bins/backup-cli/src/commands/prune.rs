@@ -60,8 +60,7 @@ async fn one(context: &Context, arguments: &PruneArgs, job: &PruneJob) -> Outcom
 /// Looking needs no lease and leaves no record.
 async fn dry(context: &Context, arguments: &PruneArgs, job: &PruneJob) -> Outcome {
     let stop = context.interrupt.token();
-    let planned = job.engine.plan_expiry(&job.source, &job.rules, stop);
-    let plan = match planned.await {
+    let plan = match job.plan(stop).await {
         Ok(plan) => plan,
         Err(CoreError::NotFound { .. }) if job.may_be_empty => {
             return Ok(nothing(context, arguments, job));
@@ -173,10 +172,7 @@ async fn confirm(context: &Context, job: &PruneJob, plan: &ExpiryPlan) -> Result
     let asked = confirm::ask(text, count.to_string(), refusal.into());
     context.stoppable(asked).await?;
     let cancel = context.interrupt.token();
-    let now = job
-        .engine
-        .plan_expiry(&job.source, &job.rules, cancel)
-        .await?;
+    let now = job.plan(cancel).await?;
     let ids = |backup: &JudgedBackup| backup.manifest.id.clone();
     if now.going().map(ids).eq(plan.going().map(ids)) {
         return Ok(());

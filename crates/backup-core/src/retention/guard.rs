@@ -23,6 +23,9 @@ pub struct Guards {
     pub min_keep: NonZeroUsize,
     /// Somebody has looked at the clock: old backups may expire though no new ones are taken.
     pub clock_is_right: bool,
+    /// A backup of something else was taken then, and of this one none is expected any more: the clock
+    /// is judged by that one.
+    pub witness: Option<DateTime<Utc>>,
 }
 
 impl Default for Guards {
@@ -31,6 +34,7 @@ impl Default for Guards {
         Self {
             min_keep: NonZeroUsize::MIN.saturating_add(2),
             clock_is_right: false,
+            witness: None,
         }
     }
 }
@@ -71,7 +75,7 @@ impl Guards {
             times.extend(candidates.iter().map(|candidate| candidate.id.started_at()));
         }
         times.sort_unstable_by(|a, b| b.cmp(a));
-        let age = now - times[0];
+        let age = now - self.witness.map_or(times[0], |other| other.max(times[0]));
         if age <= longest(&times) {
             return Ok(());
         }

@@ -31,6 +31,7 @@ fn guards(min_keep: usize) -> Guards {
     Guards {
         min_keep: min_keep.try_into().unwrap(),
         clock_is_right: false,
+        witness: None,
     }
 }
 
@@ -131,6 +132,18 @@ fn nothing_goes_while_the_clock_cannot_be_right() {
     assert!(plan_at(&[aged(0)], 35, false).is_ok());
     assert!(plan_at(&[aged(0)], 36, false).is_err());
     assert!(plan_at(&[], 36, false).unwrap().is_empty());
+
+    // Of what is gone, no newer one comes: another tells that the clock is right.
+    let witnessed = |days: i64| {
+        let guards = Guards {
+            witness: Some(now() + TimeDelta::days(days)),
+            ..guards(1)
+        };
+        plan(&Days(9999), &daily, &guards, now() + TimeDelta::days(100))
+    };
+    assert!(witnessed(99).is_ok());
+    assert!(witnessed(90).is_err());
+    assert!(witnessed(-10).is_err());
 
     // What fails to be whole does not make the old ones less needed.
     let mut failing = daily.clone();
