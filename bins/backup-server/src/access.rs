@@ -82,7 +82,7 @@ fn bearer(request: &Request) -> Option<&str> {
 }
 
 /// Where a request comes from.
-fn address(request: &Request) -> IpAddr {
+pub(crate) fn address(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip())
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod answer;
+mod audit;
 mod body;
 mod browse;
 mod connections;

@@ -26,6 +26,7 @@ use utoipa::IntoParams;
 
 use crate::access::authenticate;
 use crate::answer::{Asked, Page, PageQuery, Reader};
+use crate::audit::denials;
 use crate::body::{BODY_LIMIT, Named};
 use crate::browse;
 use crate::idempotency::once;
@@ -50,7 +51,8 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(doing())
         .fallback(async || Problem::not_found())
         .layer(from_fn_with_state(Arc::clone(&server), once))
-        .layer(from_fn_with_state(Arc::clone(&server), authenticate));
+        .layer(from_fn_with_state(Arc::clone(&server), authenticate))
+        .layer(from_fn_with_state(Arc::clone(&server), denials));
     let panicked = |_: Box<dyn std::any::Any + Send>| {
         let detail = "something went wrong; the log of the server knows more";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()

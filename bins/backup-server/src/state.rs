@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use backup_app::token::Tokens;
-use backup_app::{App, Config, Jobs, Journal, MissedSlots, Notice, Overview};
+use backup_app::{App, AuditDesk, Config, Jobs, Journal, MissedSlots, Notice, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 
@@ -25,6 +25,7 @@ pub struct Server {
     /// What this server does for others.
     pub jobs: Jobs,
     pub(crate) journal: Journal,
+    pub(crate) audit: AuditDesk,
     pub(crate) failures: Failures,
     pub(crate) turns: Turns,
     pub(crate) idempotency: Idempotency,
@@ -44,6 +45,7 @@ impl Server {
         };
         Self {
             journal: Journal::new(tell),
+            audit: AuditDesk::default(),
             failures: Failures::default(),
             turns: Turns::default(),
             idempotency: Idempotency::default(),

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::audit::{Audit, AuditAction, AuditEntry, Head};
 use backup_core::error::{Error as CoreError, chain};
-use futures::StreamExt as _;
-use futures::stream;
+use futures::future::join_all;
 
 use crate::clock::SystemClock;
 use crate::compose::App;
@@ -81,19 +80,10 @@ impl AuditDesk {
             Some(source) => app.places_of_source(source)?,
             None => app.places()?,
         };
-        let written: Vec<_> = stream::iter(&places)
-            .map(|place| async move {
-                let written = match self.audit(app, place) {
-                    Ok(audit) => audit.append(entry).await.map_err(AppError::from),
-                    Err(error) => Err(error),
-                };
-                (place, written)
-            })
-            .buffer_unordered(places.len().max(1))
-            .collect()
-            .await;
+        let writing = places.iter().map(|place| self.write_at(app, place, entry));
+        let written = join_all(writing).await;
         let (mut is_there, mut failure) = (false, None);
-        for (place, written) in written {
+        for (place, written) in places.iter().zip(written) {
             match written {
                 Ok(head) => {
                     is_there = true;
@@ -115,6 +105,15 @@ impl AuditDesk {
             .into()),
             _ => Ok(()),
         }
+    }
+
+    async fn write_at(
+        &self,
+        app: &App,
+        place: &Place,
+        entry: &AuditEntry,
+    ) -> Result<Head, AppError> {
+        Ok(self.audit(app, place)?.append(entry).await?)
     }
 
     /// One for each place: it knows where the next record goes.

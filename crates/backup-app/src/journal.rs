@@ -80,6 +80,8 @@ pub struct Mark {
     pub id: Option<RunId>,
     /// The moment of the schedule that asked for it.
     pub slot: Option<DateTime<Utc>>,
+    /// Who asked for it, if it was not who runs this process.
+    pub by: Option<String>,
 }
 
 impl Mark {
@@ -91,6 +93,9 @@ impl Mark {
             run.id = id.clone();
         }
         run.slot = self.slot;
+        if let Some(by) = &self.by {
+            run.who.user.clone_from(by);
+        }
         run
     }
 
@@ -100,6 +105,7 @@ impl Mark {
         Self {
             id: None,
             slot: self.slot,
+            by: self.by.clone(),
         }
     }
 }

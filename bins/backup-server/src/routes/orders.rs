@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use backup_app::access::Action;
 use backup_app::{BackupEntry, JobRefusal, JobView, Order, Work};
+use backup_core::audit::{AuditAction, AuditEntry};
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::engine::VerifyLevel;
 use backup_core::restorer::Selection;
@@ -17,6 +18,7 @@ use super::Answer;
 use super::runs::RunStatus;
 use crate::access::Caller;
 use crate::answer::{Asked, Reader};
+use crate::audit::allowed;
 use crate::body::{Named, Sent};
 use crate::problem::Problem;
 use crate::state::Server;
@@ -92,7 +94,7 @@ pub(crate) async fn backup(
     if server.app.config().settings_of(source.as_str()).is_none() {
         return Err(Problem::not_found());
     }
-    start(&server, &caller, Work::Backup { source })
+    start(&server, &caller, Work::Backup { source }).await
 }
 
 /// Restore a backup into a database to look into
@@ -122,7 +124,7 @@ pub(crate) async fn restore(
         backup,
         selection,
     };
-    start(&server, &reader.caller, work)
+    start(&server, &reader.caller, work).await
 }
 
 /// Rehearse the restore of a backup
@@ -136,7 +138,7 @@ pub(crate) async fn drill(
     Sent(Nothing {}): Sent<Nothing>,
 ) -> Answer {
     let (source, backup) = reader.stored(Action::Drill, &id, &which)?;
-    start(&server, &reader.caller, Work::Drill { source, backup })
+    start(&server, &reader.caller, Work::Drill { source, backup }).await
 }
 
 /// Prove that a stored backup is good
@@ -160,21 +162,42 @@ pub(crate) async fn verify(
         backup,
         level,
     };
-    start(&server, &reader.caller, work)
+    start(&server, &reader.caller, work).await
 }
 
 /// Queues work and says where to look for it.
-pub(crate) fn start(server: &Server, caller: &Caller, work: Work) -> Answer {
+pub(crate) async fn start(server: &Server, caller: &Caller, work: Work) -> Answer {
     server.turn(caller)?;
+    let mut entry = ordered(caller, &work);
     let order = Order {
         work,
         by: caller.0.name.clone(),
         slot: None,
     };
     match server.jobs.start(order) {
-        Ok(job) => Ok(accepted(caller, job)),
+        Ok(job) => {
+            entry.run = job.id.parse().ok();
+            server.audited(&entry).await?;
+            Ok(accepted(caller, job))
+        }
         Err(refusal) => refused(&refusal),
     }
+}
+
+/// Work that is asked for, as it is written down.
+fn ordered(caller: &Caller, work: &Work) -> AuditEntry {
+    let (action, source, backup) = match work {
+        Work::Backup { source } => (AuditAction::Backup, Some(source), None),
+        Work::Verify { source, backup, .. } => (AuditAction::Verify, Some(source), Some(backup)),
+        Work::Drill { source, backup } => (AuditAction::Drill, Some(source), Some(backup)),
+        Work::Sandbox { source, backup, .. } => (AuditAction::Restore, Some(source), Some(backup)),
+        Work::VerifyDue => (AuditAction::Verify, None, None),
+        Work::DrillDue => (AuditAction::Drill, None, None),
+        Work::Prune => (AuditAction::Prune, None, None),
+    };
+    let mut entry = allowed(caller, action, source);
+    entry.backups.extend(backup.cloned());
+    entry
 }
 
 fn accepted(caller: &Caller, job: JobView) -> Response {

@@ -177,7 +177,7 @@ pub(crate) async fn test_restore(
         source: Some(source),
     };
     let (source, backup) = reader.stored(Action::Drill, &id, &which)?;
-    start(&server, &reader.caller, Work::Drill { source, backup })
+    start(&server, &reader.caller, Work::Drill { source, backup }).await
 }
 
 /// Rehearsals of restores, newest first, at most 1000

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use backup_app::access::Action;
 use backup_app::{AppError, ChangedPin, PinChange, Pinning, text, who};
+use backup_core::audit::AuditAction;
 use backup_core::backup::{BackupId, SourceName};
 use backup_core::error::ErrorKind;
 use backup_core::run_record::Who;
@@ -20,6 +21,7 @@ use super::Answer;
 use super::orders::SourceQuery;
 use crate::access::Caller;
 use crate::answer::{Asked, Reader};
+use crate::audit::allowed;
 use crate::body::{Named, Sent};
 use crate::problem::Problem;
 use crate::state::Server;
@@ -87,6 +89,9 @@ pub(crate) async fn unpin(
 ) -> Answer {
     let of = reader.stored(Action::Unpin, &id, &which)?;
     server.turn(&reader.caller)?;
+    let mut entry = allowed(&reader.caller, AuditAction::Unpin, Some(&of.0));
+    entry.backups.push(of.1.clone());
+    server.audited(&entry).await?;
     let view = PinView {
         id,
         source: of.0.to_string(),

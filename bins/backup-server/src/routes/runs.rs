@@ -11,6 +11,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use backup_app::access::Action;
 use backup_app::{JobView, Role, RunView};
+use backup_core::audit::AuditAction;
+use backup_core::backup::SourceName;
 use futures::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -19,6 +21,7 @@ use utoipa::ToSchema;
 use super::Answer;
 use super::orders::at_run;
 use crate::access::Caller;
+use crate::audit::allowed;
 use crate::body::Named;
 use crate::problem::Problem;
 use crate::state::Server;
@@ -62,15 +65,8 @@ pub(crate) struct AccessView {
 impl RunStatus {
     /// What this person may read of it.
     pub(crate) fn of_job(mut job: JobView, caller: &Caller) -> Self {
-        if caller.0.role < Role::Operator {
-            if let Some(error) = &mut job.error {
-                // The words of servers and stores quote what he may not see.
-                error.message = words(&error.kind).to_owned();
-                error.hint = None;
-            }
-            if job.by != caller.0.name {
-                job.sandbox = None;
-            }
+        if caller.0.role < Role::Operator && job.by != caller.0.name {
+            job.sandbox = None;
         }
         Self { job, record: None }
     }
@@ -98,19 +94,6 @@ impl RunStatus {
             job,
             record: Some(record.clone()),
         }
-    }
-}
-
-/// Our own words for what went wrong.
-fn words(kind: &str) -> &'static str {
-    match kind {
-        "refused" => "it is not within the limits or the rules of the server",
-        "not_found" => "the backup, or what was selected of it, is not there",
-        "conflict" => "something else is under way; try again later",
-        "corrupt" => "the backup, or what was restored of it, is not as it should be",
-        "cancelled" => "somebody stopped it",
-        "timeout" => "it took too long",
-        _ => "it failed; an operator can see why",
     }
 }
 
@@ -166,6 +149,13 @@ pub(crate) async fn cancel(
     if !server.jobs.cancel(&id) {
         return Err(ended());
     }
+    let source = job
+        .source
+        .as_deref()
+        .and_then(|name| SourceName::new(name).ok());
+    let mut entry = allowed(&caller, AuditAction::Cancel, source.as_ref());
+    entry.run = id.parse().ok();
+    server.audited(&entry).await?;
     let job = server.jobs.get(&id).unwrap_or(job);
     let status = Json(RunStatus::of_job(job, &caller));
     Ok(at_run(&id, (StatusCode::ACCEPTED, status).into_response()))

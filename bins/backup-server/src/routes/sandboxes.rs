@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use backup_app::{Role, SandboxSetup, text};
+use backup_core::audit::AuditAction;
 use backup_core::error::{ErrorKind, PortError, chain};
 use backup_core::sandbox::{Sandbox, SandboxServer as _, is_sandbox_name};
 use serde::Serialize;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 use super::Answer;
 use crate::access::Caller;
 use crate::answer::Page;
+use crate::audit::allowed;
 use crate::body::Named;
 use crate::problem::Problem;
 use crate::state::Server;
@@ -99,6 +101,9 @@ pub(crate) async fn remove(
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     server.turn(&caller)?;
+    let mut entry = allowed(&caller, AuditAction::DropSandbox, Some(&sandbox.source));
+    entry.database = Some(name.clone());
+    server.audited(&entry).await?;
     within(setup.server.remove(&name)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

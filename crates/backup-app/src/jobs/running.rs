@@ -45,6 +45,7 @@ impl Running {
         Mark {
             id: Some(self.id.clone()),
             slot: self.order.slot,
+            by: Some(self.order.by.clone()),
         }
     }
 
