@@ -40,16 +40,17 @@ pub async fn upkeep(
         }
         scheduler.run(stop.clone()).await;
     };
-    tokio::join!(scheduling, sweep(&app, &stop), async {
+    tokio::join!(scheduling, sweep(&app, &server, &stop), async {
         stop.cancelled().await;
         stop_jobs(&server).await;
     });
     Ok(())
 }
 
-async fn sweep(app: &App, stop: &CancellationToken) {
+async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
     let mut told = None;
     loop {
+        server.audit.flush(app, false).await;
         app.note_interrupted(stop).await;
         let swept = tokio::select! {
             swept = app.sweep_sandboxes() => swept,
@@ -78,6 +79,7 @@ async fn stop_jobs(server: &Server) {
         let what = format!("{} of {source}", job.operation);
         tracing::info!(target: "backup", job = job.id, "{what}: {state}");
     }
+    server.audit.flush(&server.app, true).await;
     if in_time.is_err() {
         tracing::warn!(target: "backup", "not all jobs ended in time");
     }
