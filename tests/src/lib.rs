@@ -34,6 +34,7 @@ pub mod crowd;
 pub mod drills;
 pub mod fake_tools;
 pub mod fault;
+pub mod http;
 pub mod pg;
 pub mod pooler;
 pub mod s3;

@@ -179,7 +179,7 @@ fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> 
         assert_eq!(interrupted[0]["backup"], Value::Null);
         let check = ["--config", &slow.config, "check", "--json"];
         let check = slow.cli.run(check)?;
-        ensure!(check.stdout.contains("failed"), "{}", check.stdout);
+        ensure!(check.text().contains("failed"), "{}", check.text());
         // Looking again finds no more.
         assert_eq!(slow.runs()?.len(), runs.len());
         let listed = slow.backups()?;
