@@ -10,7 +10,7 @@ use super::due::Sum;
 use super::running::Running;
 use super::view::State;
 use super::work::{AppWorker, failed, with_warnings};
-use crate::backup_run::{BackupRun, BackupTasks};
+use crate::backup_run::{BackupRun, BackupTasks, SkippedDatabase};
 use crate::compose::BackupJob;
 use crate::error::AppError;
 use crate::text::shown;
@@ -26,7 +26,7 @@ impl AppWorker {
         let mut tasks = self.app.backup_tasks(&sources, &job.cancel).await?;
         mark(&mut tasks, job);
         let mut sum = Sum::default();
-        for warning in tasks.skipped.iter().filter_map(|skipped| skipped.warning()) {
+        for warning in tasks.skipped.iter().filter_map(SkippedDatabase::warning) {
             tracing::warn!(target: "backup", "{}", shown(&warning));
             sum.add(End::new(State::Warnings));
         }
@@ -39,9 +39,7 @@ impl AppWorker {
             .jobs
             .into_iter()
             .map(|backup| async move {
-                let Some(_turn) = queue.turn(backup.server(), &job.cancel).await else {
-                    return None;
-                };
+                let _turn = queue.turn(backup.server(), &job.cancel).await?;
                 job.begun();
                 Some(self.backup(job, &backup).await)
             })
