@@ -156,12 +156,12 @@ mod tests {
         // It takes until after the next one.
         let busy = names(&mut planner, "02 03:31");
         assert_eq!(busy, ["backup crowd 0"]);
-        planner.back(0, Some(at("02 03:00")));
-        planner.back(1, None);
+        planner.back(1, Some(at("02 03:00")));
+        planner.back(0, None);
         planner.back(2, Some(at("02 03:00")));
         // What could not begin is tried again while there is time.
         assert_eq!(names(&mut planner, "02 03:32"), ["backup crowd 0"]);
-        planner.back(1, Some(at("02 03:30")));
+        planner.back(0, Some(at("02 03:30")));
         assert!(names(&mut planner, "02 03:33").is_empty());
     }
 
@@ -185,8 +185,8 @@ mod tests {
     fn what_was_missed_is_told_once() {
         let mut planner = planner("01 12:00");
         let expected = [
-            "backup shop 3 none",
             "backup crowd 3 none",
+            "backup shop 3 none",
             "prune - 3 none",
         ];
         assert_eq!(names(&mut planner, "04 12:00"), expected);
