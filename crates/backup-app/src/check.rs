@@ -24,6 +24,8 @@ use futures::future::join_all;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+pub use metrics::of_work;
+
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};
 use crate::error::AppError;

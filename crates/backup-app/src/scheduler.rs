@@ -28,6 +28,9 @@ use planner::{Errand, Planner};
 /// How often the clock is looked at.
 const EVERY: Duration = Duration::from_secs(15);
 
+/// How long jobs may take to end once somebody wants us to stop.
+const GRACE: Duration = Duration::from_secs(40);
+
 /// How many slots were missed, by operation and source.
 pub type MissedSlots = BTreeMap<(String, Option<String>), u64>;
 
@@ -78,7 +81,7 @@ impl Scheduler {
     }
 
     /// Has everything begun that is due, until `stop`. What was run before is read from the
-    /// records first. Jobs that were begun are not waited for.
+    /// records first. Jobs are not stopped by that.
     pub async fn run(mut self, stop: CancellationToken) {
         if self.planner.is_empty() {
             return;
@@ -109,7 +112,9 @@ impl Scheduler {
                 }
             }
         }
-        errands.shutdown().await;
+        // Whoever stops us stops the jobs too. With their end, turns are given back.
+        let back = async { while errands.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GRACE, back).await;
     }
 
     async fn pause(&self, stop: &CancellationToken) {
