@@ -1,5 +1,6 @@
 //! `backup-server` runs what its schedules ask for, each slot once, and what was killed is known.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,10 +74,11 @@ fn stop(server: Running) -> Result<String> {
     Ok(server.wait_at_most(LIMIT)?.exits(0)?.stderr)
 }
 
-/// Each slot that a record names, and how often.
-fn slots(runs: &[Value]) -> Vec<String> {
+/// Every record has a slot, and no two have the same.
+fn assert_once_each(runs: &[Value]) {
     let slots = runs.iter().filter_map(|run| run["slot"].as_str());
-    slots.map(str::to_owned).collect()
+    let slots: BTreeSet<_> = slots.collect();
+    assert_eq!(slots.len(), runs.len(), "{runs:?}");
 }
 
 #[test]
@@ -105,11 +107,7 @@ fn a_schedule_is_kept_and_a_restart_runs_nothing_twice() -> Result<()> {
     let runs = stage.runs()?;
     let good = runs.iter().filter(|run| run["result"] == "success");
     ensure!(good.count() >= 2, "{runs:?}");
-    let all = slots(&runs);
-    let mut once = all.clone();
-    once.dedup();
-    assert_eq!(all.len(), runs.len(), "{runs:?}");
-    assert_eq!(all, once, "{runs:?}");
+    assert_once_each(&runs);
     Ok(())
 }
 
@@ -136,11 +134,7 @@ fn two_servers_on_one_bucket_take_one_backup_a_slot() -> Result<()> {
     assert_eq!(good.count(), taken, "{runs:?}");
     let failed = runs.iter().find(|run| run["result"] == "failed");
     assert_eq!(failed, None, "nobody was in anybody's way");
-    let all = slots(&runs);
-    let mut once = all.clone();
-    once.dedup();
-    assert_eq!(all, once, "{runs:?}");
-    assert_eq!(all.len(), runs.len(), "{runs:?}");
+    assert_once_each(&runs);
     Ok(())
 }
 
@@ -179,7 +173,7 @@ fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> 
         assert_eq!(interrupted[0]["backup"], Value::Null);
         let check = ["--config", &slow.config, "check", "--json"];
         let check = slow.cli.run(check)?;
-        ensure!(check.stdout.contains("failed"), "{}", check.stdout);
+        ensure!(check.text().contains("failed"), "{}", check.text());
         // Looking again finds no more.
         assert_eq!(slow.runs()?.len(), runs.len());
         let listed = slow.backups()?;

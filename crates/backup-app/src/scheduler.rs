@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compose::App;
 use crate::error::AppError;
-use crate::jobs::{JobRefusal, Jobs, Order, SCHEDULE, Work};
+use crate::jobs::{JobRefusal, JobView, Jobs, Order, SCHEDULE, Work};
 use crate::schedules::Scheduled;
 use crate::text::{shown, time};
 use claim::Claim;
@@ -88,7 +88,7 @@ impl Scheduler {
         }
         for record in self.app.records_of_slots(self.clock.now()).await {
             self.planner
-                .recall(&record.operation, &record.source, record.slot);
+                .recall(&record.operation, record.source.as_ref(), record.slot);
         }
         let mut errands: JoinSet<(usize, Done)> = JoinSet::new();
         loop {
@@ -197,7 +197,7 @@ impl Runner {
     /// Waits for the end of a job.
     async fn ended(&self, id: &str) -> Option<&'static str> {
         let mut watch = self.jobs.watch(id)?;
-        let view = watch.wait_for(|view| view.is_over()).await.ok()?;
+        let view = watch.wait_for(JobView::is_over).await.ok()?;
         Some(view.state)
     }
 

@@ -54,11 +54,11 @@ impl Planner {
     pub(super) fn recall(
         &mut self,
         operation: &Operation,
-        source: &Option<SourceName>,
+        source: Option<&SourceName>,
         slot: DateTime<Utc>,
     ) {
         for entry in &mut self.0 {
-            if concerns(&entry.scheduled, operation, source.as_ref()) {
+            if concerns(&entry.scheduled, operation, source) {
                 entry.state.settle(slot);
             }
         }
@@ -169,9 +169,13 @@ mod tests {
     fn what_records_tell_is_not_run_again_after_a_restart() {
         let source = |name| Some(SourceName::new(name).unwrap());
         let mut planner = planner("02 03:01");
-        planner.recall(&Operation::Backup, &source("shop"), at("02 03:00"));
-        planner.recall(&Operation::Backup, &source("crowd/a"), at("01 03:30"));
-        planner.recall(&Operation::Prune, &source("any"), at("01 03:00"));
+        planner.recall(&Operation::Backup, source("shop").as_ref(), at("02 03:00"));
+        planner.recall(
+            &Operation::Backup,
+            source("crowd/a").as_ref(),
+            at("01 03:30"),
+        );
+        planner.recall(&Operation::Prune, source("any").as_ref(), at("01 03:00"));
         // The prune of today was not begun, and there is time for it.
         assert_eq!(names(&mut planner, "02 03:01"), ["prune - 0"]);
         assert_eq!(names(&mut planner, "02 03:30"), ["backup crowd 0"]);
