@@ -12,7 +12,7 @@ use backup_compress::Algorithm;
 use backup_core::backup::SourceName;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_e2e::cli::{Cli, Running};
-use backup_e2e::pg::Cluster;
+use backup_e2e::pg::{Cluster, SUPERUSER};
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::sample;
 use backup_e2e::scene::{Place, SOURCE, Scene, Store, is_note, unique};
@@ -421,9 +421,11 @@ async fn what_is_gone_from_the_server_is_pruned_and_what_fails_is_not() -> Resul
     let gone = keep.backups("all/dropped", 60..70).await?;
     let settings = format!(
         "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n[server.main]\n\
-         [source.all]\nserver = 'main'\ndatabases = ['*']\n\
+         host = '{}'\nport = {}\nuser = '{SUPERUSER}'\n[source.all]\nserver = 'main'\ndatabases = ['*']\n\
          [defaults]\nretention = 'few'\n[retention.few]\nkeep_last = 4\nmin_keep = 1\n",
-        keep.url
+        keep.url,
+        cluster.host(),
+        cluster.port(),
     );
     let config = keep.cli.private_file("backup.toml", &settings)?;
     let prune = |source: &str, code| -> Result<Value> {

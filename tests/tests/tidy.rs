@@ -438,6 +438,13 @@ fn one_rust_version_is_named_everywhere() {
             package.name
         );
     }
+    let image = read(&root().join("packaging/container/Containerfile"));
+    let minor: Vec<_> = channel.split('.').take(2).collect();
+    let stage = format!("\nFROM rust:{}-", minor.join("."));
+    assert!(
+        image.contains(&stage),
+        "the image is not built by {channel}"
+    );
 }
 
 #[test]

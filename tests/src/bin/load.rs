@@ -51,6 +51,7 @@ fn main() -> Result<()> {
     let database = cluster.fresh_db("load")?;
     cluster.psql(&database, &sample::bulk_sql("app", "bulk", plan.megabytes))?;
     let cli = Cli::new(cluster)?;
+    std::fs::create_dir_all(cli.local_root())?;
     crowd::into_directory(&cli.local_root(), &crowd::members(BACKUPS)?)?;
     let settings = format!(
         "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n\
