@@ -2,7 +2,7 @@
 //!
 //! The servers themselves come from `scripts/test-servers`, which prints where they are; those
 //! lines are the environment that this crate reads (`PGB_TEST_PG14` … `PGB_TEST_PG18`,
-//! `PGB_TEST_WEED`, `PGB_TEST_PGBOUNCER`, `PGB_TEST_PROMTOOL`,
+//! `PGB_TEST_WEED`, `PGB_TEST_PGBOUNCER`, `PGB_TEST_PROMTOOL`, `PGB_TEST_CHROMIUM`, `PGB_TEST_CHROMEDRIVER`,
 //! `PGB_TEST_SCHEMATHESIS`, `PGB_TEST_MINIO`, `PGB_TEST_AZURITE`, `PGB_TEST_HADOLINT`,
 //! `PGB_TEST_COMPOSE`). A test that needs one says
 //! `#[ignore = "needs servers: run ./scripts/test"]`, so that a plain `cargo test` reports it as
@@ -29,6 +29,7 @@
 //! ```
 
 pub mod azure;
+pub mod browser;
 pub mod cli;
 pub mod crowd;
 pub mod drills;

@@ -53,6 +53,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("clap*", &["backup-cli", "backup-server"]),
     ("axum*", &["backup-server"]),
     ("croner", &["backup-schedule"]),
+    ("plotters", &["backup-server"]),
     ("sqlx*", &["backup-pg-process"]),
 ];
 

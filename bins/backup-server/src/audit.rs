@@ -76,11 +76,11 @@ fn action(request: &Request) -> AuditAction {
     let route = route.map_or("", MatchedPath::as_str);
     let last = route.rsplit('/').next().unwrap_or_default();
     match (request.method(), last) {
-        (_, "backups") => AuditAction::Backup,
-        (_, "restores") => AuditAction::Restore,
-        (_, "drills" | "test-restore") => AuditAction::Drill,
-        (_, "verifications") => AuditAction::Verify,
-        (&Method::DELETE, "pin") => AuditAction::Unpin,
+        (_, "backups" | "backup") => AuditAction::Backup,
+        (_, "restores" | "restore" | "access") => AuditAction::Restore,
+        (_, "drills" | "drill" | "test-restore") => AuditAction::Drill,
+        (_, "verifications" | "verify") => AuditAction::Verify,
+        (&Method::DELETE, "pin") | (_, "unpin") => AuditAction::Unpin,
         (_, "pin") => AuditAction::Pin,
         _ if route.contains("/runs/") => AuditAction::Cancel,
         _ if route.contains("/sandboxes/") => AuditAction::DropSandbox,

@@ -31,6 +31,7 @@ use crate::body::{BODY_LIMIT, Named};
 use crate::browse;
 use crate::idempotency::once;
 use crate::openapi;
+use crate::pages;
 use crate::problem::Problem;
 use crate::shell::shell;
 use crate::state::Server;
@@ -59,6 +60,7 @@ pub fn router(server: Arc<Server>) -> Router {
     };
     Router::new()
         .nest("/api/v1", api)
+        .merge(pages::router(&server))
         .route("/api/openapi.json", get(async || Json(openapi::document())))
         .route("/api/docs", get(browse::page))
         .route("/healthz", get(async || "ok\n"))

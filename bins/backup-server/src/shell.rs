@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers carry data, and what a browser could make of them is nothing.
+/// Answers carry data, and what a browser could make of them is nothing. Pages say for themselves
+/// what is different with them.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,

@@ -8,11 +8,13 @@ use backup_app::token::Tokens;
 use backup_app::{App, AuditDesk, Config, Jobs, Journal, MissedSlots, Notice, Overview};
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
+use chrono_tz::Tz;
 
 use crate::access::Caller;
 use crate::failures::Failures;
 use crate::idempotency::Idempotency;
 use crate::problem::Problem;
+use crate::session::Sessions;
 use crate::turns::Turns;
 
 /// An overview that is older means that nobody reads the places any more.
@@ -22,6 +24,9 @@ const STALE: TimeDelta = TimeDelta::minutes(15);
 #[derive(Debug)]
 pub struct Server {
     pub(crate) app: Arc<App>,
+    pub(crate) sessions: Sessions,
+    /// On which clock times are shown that belong to no source.
+    pub(crate) zone: Tz,
     /// What this server does for others.
     pub jobs: Jobs,
     pub(crate) journal: Journal,
@@ -50,6 +55,8 @@ impl Server {
             turns: Turns::default(),
             idempotency: Idempotency::default(),
             metrics: app.config().server_http.metrics,
+            sessions: Sessions::new(&app.config().server_http),
+            zone: app.config().defaults.timezone.parse().unwrap_or(Tz::UTC),
             tokens: RwLock::new(Arc::new(Tokens::new(&app.config().access))),
             overview: RwLock::default(),
             jobs: Jobs::new(Arc::clone(app)),
@@ -63,6 +70,9 @@ impl Server {
     pub fn admit(&self, config: &Config) {
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         *tokens = Arc::new(Tokens::new(&config.access));
+        drop(tokens);
+        // A session is as good as the token that opened it, which may be one that is known no more.
+        self.sessions.forget();
     }
 
     /// Who has which token.

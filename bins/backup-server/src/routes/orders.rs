@@ -167,6 +167,18 @@ pub(crate) async fn verify(
 
 /// Queues work and says where to look for it.
 pub(crate) async fn start(server: &Server, caller: &Caller, work: Work) -> Answer {
+    match queue(server, caller, work).await? {
+        Ok(job) => Ok(accepted(caller, job)),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Queues work, and writes down who wants it.
+pub(crate) async fn queue(
+    server: &Server,
+    caller: &Caller,
+    work: Work,
+) -> Result<Result<JobView, JobRefusal>, Problem> {
     server.turn(caller)?;
     let mut entry = ordered(caller, &work);
     let order = Order {
@@ -174,14 +186,12 @@ pub(crate) async fn start(server: &Server, caller: &Caller, work: Work) -> Answe
         by: caller.0.name.clone(),
         slot: None,
     };
-    match server.jobs.start(order) {
-        Ok(job) => {
-            entry.run = job.id.parse().ok();
-            server.audited(&entry).await?;
-            Ok(accepted(caller, job))
-        }
-        Err(refusal) => refused(&refusal),
+    let started = server.jobs.start(order);
+    if let Ok(job) = &started {
+        entry.run = job.id.parse().ok();
+        server.audited(&entry).await?;
     }
+    Ok(started)
 }
 
 /// Work that is asked for, as it is written down.

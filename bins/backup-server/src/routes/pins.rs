@@ -89,9 +89,6 @@ pub(crate) async fn unpin(
 ) -> Answer {
     let of = reader.stored(Action::Unpin, &id, &which)?;
     server.turn(&reader.caller)?;
-    let mut entry = allowed(&reader.caller, AuditAction::Unpin, Some(&of.0));
-    entry.backups.push(of.1.clone());
-    server.audited(&entry).await?;
     let view = PinView {
         id,
         source: of.0.to_string(),
@@ -104,11 +101,26 @@ pub(crate) async fn unpin(
 }
 
 async fn change(
-    (server, caller): (Arc<Server>, &Caller),
-    (source, backup): (SourceName, BackupId),
+    by: (Arc<Server>, &Caller),
+    of: (SourceName, BackupId),
     change: PinChange,
     mut view: PinView,
 ) -> Answer {
+    view.destinations = change_for(by, of, change).await?;
+    Ok(Json(view).into_response())
+}
+
+/// Changes the pin of a backup for somebody who may; the places that have it.
+pub(crate) async fn change_for(
+    (server, caller): (Arc<Server>, &Caller),
+    (source, backup): (SourceName, BackupId),
+    change: PinChange,
+) -> Result<Vec<String>, Problem> {
+    if matches!(change, PinChange::Remove) {
+        let mut entry = allowed(caller, AuditAction::Unpin, Some(&source));
+        entry.backups.push(backup.clone());
+        server.audited(&entry).await?;
+    }
     let who = Who {
         user: caller.0.name.clone(),
         ..who()
@@ -129,11 +141,11 @@ async fn change(
         changed.map(|()| places)
     });
     let changed = work.await.map_err(|_| not_taken())?;
-    view.destinations = changed.map_err(|error| problem(&error))?;
-    if view.destinations.is_empty() {
+    let places = changed.map_err(|error| problem(&error))?;
+    if places.is_empty() {
         return Err(Problem::not_found());
     }
-    Ok(Json(view).into_response())
+    Ok(places)
 }
 
 fn problem(error: &AppError) -> Problem {

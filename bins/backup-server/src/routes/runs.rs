@@ -99,9 +99,22 @@ impl RunStatus {
 
 impl Server {
     /// A job that this person may know of.
-    fn job(&self, caller: &Caller, id: &str) -> Option<JobView> {
+    pub(crate) fn job(&self, caller: &Caller, id: &str) -> Option<JobView> {
         let job = self.jobs.get(id)?;
         caller.0.sees(job.source.as_deref()).then_some(job)
+    }
+
+    /// Stops a job for somebody who may, and writes down who; false if it is over.
+    pub(crate) async fn stop(&self, caller: &Caller, job: &JobView) -> Result<bool, Problem> {
+        if !self.jobs.cancel(&job.id) {
+            return Ok(false);
+        }
+        let source = job.source.as_deref();
+        let source = source.and_then(|name| SourceName::new(name).ok());
+        let mut entry = allowed(caller, AuditAction::Cancel, source.as_ref());
+        entry.run = job.id.parse().ok();
+        self.audited(&entry).await?;
+        Ok(true)
     }
 }
 
@@ -146,16 +159,9 @@ pub(crate) async fn cancel(
         return Err(ended());
     };
     caller.may(Action::Cancel, job.source.as_deref())?;
-    if !server.jobs.cancel(&id) {
+    if !server.stop(&caller, &job).await? {
         return Err(ended());
     }
-    let source = job
-        .source
-        .as_deref()
-        .and_then(|name| SourceName::new(name).ok());
-    let mut entry = allowed(&caller, AuditAction::Cancel, source.as_ref());
-    entry.run = id.parse().ok();
-    server.audited(&entry).await?;
     let job = server.jobs.get(&id).unwrap_or(job);
     let status = Json(RunStatus::of_job(job, &caller));
     Ok(at_run(&id, (StatusCode::ACCEPTED, status).into_response()))

@@ -64,17 +64,50 @@ fn sees(caller: &Caller, sandbox: &Sandbox) -> bool {
     caller.0.sees(source) && (own || caller.0.role >= Role::Operator)
 }
 
+/// Whether somebody may drop one before its time: it is his, or he may do everything.
+pub(crate) fn may_drop(caller: &Caller, sandbox: &Sandbox) -> bool {
+    sandbox.tenancy.person == caller.0.name || caller.0.role >= Role::Admin
+}
+
+/// Those that somebody may know of; nothing where no server makes any.
+pub(crate) async fn seen_by(
+    server: &Server,
+    caller: &Caller,
+) -> Result<Option<Vec<Sandbox>>, Problem> {
+    let Some(setup) = setup(server)? else {
+        return Ok(None);
+    };
+    let mut there = within(setup.server.list()).await?;
+    there.retain(|sandbox| sees(caller, sandbox));
+    Ok(Some(there))
+}
+
+/// Drops one for somebody.
+pub(crate) async fn drop_for(server: &Server, caller: &Caller, name: &str) -> Result<(), Problem> {
+    let setup = setup(server)?.filter(|_| is_sandbox_name(name));
+    let setup = setup.ok_or_else(Problem::not_found)?;
+    let there = within(setup.server.list()).await?;
+    let found = there.into_iter().find(|sandbox| sandbox.database == name);
+    let found = found.filter(|sandbox| sees(caller, sandbox));
+    let sandbox = found.ok_or_else(Problem::not_found)?;
+    if !may_drop(caller, &sandbox) {
+        let detail = "only who asked for it, or an admin, may drop it";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    server.turn(caller)?;
+    let mut entry = allowed(caller, AuditAction::DropSandbox, Some(&sandbox.source));
+    entry.database = Some(name.to_owned());
+    server.audited(&entry).await?;
+    within(setup.server.remove(name)).await.map(drop)
+}
+
 /// Databases to look into: one's own, and for operators those of others
 #[utoipa::path(get, path = "/api/v1/sandboxes", responses(
     (status = 200, body = Page<SandboxEntry>)))]
 pub(crate) async fn sandboxes(State(server): State<Arc<Server>>, caller: Caller) -> Answer {
-    let items = match setup(&server)? {
-        Some(setup) => within(setup.server.list()).await?,
-        None => Vec::new(),
-    };
-    let seen = items.into_iter().filter(|sandbox| sees(&caller, sandbox));
+    let seen = seen_by(&server, &caller).await?.unwrap_or_default();
     let page = Page {
-        items: seen.map(SandboxEntry::from).collect(),
+        items: seen.into_iter().map(SandboxEntry::from).collect(),
         next: None,
         incomplete: Vec::new(),
     };
@@ -89,22 +122,7 @@ pub(crate) async fn remove(
     caller: Caller,
     Named(name): Named,
 ) -> Answer {
-    let setup = setup(&server)?.filter(|_| is_sandbox_name(&name));
-    let setup = setup.ok_or_else(Problem::not_found)?;
-    let there = within(setup.server.list()).await?;
-    let found = there.into_iter().find(|sandbox| sandbox.database == name);
-    let found = found.filter(|sandbox| sees(&caller, sandbox));
-    let sandbox = found.ok_or_else(Problem::not_found)?;
-    let own = sandbox.tenancy.person == caller.0.name;
-    if !(own || caller.0.role >= Role::Admin) {
-        let detail = "only who asked for it, or an admin, may drop it";
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-    }
-    server.turn(&caller)?;
-    let mut entry = allowed(&caller, AuditAction::DropSandbox, Some(&sandbox.source));
-    entry.database = Some(name.clone());
-    server.audited(&entry).await?;
-    within(setup.server.remove(&name)).await?;
+    drop_for(&server, &caller, &name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
