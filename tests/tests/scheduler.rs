@@ -47,26 +47,25 @@ impl Stage {
         Ok(serde_json::from_str(&text)?)
     }
 
-    fn backups(&self) -> Result<Vec<Value>> {
+    fn backups(&self) -> Vec<Value> {
         // A place that is not there yet has none.
-        Ok(self.json(&["list"]).unwrap_or_default())
+        self.json(&["list"]).unwrap_or_default()
     }
 
     /// Records of backups, newest first.
-    fn runs(&self) -> Result<Vec<Value>> {
-        Ok(self
-            .json(&["runs", "--operation", "backup"])
-            .unwrap_or_default())
+    fn runs(&self) -> Vec<Value> {
+        let backups = self.json(&["runs", "--operation", "backup"]);
+        backups.unwrap_or_default()
     }
+}
 
-    fn wait_until(&self, what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
-        while !done()? {
-            ensure!(Instant::now() < deadline, "{what}: still not");
-            thread::sleep(Duration::from_millis(500));
-        }
-        Ok(())
+fn wait_until(what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !done()? {
+        ensure!(Instant::now() < deadline, "{what}: still not");
+        thread::sleep(Duration::from_millis(500));
     }
+    Ok(())
 }
 
 fn stop(server: Running) -> Result<String> {
@@ -92,8 +91,8 @@ fn a_schedule_is_kept_and_a_restart_runs_nothing_twice() -> Result<()> {
     let more = "schedule = '* * * * *'\n[verify]\nschedule = '* * * * *'";
     let stage = Stage::new(cli, &database, &url, more)?;
     let server = stage.serve()?;
-    stage.wait_until("the first backup", || Ok(!stage.runs()?.is_empty()))?;
-    stage.wait_until("a verification", || {
+    wait_until("the first backup", || Ok(!stage.runs().is_empty()))?;
+    wait_until("a verification", || {
         let runs = stage.json(&["runs", "--operation", "verify"])?;
         Ok(runs.iter().any(|run| run["slot"].is_string()))
     })?;
@@ -101,10 +100,10 @@ fn a_schedule_is_kept_and_a_restart_runs_nothing_twice() -> Result<()> {
     ensure!(log.contains("scheduled backup of shop"), "{log}");
     // Whatever was run just now is not run again by the next one.
     let server = stage.serve()?;
-    let count = stage.runs()?.len();
-    stage.wait_until("the next slot", || Ok(stage.runs()?.len() > count))?;
+    let count = stage.runs().len();
+    wait_until("the next slot", || Ok(stage.runs().len() > count))?;
     stop(server)?;
-    let runs = stage.runs()?;
+    let runs = stage.runs();
     let good = runs.iter().filter(|run| run["result"] == "success");
     ensure!(good.count() >= 2, "{runs:?}");
     assert_once_each(&runs);
@@ -124,13 +123,13 @@ fn two_servers_on_one_bucket_take_one_backup_a_slot() -> Result<()> {
     let url = format!("s3://{bucket}");
     let stage = Stage::new(cli, &database, &url, "schedule = '* * * * *'")?;
     let servers = [stage.serve()?, stage.serve()?];
-    stage.wait_until("three slots", || Ok(stage.runs()?.len() >= 3))?;
+    wait_until("three slots", || Ok(stage.runs().len() >= 3))?;
     for server in servers {
         stop(server)?;
     }
-    let runs = stage.runs()?;
+    let runs = stage.runs();
     let good = runs.iter().filter(|run| run["result"] == "success");
-    let taken = stage.backups()?.len();
+    let taken = stage.backups().len();
     assert_eq!(good.count(), taken, "{runs:?}");
     let failed = runs.iter().find(|run| run["result"] == "failed");
     assert_eq!(failed, None, "nobody was in anybody's way");
@@ -161,10 +160,10 @@ fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> 
         fakes.misbehave("pg_dump", Calls::Data, &pause_after(bytes))?;
         let server = slow.serve()?;
         let paused = fakes.flag("paused");
-        slow.wait_until("the dump of rows", || Ok(paused.exists()))?;
+        wait_until("the dump of rows", || Ok(paused.exists()))?;
         server.signal(Signal::SIGKILL)?;
         server.wait_at_most(LIMIT)?;
-        let runs = slow.runs()?;
+        let runs = slow.runs();
         let interrupted = runs.iter().filter(|run| run["result"] == "interrupted");
         let interrupted: Vec<_> = interrupted.collect();
         assert_eq!(interrupted.len(), number + 1, "{runs:?}");
@@ -175,8 +174,8 @@ fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> 
         let check = slow.cli.run(check)?;
         ensure!(check.text().contains("failed"), "{}", check.text());
         // Looking again finds no more.
-        assert_eq!(slow.runs()?.len(), runs.len());
-        let listed = slow.backups()?;
+        assert_eq!(slow.runs().len(), runs.len());
+        let listed = slow.backups();
         assert_eq!(listed.len(), number + 1, "{listed:?}");
         for backup in &listed {
             let id = backup["id"].as_str().context("an id")?;

@@ -287,6 +287,10 @@ const WRONG: &[(&str, &str)] = &[
         "access.0.token_sha256: expected 64 hexadecimal digits",
     ),
     (
+        "[[access]]\nname = 'schedule'\ntoken_sha256 = 'x'\nrole = 'admin'\nsources = ['*']",
+        "access.0.name: is what schedules are called",
+    ),
+    (
         "[[access]]\nname = 'a'\ntoken_sha256 = 'x'\nrole = 'root'\nsources = ['*']",
         "access.0.role: expected one of viewer, restorer, operator, admin",
     ),

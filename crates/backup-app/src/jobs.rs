@@ -33,8 +33,7 @@ pub use view::{JobError, JobView, SandboxView};
 use view::{State, is_final};
 use work::AppWorker;
 
-/// What schedules are called where people have names.
-pub const SCHEDULE: &str = "schedule";
+pub use backup_config::SCHEDULE;
 
 /// How many orders of people may wait.
 const WAITING: usize = 64;

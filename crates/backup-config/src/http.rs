@@ -120,6 +120,9 @@ impl Role {
     }
 }
 
+/// What schedules are called where people have names.
+pub const SCHEDULE: &str = "schedule";
+
 /// Which entry is wrong, which of its keys, and why.
 pub(crate) type WrongAccess = (usize, &'static str, &'static str);
 
@@ -131,6 +134,8 @@ pub(crate) fn check_access(entries: &[AccessConfig]) -> Result<(), WrongAccess> 
         let is_hash = token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
         let wrong = if entry.name.trim().is_empty() {
             Some(("name", "must not be empty"))
+        } else if entry.name == SCHEDULE {
+            Some(("name", "is what schedules are called; choose another one"))
         } else if !names.insert(&entry.name) {
             Some(("name", "must be another one than before"))
         } else if !is_hash {

@@ -53,7 +53,7 @@ pub use file::{
     ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
-pub use http::{AccessConfig, HttpConfig, Role};
+pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use sandbox::SandboxConfig;

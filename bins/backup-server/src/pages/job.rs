@@ -82,12 +82,11 @@ fn page_with(
     was_told: bool,
 ) -> Response {
     let w = visit.w;
-    let source = job.source.as_deref();
     let own = job.by == visit.caller.0.name;
     let page = Page {
         frame: visit.frame("runs", w.operation(&job.operation)),
         w,
-        may_cancel: !job.is_over() && visit.caller.may(Action::Cancel, source).is_ok(),
+        may_cancel: !job.is_over() && visit.caller.may_stop(job).is_ok(),
         may_connect: own && job.is_over() && job.sandbox.is_some(),
         job: view(visit, job),
         access,

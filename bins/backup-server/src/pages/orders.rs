@@ -125,9 +125,7 @@ pub(super) async fn cancel(Path(id): Path<String>, posted: Posted) -> Response {
     let Some(job) = visit.job(&id) else {
         return visit.not_found();
     };
-    // What is about all sources, only those may stop who may see all.
-    let source = job.source.as_deref();
-    if let Err(problem) = visit.caller.may(Action::Cancel, source) {
+    if let Err(problem) = visit.caller.may_stop(&job) {
         return visit.problem(&problem);
     }
     // One that has ended meanwhile has a page that says so.

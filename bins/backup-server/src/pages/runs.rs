@@ -21,7 +21,7 @@ const LISTED: usize = 50;
 const OPERATIONS: [&str; 9] = [
     "backup", "verify", "drill", "restore", "copy", "prune", "pin", "unpin", "rekey",
 ];
-const RESULTS: [&str; 4] = ["success", "warnings", "failed", "cancelled"];
+const RESULTS: [&str; 5] = ["success", "warnings", "failed", "interrupted", "cancelled"];
 
 /// A run in a list.
 pub(super) struct Row {

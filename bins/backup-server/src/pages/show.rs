@@ -185,6 +185,7 @@ impl Words {
             "partial" => ("warn", "◐", self.partial),
             "critical" => ("bad", "✗", self.critical),
             "failed" => ("bad", "✗", self.failed),
+            "interrupted" => ("bad", "✗", self.interrupted),
             "different" => ("bad", "✗", self.different),
             "cancelled" => ("idle", "–", self.cancelled),
             "queued" => ("idle", "…", self.queued),

@@ -253,6 +253,7 @@ words! {
     partial: "incomplete", "частично";
     failed: "failed", "ошибка";
     cancelled: "cancelled", "отменено";
+    interrupted: "interrupted", "прервано";
     queued: "waiting", "в очереди";
     running: "running", "выполняется";
     complete: "complete", "полностью";

@@ -97,6 +97,16 @@ impl RunStatus {
     }
 }
 
+impl Caller {
+    /// Whether he may stop this: it is his own, or his role says so.
+    pub(crate) fn may_stop(&self, job: &JobView) -> Result<(), Problem> {
+        if job.by == self.0.name {
+            return Ok(());
+        }
+        self.may(Action::Cancel, job.source.as_deref())
+    }
+}
+
 impl Server {
     /// A job that this person may know of.
     pub(crate) fn job(&self, caller: &Caller, id: &str) -> Option<JobView> {
@@ -158,7 +168,7 @@ pub(crate) async fn cancel(
         caller.may(Action::Cancel, record.source.as_deref())?;
         return Err(ended());
     };
-    caller.may(Action::Cancel, job.source.as_deref())?;
+    caller.may_stop(&job)?;
     if !server.stop(&caller, &job).await? {
         return Err(ended());
     }
