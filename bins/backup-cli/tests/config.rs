@@ -211,8 +211,12 @@ const WRONG: &[(&str, &str)] = &[
         "server.a.password: expected one place: { file",
     ),
     (
-        "[server.a]\npassword = { command = 'x' }",
-        "server.a.password.command: expected an array",
+        "[server.a]\npassword = { command = 'pass show \"a b\"' }",
+        "server.a.password.command: expected an array, such as",
+    ),
+    (
+        "[server.a]\npassword = { command = 7 }",
+        "server.a.password.command: expected an array of a program",
     ),
     (
         "[encryption]\nmode = 'gpg'",

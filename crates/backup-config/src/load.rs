@@ -698,7 +698,7 @@ mod tests {
             ("[server.main]\npassword = hunter2", "line 2"),
             ("[server.main]\npassword = 'it's hunter2'", "line 2"),
             (
-                "[server.main]\npassword = { command = 'vault hunter2 41172' }",
+                "[server.main]\npassword = { command = 'vault hunter2 $(41172)' }",
                 "server.main.password",
             ),
             (

@@ -135,7 +135,11 @@ impl JsonSchema for SecretRef {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let text = || json_schema!({ "type": "string" });
-        let argv = json_schema!({ "type": "array", "items": { "type": "string" } });
+        let words = "^[A-Za-z0-9_@%+=:,./-]+( [A-Za-z0-9_@%+=:,./-]+)*$";
+        let argv = json_schema!({ "anyOf": [
+            { "type": "array", "items": { "type": "string" } },
+            { "type": "string", "pattern": words }
+        ] });
         let places = [
             ("file", text(), "A file that nobody else can read."),
             ("env", text(), "An environment variable."),

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::environment::{Environment, names};
 use crate::error::Error;
@@ -43,8 +44,52 @@ pub(crate) const FORMS: &str =
 struct Said {
     file: Option<PathBuf>,
     env: Option<String>,
-    command: Option<Vec<String>>,
+    command: Option<Argv>,
     credential: Option<String>,
+}
+
+/// A program and its arguments: as an array, or as words with a space between.
+struct Argv(Vec<String>);
+
+/// What a shell would make nothing else of. There is no shell here, so what is not of these would not
+/// do what it looks like.
+fn is_word(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    !text.is_empty() && text.chars().all(plain)
+}
+
+impl<'de> Deserialize<'de> for Argv {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+
+        impl<'de> Visitor<'de> for Words {
+            type Value = Argv;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of a program and its arguments")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Argv, E> {
+                let words = text.split(' ');
+                if !words.clone().all(is_word) {
+                    let message = "expected an array, such as [\"pass\", \"show\", \"a b\"]: \
+                                   there is no shell that would read quotes and the like";
+                    return Err(E::custom(message));
+                }
+                Ok(Argv(words.map(str::to_owned).collect()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Argv, A::Error> {
+                let mut argv = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    argv.push(item);
+                }
+                Ok(Argv(argv))
+            }
+        }
+
+        deserializer.deserialize_any(Words)
+    }
 }
 
 impl TryFrom<Said> for SecretRef {
@@ -54,7 +99,7 @@ impl TryFrom<Said> for SecretRef {
         let places = [
             said.file.map(Self::File),
             said.env.map(Self::Env),
-            said.command.map(Self::Command),
+            said.command.map(|Argv(argv)| Self::Command(argv)),
             said.credential.map(Self::Credential),
         ];
         let mut places = places.into_iter().flatten();
@@ -208,6 +253,7 @@ pub(crate) fn read_private(path: &Path) -> Result<String, Error> {
 mod tests {
     use super::*;
     use secrecy::ExposeSecret as _;
+    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn file(content: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
@@ -235,6 +281,14 @@ mod tests {
             let secret = reference.resolve(&environment).unwrap();
             assert_eq!(secret.expose_secret(), expected);
         }
+    }
+
+    #[test]
+    fn a_command_of_plain_words_may_be_one_text() {
+        let said: BTreeMap<String, SecretRef> =
+            toml::from_str("a = { command = 'pass show db/main' }").unwrap();
+        let argv = ["pass", "show", "db/main"].map(str::to_owned).to_vec();
+        assert_eq!(said["a"], SecretRef::Command(argv));
     }
 
     #[test]
