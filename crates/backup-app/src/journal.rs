@@ -178,6 +178,7 @@ impl Journal {
         let why = tokio::select! {
             added = audit.append(entry) => match added {
                 Ok(head) => {
+                    works(&self.unaudited, place);
                     tell_head(place, &head);
                     return;
                 }
@@ -204,6 +205,7 @@ impl Journal {
     ) -> Option<RunId> {
         self.audit_end(place, &run, stop).await;
         let Err(error) = engine.history().record(&mut run, stop).await else {
+            works(&self.unrecorded, place);
             return Some(run.id);
         };
         if first(&self.unrecorded, place) {
@@ -339,6 +341,13 @@ async fn is_gone(reading: &Reading<'_>, stop: &CancellationToken) -> bool {
         gone = catalog.is_gone(reading.backup) => gone,
         () = tokio::time::sleep(LIMIT) => false,
         () = stop.cancelled() => false,
+    }
+}
+
+/// It took one again; should it take none later, that is said anew.
+fn works(places: &Mutex<BTreeSet<String>>, place: &str) {
+    if let Ok(mut places) = places.lock() {
+        places.remove(place);
     }
 }
 

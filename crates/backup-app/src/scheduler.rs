@@ -6,6 +6,7 @@ mod planner;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use backup_core::clock::Clock;
 use backup_core::run_record::Operation;
 use backup_schedule::DueRun;
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::compose::App;
 use crate::error::AppError;
 use crate::jobs::{JobRefusal, JobView, Jobs, Order, SCHEDULE, Work};
+use crate::place::Place;
 use crate::schedules::Scheduled;
 use crate::text::{shown, time};
 use claim::Claim;
@@ -86,20 +89,30 @@ impl Scheduler {
         if self.planner.is_empty() {
             return;
         }
-        for record in self.app.records_of_slots(self.clock.now()).await {
-            self.planner
-                .recall(&record.operation, record.source.as_ref(), record.slot);
+        let mut unread = self.recall(self.app.places().unwrap_or_default()).await;
+        for place in &unread {
+            let place = shown(&place.name);
+            tracing::warn!(target: "backup", "{place}: what ran by schedule is not known; it is asked again");
         }
         let mut errands: JoinSet<(usize, Done)> = JoinSet::new();
         loop {
             for errand in self.planner.tick(self.clock.now()) {
                 let runner = self.runner(&errand);
                 let stop = stop.clone();
-                errands.spawn(async move { (errand.index, runner.run(errand, &stop).await) });
+                errands.spawn(async move {
+                    let index = errand.index;
+                    let running = AssertUnwindSafe(runner.run(errand, &stop)).catch_unwind();
+                    // A schedule is not switched off by a mistake of ours.
+                    let done = running.await.unwrap_or_else(|_| {
+                        tracing::error!(target: "backup", "a scheduled run died");
+                        Done::Later
+                    });
+                    (index, done)
+                });
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(EVERY) => unread = self.recall(unread).await,
                 Some(Ok((index, done))) = errands.join_next() => {
                     self.planner.back(index, match done {
                         Done::Settled(slot) => Some(slot),
@@ -115,6 +128,19 @@ impl Scheduler {
         // Whoever stops us stops the jobs too. With their end, turns are given back.
         let back = async { while errands.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(GRACE, back).await;
+    }
+
+    /// Reads from places which slots were run; those that do not answer are given back.
+    async fn recall(&mut self, places: Vec<Place>) -> Vec<Place> {
+        if places.is_empty() {
+            return places;
+        }
+        let (records, unread) = self.app.records_of_slots(places, self.clock.now()).await;
+        for record in records {
+            self.planner
+                .recall(&record.operation, record.source.as_ref(), record.slot);
+        }
+        unread
     }
 
     async fn pause(&self, stop: &CancellationToken) {

@@ -205,13 +205,30 @@ impl Leases {
         backups: &[&BackupId],
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
+        match self.take_from(source, backups, cancel).await? {
+            Some(lease) => lease.release().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the lease of a source from the run that writes one of these backups, which bars it. None
+    /// if that has it still, has committed, or another has it since.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub(crate) async fn take_from(
+        &self,
+        source: &SourceName,
+        backups: &[&BackupId],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
         let kind = LeaseKind::Backup;
         let Some((_, record)) = self.read(&layout::lease_key(kind, source)).await? else {
-            return Ok(());
+            return Ok(None);
         };
         let concerned = record.uncommitted().any(|id| backups.contains(&id));
         if self.is_held(&record) || !concerned {
-            return Ok(());
+            return Ok(None);
         }
         let work = Work {
             operation: Operation::Prune,
@@ -219,9 +236,8 @@ impl Leases {
         };
         match self.exclusive(kind, source, &work, cancel).await {
             // The backup that began meanwhile has barred it.
-            Err(Error::Held { .. }) => Ok(()),
-            Err(error) => Err(error),
-            Ok(lease) => lease.release().await,
+            Err(Error::Held { .. }) => Ok(None),
+            taken => taken.map(Some),
         }
     }
 

@@ -57,6 +57,7 @@ impl Clock for FixedClock {
 #[derive(Debug, Clone)]
 pub struct FakeProcesses {
     me: u32,
+    table: &'static str,
     gone: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -66,6 +67,7 @@ impl FakeProcesses {
     pub fn new(me: u32) -> Self {
         Self {
             me,
+            table: "here",
             gone: Arc::default(),
         }
     }
@@ -74,6 +76,16 @@ impl FakeProcesses {
     #[must_use]
     pub fn seen_by(&self, me: u32) -> Self {
         Self { me, ..self.clone() }
+    }
+
+    /// The view of a process on another machine.
+    #[must_use]
+    pub fn seen_from_afar(&self, me: u32) -> Self {
+        Self {
+            me,
+            table: "there",
+            ..self.clone()
+        }
     }
 
     /// Lets a process end.
@@ -86,7 +98,7 @@ impl Processes for FakeProcesses {
     fn me(&self) -> ProcessMark {
         ProcessMark {
             pid: self.me,
-            table: "here".to_owned(),
+            table: self.table.to_owned(),
             started: 1,
         }
     }

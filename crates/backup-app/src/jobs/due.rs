@@ -38,7 +38,9 @@ impl Sum {
         let count = self.0.len();
         let failed = self.0.iter().filter(|end| end.state == State::Failed);
         let failed = failed.count();
-        let worst = self.0.into_iter().max_by_key(|end| end.state);
+        // What failed before somebody stopped the rest is not forgotten.
+        let rank = |end: &End| (end.state == State::Failed, end.state);
+        let worst = self.0.into_iter().max_by_key(rank);
         let mut end = worst.unwrap_or_else(|| End::new(State::Success));
         if let Some(error) = &mut end.error
             && count > 1
@@ -96,6 +98,10 @@ impl AppWorker {
                 // The other places are looked at all the same.
                 Err(error) => sum.add(failed(&error)),
             }
+        }
+        if sum.0.is_empty() {
+            let what = "backup to verify".to_owned();
+            return Err(CoreError::NotFound { what }.into());
         }
         Ok(sum.end())
     }
@@ -162,7 +168,8 @@ impl AppWorker {
             () = job.cancel.cancelled() => return Err(CoreError::Cancelled.into()),
         };
         let (mut sum, mut marks) = (Sum::default(), Marks { job, named: false });
-        if !chosen.complete {
+        // Nothing was rehearsed: that is no success.
+        if !chosen.complete || chosen.drills.is_empty() {
             sum.add(End::new(State::Warnings));
         }
         for drill in &chosen.drills {
@@ -175,12 +182,25 @@ impl AppWorker {
 
     /// Lets old backups of all sources go.
     pub(super) async fn prune(&self, job: &Running) -> Result<End, AppError> {
-        let prunes = tokio::select! {
-            prunes = self.app.prune_jobs(&[]) => prunes?,
-            () = job.cancel.cancelled() => return Err(CoreError::Cancelled.into()),
-        };
         let (mut sum, mut marks) = (Sum::default(), Marks { job, named: false });
+        let mut prunes = Vec::new();
+        for source in self.app.sources() {
+            let source = [source];
+            let found = tokio::select! {
+                found = self.app.prune_jobs(&source) => found,
+                () = job.cancel.cancelled() => return Err(CoreError::Cancelled.into()),
+            };
+            match found {
+                Ok(found) => prunes.extend(found),
+                // The others are pruned all the same.
+                Err(error) => sum.add(failed(&error)),
+            }
+        }
         for mut prune in prunes {
+            if job.cancel.is_cancelled() {
+                sum.add(failed(&CoreError::Cancelled.into()));
+                break;
+            }
             prune.mark = marks.next();
             let done = prune.run(&Configured, &self.journal, &job.cancel).await;
             job.recorded(done.run.as_slice());

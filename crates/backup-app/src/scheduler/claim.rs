@@ -9,8 +9,9 @@ use backup_core::error::{Error as CoreError, chain};
 use backup_core::history::HistoryRequest;
 use backup_core::lease::{Lease, LeaseKind};
 use backup_core::observer::NoopObserver;
-use backup_core::run_record::{Operation, RunRecord};
+use backup_core::run_record::{Operation, RunRecord, RunResult};
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::planner::concerns;
@@ -42,11 +43,14 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// A run that was stopped, maybe with its server, settles nothing: else the night's backup would be
+    /// lost by a restart.
     fn new(run: RunRecord) -> Option<Self> {
-        Some(Self {
+        let slot = run.slot?;
+        (run.result != RunResult::Cancelled).then_some(Self {
             operation: run.operation,
             source: run.source,
-            slot: run.slot?,
+            slot,
         })
     }
 }
@@ -65,23 +69,31 @@ pub(super) enum Claim {
 }
 
 impl App {
-    /// All slots that records tell of, in the order in which they were run. A place that cannot be
-    /// read is passed over: it is asked again before each run.
-    pub(super) async fn records_of_slots(&self, now: DateTime<Utc>) -> Vec<Record> {
-        let mut runs = Vec::new();
-        for place in self.places().unwrap_or_default() {
-            let reading = tokio::time::timeout(LIMIT, self.runs_since(&place, now - REMEMBERED));
-            match reading.await.unwrap_or(Err(AppError::Timeout(LIMIT))) {
+    /// All slots that the records of places tell of, in the order in which they were run, and the
+    /// places that did not answer.
+    pub(super) async fn records_of_slots(
+        &self,
+        places: Vec<Place>,
+        now: DateTime<Utc>,
+    ) -> (Vec<Record>, Vec<Place>) {
+        let readings = places.iter().map(|place| async move {
+            let reading = tokio::time::timeout(LIMIT, self.runs_since(place, now - REMEMBERED));
+            reading.await.unwrap_or(Err(AppError::Timeout(LIMIT)))
+        });
+        let found = join_all(readings).await;
+        let (mut runs, mut unread) = (Vec::new(), Vec::new());
+        for (place, found) in places.into_iter().zip(found) {
+            match found {
                 Ok(found) => runs.extend(found),
                 Err(error) => {
-                    let why = shown(&chain(&error));
-                    let place = shown(&place.name);
-                    tracing::warn!(target: "backup", "{place}: what ran by schedule is not known: {why}");
+                    let (name, why) = (shown(&place.name), shown(&chain(&error)));
+                    tracing::debug!(target: "backup", "{name}: what ran by schedule is not known: {why}");
+                    unread.push(place);
                 }
             }
         }
         runs.sort_by(|a, b| a.id.cmp(&b.id));
-        runs.into_iter().filter_map(Record::new).collect()
+        (runs.into_iter().filter_map(Record::new).collect(), unread)
     }
 
     /// The slots of one schedule from `first` on that were run, by anybody.

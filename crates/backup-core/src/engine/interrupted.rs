@@ -7,7 +7,7 @@ use super::{Engine, unless};
 use crate::catalog::Selector;
 use crate::error::Error;
 use crate::history::HistoryRequest;
-use crate::lease::DeadRun;
+use crate::lease::{DeadRun, Leases};
 use crate::manifest::Manifest;
 use crate::run_record::{Operation, RunRecord};
 
@@ -15,8 +15,8 @@ use crate::run_record::{Operation, RunRecord};
 const BEFORE: TimeDelta = TimeDelta::days(1);
 
 impl Engine {
-    /// Leaves the record of every run that ended without leaving one: whose process is gone, or did
-    /// not renew its lease in time. After that it commits nothing any more. However many notice it,
+    /// Leaves the record of every run that certainly ended without leaving one. Its turn is taken
+    /// first, so that it commits nothing any more. However many notice it,
     /// there is one record. Gives those that are new.
     ///
     /// # Errors
@@ -31,14 +31,35 @@ impl Engine {
         let Some(leases) = self.leases() else {
             return Ok(Vec::new());
         };
-        let mut noted = Vec::new();
+        let (mut noted, mut failure) = (Vec::new(), None);
         for dead in unless(cancel, leases.dead()).await?? {
-            noted.extend(self.note_dead(&dead, cancel).await?);
-            let backups = [&dead.backup];
-            let retiring = leases.retire(&dead.source, &backups, cancel);
-            unless(cancel, retiring).await??;
+            match self.note_taken(&leases, &dead, cancel).await {
+                Ok(record) => noted.extend(record),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                // The others are noted all the same.
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(noted)
+        match failure {
+            Some(error) if noted.is_empty() => Err(error),
+            _ => Ok(noted),
+        }
+    }
+
+    async fn note_taken(
+        &self,
+        leases: &Leases,
+        dead: &DeadRun,
+        cancel: &CancellationToken,
+    ) -> Result<Option<RunRecord>, Error> {
+        let backups = [&dead.backup];
+        let taking = leases.take_from(&dead.source, &backups, cancel);
+        let Some(lease) = unless(cancel, taking).await?? else {
+            return Ok(None);
+        };
+        let noted = self.note_dead(dead, cancel).await;
+        lease.release().await?;
+        noted
     }
 
     /// Leaves the record of a dead run, unless it left one by itself.
@@ -65,8 +86,11 @@ impl Engine {
         };
         let listing = self.history().list(&request).await?;
         Ok(listing.runs.iter().any(|run| {
-            let lasted = run.started_at <= dead.since && dead.since <= run.finished_at;
-            run.source.as_ref() == Some(&dead.source) && lasted
+            // It was there when the lease was taken, and after it was last renewed; another that was
+            // refused meanwhile was not.
+            let lasted = run.started_at <= dead.since && dead.seen <= run.finished_at;
+            let is_here = run.who.host == dead.who.host;
+            run.source.as_ref() == Some(&dead.source) && lasted && is_here
         }))
     }
 

@@ -144,15 +144,7 @@ impl Engine {
             return Ok(true);
         };
         // Whoever had it before may have left nothing but this, which goes now.
-        if let Ok(Some(dead)) = leases.dead_of(source).await
-            && let Err(error) = engine.note_dead(&dead, &turn.token).await
-            // Where there is no repository yet, no records are.
-            && error.kind() != ErrorKind::NotFound
-        {
-            let why = chain(&error);
-            let text = format!("the run that wrote {} is not recorded: {why}", dead.backup);
-            self.observer.event(&Event::Warning(text));
-        }
+        let left = leases.left_of(source).await.ok().flatten();
         let work = Work {
             operation: Operation::Backup,
             backup: Some(turn.id.clone()),
@@ -163,6 +155,15 @@ impl Engine {
         // Whichever is lost ends the run: each token is a child of the one before.
         turn.token = lease.token().clone();
         turn.leases.push((Arc::clone(store), lease));
+        if let Some(dead) = left
+            && let Err(error) = engine.note_dead(&dead, &turn.token).await
+            // Where there is no repository yet, no records are.
+            && error.kind() != ErrorKind::NotFound
+        {
+            let why = chain(&error);
+            let text = format!("the run that wrote {} is not recorded: {why}", dead.backup);
+            self.observer.event(&Event::Warning(text));
+        }
         // Nobody else writes below the source now: what is not there will not come.
         let prefix = layout::backup_prefix(source, &turn.id);
         match store.list(Some(&prefix), Depth::Children).next().await {

@@ -106,6 +106,10 @@ impl LeaseRecord {
         self.unbarred.iter().chain(own)
     }
 
+    pub(super) fn ttl(&self) -> Duration {
+        Duration::from_secs(self.ttl_seconds.into())
+    }
+
     /// When others may take it, `late` after its time; never if that is no time at all.
     pub(super) fn ends(&self, late: Duration) -> Option<DateTime<Utc>> {
         let late = TimeDelta::from_std(late).ok()?;

@@ -34,9 +34,13 @@ impl House {
     }
 
     fn engine(&self, pid: u32) -> Engine {
+        self.engine_of(pid, self.processes.seen_by(pid))
+    }
+
+    fn engine_of(&self, pid: u32, processes: FakeProcesses) -> Engine {
         let settings = LeaseSettings {
             who: who(pid),
-            processes: Arc::new(self.processes.seen_by(pid)),
+            processes: Arc::new(processes),
             ttl: Duration::from_mins(1),
             given_up: GivenUp::default(),
         };
@@ -122,17 +126,29 @@ async fn a_killed_run_is_recorded_once_and_commits_nothing_any_more() {
     assert_eq!(house.records().await.len(), 1);
 }
 
-/// Of a process on another machine nothing is known but that it is silent.
+/// Of a process on another machine nothing is known but that it is silent, and clocks, outages and sleep
+/// make it look so.
 #[tokio::test]
-async fn a_run_that_is_silent_for_too_long_is_recorded_and_one_that_is_not_is_left_alone() {
+async fn a_run_elsewhere_that_is_silent_for_very_long_is_recorded_and_one_that_is_not_is_left_alone()
+ {
     let house = House::new().await;
-    let _lease = house.begin(1).await;
-    house.clock.advance(Duration::from_mins(1));
-    assert_eq!(house.note(2).await, []);
-    house.clock.advance(Duration::from_secs(5));
-    let noted = house.note(2).await;
+    let lease = house.begin(1).await;
+    let afar = house.engine_of(2, house.processes.seen_from_afar(2));
+    let never = CancellationToken::new();
+    for minutes in [1, 2, 57] {
+        house.clock.advance(Duration::from_mins(minutes));
+        assert_eq!(afar.note_interrupted(&never).await.unwrap(), []);
+        assert!(house.bar().is_none(), "it may go on");
+    }
+    // Here it is seen to be alive, however long that lasts.
+    house.clock.advance(Duration::from_hours(9));
+    assert_eq!(house.note(3).await, []);
+    assert!(house.bar().is_none());
+    let noted = afar.note_interrupted(&never).await.unwrap();
     assert_eq!(noted.len(), 1);
     assert_eq!(noted[0].finished_at, noted[0].started_at, "nobody saw more");
+    assert!(house.bar().is_some());
+    drop(lease);
 }
 
 #[tokio::test]
