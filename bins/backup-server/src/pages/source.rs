@@ -247,17 +247,21 @@ pub(super) fn ratio(w: &Words, view: &ListView) -> String {
     format!("{}×", w.decimal(times, 1))
 }
 
-/// The newest that is known of whether it can be restored.
+/// The newest that is known of whether it can be restored. What is damaged or lost by now was not
+/// proved by a drill of before.
 pub(super) fn proof(w: &Words, view: &ListView) -> String {
     let drilled = view.drilled_at.as_ref();
     let newer = view
         .verified_at
         .as_ref()
         .is_none_or(|verified| drilled.is_some_and(|drilled| drilled >= verified));
-    match (drilled, view.drill_status.as_deref(), view.verified_level) {
-        (Some(_), Some("success" | "warnings"), _) if newer => w.drilled.to_owned(),
-        (Some(_), Some(_), _) if newer => w.drill_failed.to_owned(),
-        (_, _, Some(level)) => w.level(level).to_owned(),
-        _ => w.not_proved.to_owned(),
+    let drill = view.drill_status.as_deref().filter(|_| newer);
+    match (drill, view.status, view.verified_level) {
+        (Some("success" | "warnings"), "success", _) => w.drilled.to_owned(),
+        (None | Some("success" | "warnings"), "success" | "partial", Some(level)) => {
+            w.level(level).to_owned()
+        }
+        (None | Some("success" | "warnings"), _, _) => w.not_proved.to_owned(),
+        (Some(_), _, _) => w.drill_failed.to_owned(),
     }
 }

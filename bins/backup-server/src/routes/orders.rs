@@ -235,6 +235,12 @@ fn refused(refusal: &JobRefusal) -> Answer {
             let problem = Problem::new(StatusCode::CONFLICT, detail);
             Ok(at_run(id, problem.into_response()))
         }
+        JobRefusal::OneAtATime { id } => {
+            let detail =
+                "another database of yours is being made; wait for it: Location says where";
+            let problem = Problem::new(StatusCode::CONFLICT, detail);
+            Ok(at_run(id, problem.into_response()))
+        }
         JobRefusal::NoSandboxes => {
             let detail = "there is no server for databases to look into: configure [sandbox]";
             Err(Problem::new(StatusCode::CONFLICT, detail))
