@@ -150,17 +150,17 @@ async fn until_end(
         Some(worked) => worked,
         None => working.await,
     };
-    let read = match read {
-        Some(read) => read,
-        None => reading.await,
-    };
+    // What it reads may take long, and nobody waits for it any more.
+    reading.abort();
     let gone = |operation: &str, source| AppError::File {
         operation: operation.to_owned(),
         source,
     };
     served?;
     worked.map_err(|error| gone("run jobs", error.into()))??;
-    read.map_err(|error| gone("read the places", error.into()))?;
+    if let Some(read) = read {
+        read.map_err(|error| gone("read the places", error.into()))?;
+    }
     if is_early {
         let why = std::io::Error::other("a part of the server has ended before its time");
         return Err(gone("go on", why));

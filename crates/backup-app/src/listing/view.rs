@@ -302,7 +302,7 @@ mod tests {
     fn what_is_missing_says_more_than_that_it_is_damaged() {
         let lost = Incomplete {
             source: backup_core::backup::SourceName::new("shop").unwrap(),
-            id: "20260205T030000Z-0000abcd".parse().unwrap(),
+            id: "20260205T030000Z-abcd".parse().unwrap(),
             objects: vec!["a/b".to_owned()],
         };
         let view = stored_at("near").lacking(Some(&lost)).damaged(true);
