@@ -7,7 +7,11 @@
   let failures = 0;
   const look = async () => {
     try {
-      const answer = await fetch(live.dataset.live, { headers: { "X-Fragment": "1" }, redirect: "error" });
+      const answer = await fetch(live.dataset.live, {
+        headers: { "X-Fragment": "1" },
+        redirect: "error",
+        signal: AbortSignal.timeout(10000),
+      });
       if (!answer.ok) throw new Error(String(answer.status));
       const text = await answer.text();
       failures = 0;
@@ -23,7 +27,11 @@
       }
     } catch {
       failures += 1;
-      if (failures >= fail) return;
+      if (failures >= fail) {
+        // What is shown may be true no more: the page itself says what there is.
+        location.reload();
+        return;
+      }
     }
     setTimeout(look, 1000);
   };

@@ -47,7 +47,9 @@ pub(crate) async fn denials(
     next: Next,
 ) -> Response {
     let changes = !request.method().is_safe();
-    let from = AddressClass::of(address(&request));
+    // Behind a proxy, everybody comes from there.
+    let is_direct = !server.app.config().server_http.behind_tls_proxy;
+    let from = is_direct.then(|| AddressClass::of(address(&request)));
     let action = action(&request);
     let response = next.run(request).await;
     let action = match response.status() {
@@ -62,7 +64,7 @@ pub(crate) async fn denials(
     let caller = response.extensions().get::<Caller>();
     let entry = AuditEntry {
         person: caller.map(|caller| caller.0.name.clone()),
-        address: Some(from),
+        address: from,
         ..AuditEntry::new(action, AuditOutcome::Denied, who())
     };
     // Nobody learns from the time of the answer whether it was written.

@@ -119,21 +119,26 @@ pub(crate) async fn once(
         let detail = "this Idempotency-Key was sent with another request";
         return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).into_response();
     };
-    let first = async || {
+    let first = async move {
         let request = Request::from_parts(parts, Body::from(body));
         accepted(next.run(request).await).await
     };
-    match asked.answer.get_or_try_init(first).await {
-        Ok(kept) => {
-            let mut response = (kept.status, kept.body.clone()).into_response();
-            *response.headers_mut() = kept.headers.clone();
-            response
+    // Whoever hangs up asks again: what was begun for him is ended, and its answer kept.
+    let answer = tokio::spawn(async move {
+        match asked.answer.get_or_try_init(|| first).await {
+            Ok(kept) => {
+                let mut response = (kept.status, kept.body.clone()).into_response();
+                *response.headers_mut() = kept.headers.clone();
+                response
+            }
+            Err(refused) => {
+                server.idempotency.forget(&of);
+                *refused
+            }
         }
-        Err(refused) => {
-            server.idempotency.forget(&of);
-            *refused
-        }
-    }
+    });
+    let answer = answer.await;
+    answer.unwrap_or_else(|_| Problem::broken().into_response())
 }
 
 /// What is kept of an answer; the answer itself if nothing is.

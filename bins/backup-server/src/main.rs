@@ -13,6 +13,8 @@ use backup_app::{
 use backup_core::error::ErrorKind;
 use backup_server::{Listening, Server, document, refresh, serve, upkeep};
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// HTTP server of the backup manager
 #[derive(Debug, Parser)]
@@ -112,16 +114,58 @@ async fn run(cli: Cli) -> Result<(), AppError> {
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
     let admitting = tokio::spawn(admit(Arc::clone(&server), cli.config, hangups));
     let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
-    let ended = serve(listening, &app, server, stop).await;
-    reading.abort();
+    let serving = serve(listening, &app, server, stop);
+    let ended = until_end(serving, working, reading, stop).await;
     admitting.abort();
+    ended
+}
+
+/// Waits until the server ends. One of which a part is gone tells what is true no more: it ends as
+/// a whole, and whoever looks after it starts it again.
+async fn until_end(
+    serving: impl Future<Output = Result<(), AppError>>,
+    mut working: JoinHandle<Result<(), AppError>>,
+    mut reading: JoinHandle<()>,
+    stop: &CancellationToken,
+) -> Result<(), AppError> {
+    let mut serving = std::pin::pin!(serving);
+    let (mut served, mut worked, mut read) = (None, None, None);
+    tokio::select! {
+        biased;
+        ended = &mut serving => served = Some(ended),
+        ended = &mut working => worked = Some(ended),
+        ended = &mut reading => read = Some(ended),
+    }
+    let is_early = served.is_none() && !stop.is_cancelled();
+    if is_early {
+        tracing::error!(target: "backup", "a part of the server has ended, so all of it does");
+    }
     // However it ended, nothing goes on without somebody who can be asked for it.
     stop.cancel();
-    let worked = working.await.map_err(|error| AppError::File {
-        operation: "run jobs".to_owned(),
-        source: error.into(),
-    });
-    ended.and(worked?)
+    let served = match served {
+        Some(served) => served,
+        None => serving.await,
+    };
+    let worked = match worked {
+        Some(worked) => worked,
+        None => working.await,
+    };
+    // What it reads may take long, and nobody waits for it any more.
+    reading.abort();
+    let gone = |operation: &str, source| AppError::File {
+        operation: operation.to_owned(),
+        source,
+    };
+    served?;
+    worked.map_err(|error| gone("run jobs", error.into()))??;
+    if let Some(read) = read {
+        read.map_err(|error| gone("read the places", error.into()))?;
+    }
+    if is_early {
+        let why = std::io::Error::other("a part of the server has ended before its time");
+        return Err(gone("go on", why));
+    }
+    Ok(())
 }
 
 /// Reads at each SIGHUP who may come in. A file that is no good changes nothing.

@@ -127,6 +127,8 @@ impl FromRequestParts<Arc<Server>> for Visit {
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Response> {
         let Some(session) = parts.extensions.get::<Session>().cloned() else {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+            // What is sent with a form may have no page of its own.
+            let path = if parts.method.is_safe() { path } else { "/" };
             let to = format!("/sign-in?next={}", in_path(path));
             return Err(Redirect::to(&to).into_response());
         };
@@ -142,6 +144,7 @@ impl FromRequestParts<Arc<Server>> for Visit {
                 w,
                 title,
                 text,
+                link: None,
             };
             return Err(render(StatusCode::SERVICE_UNAVAILABLE, &note));
         };
@@ -244,6 +247,8 @@ struct Note {
     w: &'static Words,
     title: &'static str,
     text: &'static str,
+    /// Where there is more, and what stands there.
+    link: Option<(String, &'static str)>,
 }
 
 impl Visit {
@@ -332,6 +337,16 @@ impl Visit {
         title: &'static str,
         text: &'static str,
     ) -> Response {
+        self.note_about(status, (title, text), None)
+    }
+
+    /// The same, with a link to where there is more.
+    pub(crate) fn note_about(
+        &self,
+        status: StatusCode,
+        (title, text): (&'static str, &'static str),
+        link: Option<(String, &'static str)>,
+    ) -> Response {
         let frame = self.frame("", title);
         let w = self.w;
         render(
@@ -341,6 +356,7 @@ impl Visit {
                 w,
                 title,
                 text,
+                link,
             },
         )
     }

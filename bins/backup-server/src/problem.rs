@@ -34,6 +34,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// Something that should not have happened.
+    pub(crate) fn broken() -> Self {
+        let detail = "the server could not do it; its log knows more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
     /// The places were not read yet.
     pub(crate) fn not_ready() -> Self {
         let detail = "the places of the backups were not read yet";

@@ -76,7 +76,10 @@ async fn tls(
         operation: format!("use {} and {}", cert.display(), key.display()),
         source,
     })?;
-    Ok(Some(config))
+    // Who is told of another version would speak it.
+    let mut own = (*config.get_inner()).clone();
+    own.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(RustlsConfig::from_config(Arc::new(own))))
 }
 
 /// Answers until `stop`, and then ends what has begun.
@@ -112,23 +115,54 @@ pub async fn serve(
         source,
     };
     let ended = if let Some(tls) = listening.tls {
-        let mut server = axum_server::from_tcp_rustls(listening.listener, tls).map_err(failure)?;
-        limit(server.http_builder());
-        let server = server.map(|acceptor| Limited::new(acceptor, MOST));
+        let server = axum_server::from_tcp_rustls(listening.listener, tls).map_err(failure)?;
+        let server = bounded(server, HEAD_LIMIT);
         server.handle(handle).serve(service).await
     } else {
-        let mut server = axum_server::from_tcp(listening.listener).map_err(failure)?;
-        limit(server.http_builder());
-        let server = server.map(|acceptor| Limited::new(acceptor, MOST));
+        let server = axum_server::from_tcp(listening.listener).map_err(failure)?;
+        let server = bounded(server, HEAD_LIMIT);
         server.handle(handle).serve(service).await
     };
     ended.map_err(failure)
 }
 
-/// Whoever sends slowly on purpose does not keep a connection.
-fn limit(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+/// So many connections, of which none is kept by whoever sends slowly on purpose, or nothing. That
+/// holds from its beginning only where one version alone is spoken: the first bytes, which tell
+/// which one it is, would be waited for without a limit.
+fn bounded<A>(
+    mut server: axum_server::Server<SocketAddr, A>,
+    head: Duration,
+) -> axum_server::Server<SocketAddr, Limited<A>> {
+    let builder = server.http_builder();
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT);
+        .header_read_timeout(head);
+    server
+        .map(|acceptor| Limited::new(acceptor, MOST))
+        .http1_only()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_says_nothing_keeps_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = axum_server::from_tcp(listener).unwrap();
+        let server = bounded(server, Duration::from_millis(100));
+        let serving = tokio::spawn(server.serve(Router::new().into_make_service()));
+        let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        // It comes to an end, which may have some words before it.
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_mins(1), silent.read_to_end(&mut said));
+        ended.await.unwrap().unwrap();
+        serving.abort();
+    }
 }

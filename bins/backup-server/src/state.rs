@@ -9,6 +9,7 @@ use backup_app::{App, AuditDesk, Config, Jobs, Journal, MissedSlots, Notice, Ove
 use backup_core::clock::Clock as _;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
+use tokio::sync::Semaphore;
 
 use crate::access::Caller;
 use crate::failures::Failures;
@@ -19,6 +20,9 @@ use crate::turns::Turns;
 
 /// An overview that is older means that nobody reads the places any more.
 const STALE: TimeDelta = TimeDelta::minutes(15);
+
+/// How many look at the sandboxes at once.
+const LOOKS: usize = 4;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Server {
     pub(crate) turns: Turns,
     pub(crate) idempotency: Idempotency,
     pub(crate) metrics: bool,
+    /// How many may look at the sandboxes at once.
+    pub(crate) looks: Semaphore,
     tokens: RwLock<Arc<Tokens>>,
     overview: RwLock<Option<Arc<Overview>>>,
     missed: OnceLock<Arc<Mutex<MissedSlots>>>,
@@ -55,6 +61,7 @@ impl Server {
             turns: Turns::default(),
             idempotency: Idempotency::default(),
             metrics: app.config().server_http.metrics,
+            looks: Semaphore::new(LOOKS),
             sessions: Sessions::new(&app.config().server_http),
             zone: app.config().defaults.timezone.parse().unwrap_or(Tz::UTC),
             tokens: RwLock::new(Arc::new(Tokens::new(&app.config().access))),

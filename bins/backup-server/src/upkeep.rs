@@ -11,6 +11,11 @@ use crate::state::Server;
 /// How often it is looked for what others left: sandboxes, and runs whose process is gone.
 const SWEEP: Duration = Duration::from_mins(1);
 
+/// How long the look at sandboxes may take, and the writing of what was counted of requests: whoever
+/// does not answer keeps nothing else from being done.
+const SWEEP_LIMIT: Duration = Duration::from_mins(5);
+const FLUSH_LIMIT: Duration = Duration::from_secs(15);
+
 /// How often it is looked whether everything was read once.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -50,13 +55,16 @@ pub async fn upkeep(
 async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
     let mut told = None;
     loop {
-        server.audit.flush(app, false).await;
+        flush(server, false).await;
         app.note_interrupted(stop).await;
         let swept = tokio::select! {
-            swept = app.sweep_sandboxes() => swept,
+            swept = tokio::time::timeout(SWEEP_LIMIT, app.sweep_sandboxes()) => swept,
             () = stop.cancelled() => return,
         };
-        let problem = swept.err().map(|error| error.render());
+        let problem = match swept {
+            Ok(swept) => swept.err().map(|error| error.render()),
+            Err(_) => Some("their server does not answer in time".to_owned()),
+        };
         // Once, and not every minute.
         if let Some(problem) = problem.as_ref().filter(|_| problem != told) {
             tracing::warn!(target: "backup", "sandboxes cannot be looked at: {problem}");
@@ -66,6 +74,14 @@ async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
             () = tokio::time::sleep(SWEEP) => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Writes down what was counted of requests. Where that takes too long the log alone says so.
+async fn flush(server: &Server, all: bool) {
+    let flushed = server.audit.flush(&server.app, all);
+    if tokio::time::timeout(FLUSH_LIMIT, flushed).await.is_err() {
+        tracing::warn!(target: "backup", "who was not let in cannot be written down in time");
     }
 }
 
@@ -79,7 +95,7 @@ async fn stop_jobs(server: &Server) {
         let what = format!("{} of {source}", job.operation);
         tracing::info!(target: "backup", job = job.id, "{what}: {state}");
     }
-    server.audit.flush(&server.app, true).await;
+    flush(server, true).await;
     if in_time.is_err() {
         tracing::warn!(target: "backup", "not all jobs ended in time");
     }

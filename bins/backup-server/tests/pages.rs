@@ -377,6 +377,10 @@ async fn only_a_right_token_opens_a_session() {
             "{path}"
         );
     }
+    // What takes a form alone is no page to come back to.
+    let own = ("sec-fetch-site", "same-origin");
+    let answer = nobody.post("/backups/x/drill", "", own).await;
+    assert_eq!(answer.header("location"), "/sign-in?next=%2F");
     // A session is for pages alone.
     let visitor = bench.visitor(Role::Admin, "*").await;
     let api = visitor.get("/api/v1/sources").await;

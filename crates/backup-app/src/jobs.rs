@@ -117,6 +117,12 @@ pub enum JobRefusal {
         /// The job that does it.
         id: String,
     },
+    /// Another sandbox is being made for the same person, who gets one at a time.
+    #[error("job {id} makes another sandbox of the same person")]
+    OneAtATime {
+        /// The job that makes it.
+        id: String,
+    },
     /// No server for sandboxes is configured.
     #[error("no server for sandboxes is configured")]
     NoSandboxes,
@@ -131,8 +137,13 @@ enum Sameness {
     Backup(SourceName),
     Verify(SourceName, BackupId, VerifyLevel),
     Drill(SourceName, BackupId),
-    /// A server makes one at a time for a person.
-    Sandbox(String),
+    /// A server makes one at a time for a person, whatever is in it.
+    Sandbox {
+        by: String,
+        source: SourceName,
+        backup: BackupId,
+        selection: Selection,
+    },
     ForAll(&'static str),
 }
 
@@ -177,11 +188,30 @@ impl Work {
                 level,
             } => Sameness::Verify(source.clone(), backup.clone(), *level),
             Self::Drill { source, backup } => Sameness::Drill(source.clone(), backup.clone()),
-            Self::Sandbox { .. } => Sameness::Sandbox(by.to_owned()),
+            Self::Sandbox {
+                source,
+                backup,
+                selection,
+            } => Sameness::Sandbox {
+                by: by.to_owned(),
+                source: source.clone(),
+                backup: backup.clone(),
+                selection: selection.clone(),
+            },
             Self::VerifyDue => Sameness::ForAll("verify"),
             Self::DrillDue => Sameness::ForAll("drill"),
             Self::Prune => Sameness::ForAll("prune"),
         }
+    }
+}
+
+impl Sameness {
+    /// Whether both are sandboxes of the same person.
+    fn is_of_same_person(&self, other: &Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Sandbox { by, .. }, Self::Sandbox { by: other, .. }) if by == other
+        )
     }
 }
 
@@ -386,9 +416,13 @@ impl Inner {
             return Err(JobRefusal::NoSandboxes);
         }
         let same = order.work.sameness(&order.by);
-        let mut under_way = entries.iter().filter(|(_, entry)| !entry.is_over());
-        if let Some((id, _)) = under_way.find(|(_, entry)| entry.sameness == same) {
+        let under_way = || entries.iter().filter(|(_, entry)| !entry.is_over());
+        if let Some((id, _)) = under_way().find(|(_, entry)| entry.sameness == same) {
             return Err(JobRefusal::Running { id: id.clone() });
+        }
+        let others = |entry: &Entry| entry.sameness.is_of_same_person(&same);
+        if let Some((id, _)) = under_way().find(|(_, entry)| others(entry)) {
+            return Err(JobRefusal::OneAtATime { id: id.clone() });
         }
         if order.by == SCHEDULE {
             return Ok(());

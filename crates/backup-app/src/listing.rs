@@ -69,6 +69,7 @@ impl PlaceListing {
                 None => ListView::new(manifest, &self.place),
             };
             let view = view.lacking(self.held.listing.lacking(manifest));
+            let view = view.damaged(self.proofs.is_damaged(manifest));
             let view = view.proved(self.proofs.newest(manifest));
             let view = view.drilled(self.proofs.newest_drill(manifest));
             views.insert(key, self.kept.show(manifest, view));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::backup::{BackupId, SourceName};
+use backup_core::clock::Clock as _;
 use backup_core::error::Error as CoreError;
 use backup_core::observer::NoopObserver;
 use backup_core::pin::{FoundPin, PinRequest};
@@ -10,6 +11,7 @@ use backup_core::run_record::{Operation, RunId, Who};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::error::AppError;
 use crate::journal::{Journal, begin};
@@ -57,6 +59,30 @@ pub struct Pinning<'a> {
 }
 
 impl App {
+    /// Whether a pin that ends then, or never if that is absent, would take the place of one that
+    /// holds longer. Not so when that moment has passed: such a pin is refused.
+    ///
+    /// # Errors
+    /// The first place that cannot tell.
+    pub async fn shortens_pin(
+        &self,
+        (source, backup): (&SourceName, &BackupId),
+        until: Option<DateTime<Utc>>,
+    ) -> Result<bool, AppError> {
+        let now = SystemClock.now();
+        if until.is_none_or(|until| until <= now) {
+            return Ok(false);
+        }
+        for place in self.places()? {
+            let engine = self.engine(&place, Keys::None, Arc::new(NoopObserver))?;
+            let found = engine.pins().get(source, backup).await?;
+            if found.is_some_and(|pin| pin.holds(now) && pin.outlasts(until)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Changes the pin of a backup in every place that has it, and tells each that changed: none
     /// if there was nothing to do.
     ///

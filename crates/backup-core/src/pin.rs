@@ -80,6 +80,18 @@ impl FoundPin {
         }
     }
 
+    /// Whether it would hold longer than one that ends then, or never if that is absent.
+    #[must_use]
+    pub fn outlasts(&self, until: Option<DateTime<Utc>>) -> bool {
+        let Some(until) = until else {
+            return false;
+        };
+        match self {
+            Self::Readable(pin) => pin.until.is_none_or(|own| until < own),
+            Self::Unreadable(_) => true,
+        }
+    }
+
     /// What it is, if it can be read.
     #[must_use]
     pub fn readable(&self) -> Option<&Pin> {

@@ -142,11 +142,21 @@ fn facts(visit: &Visit, view: &ListView, details: &BackupView) -> Vec<(&'static 
         (w.kept_as, (!tiers.is_empty()).then(|| tiers.join(", "))),
         (
             w.kept_until,
-            Some(until.unwrap_or_else(|| w.kept_always.to_owned())),
+            Some(until.unwrap_or_else(|| kept(w, view).to_owned())),
         ),
     ];
     let known = facts.into_iter();
     known
         .filter_map(|(what, value)| Some((what, value?)))
         .collect()
+}
+
+/// What keeps it, where nobody can say how long.
+fn kept(w: &'static Words, view: &ListView) -> &'static str {
+    match view.is_kept {
+        _ if view.pinned => w.kept_pinned,
+        Some(true) => w.kept_by_rule,
+        Some(false) => w.kept_by_none,
+        None => w.kept_unruled,
+    }
 }

@@ -88,6 +88,7 @@ fn day<'a>(w: &Words, number: u32, backups: impl Iterator<Item = &'a ListView>) 
         .zip(letters)
         .collect();
     let (mut kept, mut count, mut pinned) = (Vec::new(), 0, false);
+    let mut bad = Vec::new();
     for view in backups {
         if count == 0 {
             day.backup.clone_from(&view.id);
@@ -95,6 +96,9 @@ fn day<'a>(w: &Words, number: u32, backups: impl Iterator<Item = &'a ListView>) 
         count += 1;
         pinned |= view.pinned;
         kept.extend(&view.tiers);
+        if view.status != "success" && !bad.contains(&view.status) {
+            bad.push(view.status);
+        }
     }
     if count == 0 {
         return day;
@@ -108,6 +112,11 @@ fn day<'a>(w: &Words, number: u32, backups: impl Iterator<Item = &'a ListView>) 
     }
     if day.marks.is_empty() {
         day.marks.push('●');
+    }
+    for status in bad {
+        let chip = w.chip(status);
+        day.marks.push_str(chip.symbol);
+        words.push(chip.word);
     }
     if pinned {
         day.marks.push('★');
@@ -135,12 +144,27 @@ mod tests {
             pinned: id == "b",
             tiers: tiers.iter().map(|&tier| tier.to_owned()).collect(),
             retention_until: None,
+            is_kept: None,
             verified_at: None,
             verified_level: None,
             drilled_at: None,
             drill_status: None,
             destinations: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_day_whose_backup_is_damaged_does_not_look_good() {
+        let now = "2026-03-02T00:00:00Z".parse().unwrap();
+        let damaged = ListView {
+            status: "failed",
+            ..view("a", "2026-03-01T12:00:00Z", &["daily"])
+        };
+        let months = months(Words::all()[0], [damaged].iter(), (now, Tz::UTC), 1);
+        let mut days = months[0].weeks.iter().flatten();
+        let day = days.find(|day| !day.backup.is_empty()).unwrap();
+        let shown = (day.marks.as_str(), day.label.as_str());
+        assert_eq!(shown, ("D✗", "1 backup, daily, failed"));
     }
 
     #[test]

@@ -149,6 +149,12 @@ async fn start(visit: &Visit, work: Work) -> Response {
             Redirect::to(&format!("/runs/{}", in_path(&id))).into_response()
         }
         Err(JobRefusal::Running { .. }) => refuse(StatusCode::CONFLICT, w.busy),
+        // That is something else: he must not take it for what he asked for.
+        Err(JobRefusal::OneAtATime { id }) => visit.note_about(
+            StatusCode::CONFLICT,
+            (w.refused, w.one_sandbox),
+            Some((format!("/runs/{}", in_path(&id)), w.look_at_it)),
+        ),
         Err(JobRefusal::TooMany { .. }) => refuse(StatusCode::TOO_MANY_REQUESTS, w.queue_full),
         Err(JobRefusal::NoSandboxes) => refuse(StatusCode::CONFLICT, w.no_sandbox_server),
         Err(JobRefusal::Stopping) => refuse(StatusCode::SERVICE_UNAVAILABLE, w.stopping),

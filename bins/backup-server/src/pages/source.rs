@@ -30,8 +30,8 @@ struct Page {
     frame: Frame,
     w: &'static Words,
     name: String,
-    /// The name as a command line would have it, if it can be typed as it is.
-    command: String,
+    /// What takes a backup of it, if its name can be typed as it is shown.
+    command: Option<String>,
     path: String,
     chip: Chip,
     configured: bool,
@@ -102,7 +102,7 @@ pub(super) async fn page(
         frame: visit.frame("overview", &name),
         w,
         name: shown(&name),
-        command: format!("backup-cli backup {}", shown(&name)),
+        command: command(&name),
         path: in_path(&name),
         chip: w.chip(source.status),
         configured: source.configured,
@@ -121,6 +121,22 @@ pub(super) async fn page(
         may_backup: source.configured && visit.may(Action::Backup, &name),
     };
     render(StatusCode::OK, &page)
+}
+
+/// What takes a backup of a source, to be pasted: a name that a shell would read is quoted, and one
+/// that is not shown as it is, is not offered.
+fn command(name: &str) -> Option<String> {
+    if shown(name) != name || name.starts_with('-') {
+        return None;
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+    let is_plain = !name.is_empty() && name.chars().all(plain);
+    let word = if is_plain {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    };
+    Some(format!("backup-cli backup {word}"))
 }
 
 fn findings(w: &'static Words, source: &SourceView) -> Vec<Finding> {
@@ -247,17 +263,40 @@ pub(super) fn ratio(w: &Words, view: &ListView) -> String {
     format!("{}×", w.decimal(times, 1))
 }
 
-/// The newest that is known of whether it can be restored.
+/// The newest that is known of whether it can be restored. What is damaged or lost by now was not
+/// proved by a drill of before.
 pub(super) fn proof(w: &Words, view: &ListView) -> String {
     let drilled = view.drilled_at.as_ref();
     let newer = view
         .verified_at
         .as_ref()
         .is_none_or(|verified| drilled.is_some_and(|drilled| drilled >= verified));
-    match (drilled, view.drill_status.as_deref(), view.verified_level) {
-        (Some(_), Some("success" | "warnings"), _) if newer => w.drilled.to_owned(),
-        (Some(_), Some(_), _) if newer => w.drill_failed.to_owned(),
-        (_, _, Some(level)) => w.level(level).to_owned(),
-        _ => w.not_proved.to_owned(),
+    let drill = view.drill_status.as_deref().filter(|_| newer);
+    match (drill, view.status, view.verified_level) {
+        (Some("success" | "warnings"), "success", _) => w.drilled.to_owned(),
+        (None | Some("success" | "warnings"), "success" | "partial", Some(level)) => {
+            w.level(level).to_owned()
+        }
+        (None | Some("success" | "warnings"), _, _) => w.not_proved.to_owned(),
+        (Some(_), _, _) => w.drill_failed.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_does_nothing_but_take_a_backup() {
+        for (name, expected) in [
+            ("shop-1.a/b_c", Some("backup-cli backup shop-1.a/b_c")),
+            ("a; rm -rf ~", Some("backup-cli backup 'a; rm -rf ~'")),
+            ("a'$(x)'", Some(r"backup-cli backup 'a'\''$(x)'\'''")),
+            ("a\nb", None),
+            ("--help", None),
+            ("a\u{202e}b", None),
+        ] {
+            assert_eq!(command(name).as_deref(), expected, "{name}");
+        }
     }
 }

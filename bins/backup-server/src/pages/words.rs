@@ -112,8 +112,8 @@ words! {
     findings: "What needs attention", "Требует внимания";
     no_findings: "Nothing is wrong.", "Замечаний нет.";
     calendar: "Calendar", "Календарь";
-    calendar_legend: "D daily, W weekly, M monthly, Y yearly, ● kept for another reason, ★ pinned",
-        "Д — день, Н — неделя, М — месяц, Г — год, ● — хранится по другой причине, ★ — закреплена";
+    calendar_legend: "D daily, W weekly, M monthly, Y yearly, ● kept for another reason, ★ pinned, ✗ failed, ◐ incomplete",
+        "Д — день, Н — неделя, М — месяц, Г — год, ● — хранится по другой причине, ★ — закреплена, ✗ — ошибка, ◐ — частично";
     tier_letters: "D W M Y", "Д Н М Г";
     size_over_time: "Size of backups", "Размер копий";
     duration_over_time: "Time that backups took", "Длительность копирования";
@@ -124,7 +124,10 @@ words! {
     took: "Took", "Длительность";
     kept_as: "Kept as", "Хранится как";
     kept_until: "Kept until", "Хранится до";
-    kept_always: "without end", "бессрочно";
+    kept_pinned: "while pinned", "пока закреплена";
+    kept_by_rule: "while a rule keeps it", "пока её хранит правило";
+    kept_by_none: "no rule keeps it", "ни одно правило её не хранит";
+    kept_unruled: "no rule removes it", "ни одно правило её не удаляет";
     proof: "Proof", "Проверка";
     not_proved: "not proved", "не проверена";
     pinned: "pinned", "закреплена";
@@ -233,6 +236,9 @@ words! {
         "Имена через запятую; пусто — всё.";
     part_only: "Only a part of it", "Только часть";
     busy: "That is running already.", "Это уже выполняется.";
+    one_sandbox: "Another sandbox of yours is being made. Wait until it is there, then ask again.",
+        "Для вас уже создаётся другая песочница. Дождитесь её и попросите снова.";
+    look_at_it: "Look how it goes", "Посмотреть, как идёт дело";
     queue_full: "Too much is waiting already. Try again later.",
         "В очереди слишком много. Попробуйте позже.";
     stopping: "The server is about to stop. Try again in a minute.",

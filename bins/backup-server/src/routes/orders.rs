@@ -166,16 +166,16 @@ pub(crate) async fn verify(
 }
 
 /// Queues work and says where to look for it.
-pub(crate) async fn start(server: &Server, caller: &Caller, work: Work) -> Answer {
+pub(crate) async fn start(server: &Arc<Server>, caller: &Caller, work: Work) -> Answer {
     match queue(server, caller, work).await? {
         Ok(job) => Ok(accepted(caller, job)),
         Err(refusal) => refused(&refusal),
     }
 }
 
-/// Queues work, and writes down who wants it.
+/// Queues work, and writes down who wants it, whether or not he still waits for the answer.
 pub(crate) async fn queue(
-    server: &Server,
+    server: &Arc<Server>,
     caller: &Caller,
     work: Work,
 ) -> Result<Result<JobView, JobRefusal>, Problem> {
@@ -186,12 +186,16 @@ pub(crate) async fn queue(
         by: caller.0.name.clone(),
         slot: None,
     };
-    let started = server.jobs.start(order);
-    if let Ok(job) = &started {
-        entry.run = job.id.parse().ok();
-        server.audited(&entry).await?;
-    }
-    Ok(started)
+    let server = Arc::clone(server);
+    let queued = tokio::spawn(async move {
+        let started = server.jobs.start(order);
+        if let Ok(job) = &started {
+            entry.run = job.id.parse().ok();
+            server.audited(&entry).await?;
+        }
+        Ok(started)
+    });
+    queued.await.unwrap_or_else(|_| Err(Problem::broken()))
 }
 
 /// Work that is asked for, as it is written down.
@@ -232,6 +236,12 @@ fn refused(refusal: &JobRefusal) -> Answer {
         }
         JobRefusal::Running { id } => {
             let detail = "the same is being done already; Location says where";
+            let problem = Problem::new(StatusCode::CONFLICT, detail);
+            Ok(at_run(id, problem.into_response()))
+        }
+        JobRefusal::OneAtATime { id } => {
+            let detail =
+                "another database of yours is being made; wait for it: Location says where";
             let problem = Problem::new(StatusCode::CONFLICT, detail);
             Ok(at_run(id, problem.into_response()))
         }

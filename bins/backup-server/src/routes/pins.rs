@@ -116,7 +116,16 @@ pub(crate) async fn change_for(
     (source, backup): (SourceName, BackupId),
     change: PinChange,
 ) -> Result<Vec<String>, Problem> {
-    if matches!(change, PinChange::Remove) {
+    let takes_away = match &change {
+        PinChange::Remove => true,
+        PinChange::Set { until, .. } => {
+            let shortens = server.app.shortens_pin((&source, &backup), *until).await;
+            shortens.map_err(|error| problem(&error))?
+        }
+    };
+    if takes_away {
+        // Who may not take a pin away may not replace it with one that ends sooner either.
+        caller.may(Action::Unpin, Some(source.as_str()))?;
         let mut entry = allowed(caller, AuditAction::Unpin, Some(&source));
         entry.backups.push(backup.clone());
         server.audited(&entry).await?;

@@ -74,19 +74,19 @@ pub(crate) async fn seen_by(
     server: &Server,
     caller: &Caller,
 ) -> Result<Option<Vec<Sandbox>>, Problem> {
-    let Some(setup) = setup(server)? else {
+    let Some(setup) = setup(server).await? else {
         return Ok(None);
     };
-    let mut there = within(setup.server.list()).await?;
+    let mut there = list(server, &setup).await?;
     there.retain(|sandbox| sees(caller, sandbox));
     Ok(Some(there))
 }
 
 /// Drops one for somebody.
 pub(crate) async fn drop_for(server: &Server, caller: &Caller, name: &str) -> Result<(), Problem> {
-    let setup = setup(server)?.filter(|_| is_sandbox_name(name));
+    let setup = setup(server).await?.filter(|_| is_sandbox_name(name));
     let setup = setup.ok_or_else(Problem::not_found)?;
-    let there = within(setup.server.list()).await?;
+    let there = list(server, &setup).await?;
     let found = there.into_iter().find(|sandbox| sandbox.database == name);
     let found = found.filter(|sandbox| sees(caller, sandbox));
     let sandbox = found.ok_or_else(Problem::not_found)?;
@@ -126,11 +126,23 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn setup(server: &Server) -> Result<Option<SandboxSetup>, Problem> {
-    server.app.sandboxes().map_err(|error| {
+/// Reads secrets, which may take as long as a command that tells them.
+async fn setup(server: &Server) -> Result<Option<SandboxSetup>, Problem> {
+    let app = Arc::clone(&server.app);
+    let setup = tokio::task::spawn_blocking(move || app.sandboxes()).await;
+    setup.map_err(|_| Problem::broken())?.map_err(|error| {
         tracing::warn!(target: "backup", "sandboxes: {}", error.render());
         unknown()
     })
+}
+
+/// All that are there. A few ask at once, so that no crowd takes all connections of that server.
+async fn list(server: &Server, setup: &SandboxSetup) -> Result<Vec<Sandbox>, Problem> {
+    within(async {
+        let _turn = server.looks.acquire().await.ok();
+        setup.server.list().await
+    })
+    .await
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, PortError>>) -> Result<T, Problem> {

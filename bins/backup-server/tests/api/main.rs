@@ -11,11 +11,15 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use backup_app::Role;
 use backup_app::access::Action;
+use backup_app::{Role, SystemClock, who};
+use backup_core::backup::SourceName;
+use backup_core::engine::Engine;
+use backup_core::run_record::{Operation, RunResult};
 use backup_server::{Server, document};
 use bench::{Answer, Bench, load};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// Every route that tells something of backups.
 fn paths(bench: &Bench) -> Vec<(String, Option<&'static str>)> {
@@ -225,6 +229,36 @@ async fn backups_come_newest_first_in_pages() {
         bench.view(&format!("/api/v1/backups/{third}")).await.json(),
         latest
     );
+}
+
+#[tokio::test]
+async fn a_backup_that_was_found_damaged_is_no_success() {
+    let bench = Bench::new("").await;
+    let place = bench.app.place("near").unwrap();
+    let store = place.open(bench.app.environment()).unwrap();
+    let engine = Engine::new(store, Arc::new(SystemClock));
+    for (operation, damaged) in [(Operation::Drill, false), (Operation::Verify, true)] {
+        let mut run = engine.history().begin(operation, who());
+        run.source = Some(SourceName::new("shop").unwrap());
+        run.backup = Some(bench.ids[3].parse().unwrap());
+        run.result = if damaged {
+            RunResult::Failed
+        } else {
+            RunResult::Success
+        };
+        run.damaged = damaged;
+        let stop = CancellationToken::new();
+        engine.history().record(&mut run, &stop).await.unwrap();
+    }
+    bench.read().await;
+    let all = bench.view("/api/v1/sources/shop/backups").await.json();
+    assert_eq!(all["items"][0]["status"], "failed", "{all}");
+    let place = &all["items"][0]["destinations"][0];
+    assert_eq!(
+        (&place["status"], &place["error"]),
+        (&json!("failed"), &json!("found damaged by a verification"))
+    );
+    assert_eq!(all["items"][1]["status"], "success", "{all}");
 }
 
 #[tokio::test]

@@ -259,6 +259,50 @@ async fn a_backup_is_pinned_with_a_reason_and_an_end() {
 }
 
 #[tokio::test]
+async fn a_pin_is_shortened_only_by_whom_may_take_it_away() {
+    let bench = Bench::new("").await;
+    let path = format!("/api/v1/backups/{}/pin", bench.ids[0]);
+    let operator = bench.token(Role::Operator, "shop");
+    let admin = bench.token(Role::Admin, "shop");
+    let until = |year: u32| format!(r#"{{"until":"{year}-01-01T00:00:00Z"}}"#);
+    let for_ever = "{}".to_owned();
+    for (token, body, expected) in [
+        (operator, until(2900), StatusCode::OK),
+        (operator, until(2800), StatusCode::FORBIDDEN),
+        (operator, until(2900), StatusCode::OK),
+        (operator, until(2950), StatusCode::OK),
+        (operator, for_ever.clone(), StatusCode::OK),
+        (operator, until(2950), StatusCode::FORBIDDEN),
+        (operator, for_ever, StatusCode::OK),
+        (admin, until(2700), StatusCode::OK),
+        (operator, until(2701), StatusCode::OK),
+    ] {
+        let answer = bench.ask("PUT", &path, token, &body).await;
+        assert_eq!(answer.status, expected, "{body}: {}", answer.text);
+    }
+    // What nobody can read holds for ever.
+    let pins = bench.dir.path().join("store");
+    let id = bench.ids[0].as_str();
+    let mut files = Vec::new();
+    let mut dirs = vec![pins];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let text = path.to_string_lossy().into_owned();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if text.contains("pin") && text.contains(id) {
+                files.push(path);
+            }
+        }
+    }
+    assert_eq!(files.len(), 1, "{files:?}");
+    std::fs::write(&files[0], "{").unwrap();
+    let answer = bench.ask("PUT", &path, operator, &until(2999)).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn older_set_ups_find_their_paths_and_fields() {
     let bench = Bench::new("").await;
     let shop = bench.token(Role::Operator, "shop");

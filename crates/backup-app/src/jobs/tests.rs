@@ -210,9 +210,17 @@ async fn access_is_given_once_and_only_to_whoever_asked() {
     let hands = Arc::new(Hands::default());
     let jobs = hands.jobs();
     let job = jobs.start(order(sandbox_of("shop"), "ann")).unwrap();
-    // One at a time for a person, whatever it is of.
-    let again = jobs.start(order(sandbox_of("other"), "ann")).unwrap_err();
+    let again = jobs.start(order(sandbox_of("shop"), "ann")).unwrap_err();
     assert!(matches!(again, JobRefusal::Running { id } if id == job.id));
+    // One at a time for a person, whatever it is of; but another one is not the same.
+    let another = jobs.start(order(sandbox_of("other"), "ann")).unwrap_err();
+    assert!(matches!(another, JobRefusal::OneAtATime { id } if id == job.id));
+    let mut part = sandbox_of("shop");
+    if let Work::Sandbox { selection, .. } = &mut part {
+        selection.tables.push("public.orders".to_owned());
+    }
+    let part = jobs.start(order(part, "ann")).unwrap_err();
+    assert!(matches!(part, JobRefusal::OneAtATime { id } if id == job.id));
     let other = jobs.start(order(sandbox_of("shop"), "bob")).unwrap();
     assert!(jobs.take_access(&job.id, "ann").is_none());
     until(&jobs, &job.id, &["running"]).await;

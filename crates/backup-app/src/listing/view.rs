@@ -13,6 +13,9 @@ use utoipa::ToSchema;
 use crate::DestinationView;
 use crate::text::time;
 
+/// What is said of a copy of which not every byte was found good since.
+const DAMAGED: &str = "found damaged by a verification";
+
 /// What a committed backup has lost, in words.
 #[must_use]
 pub fn lacking(incomplete: &Incomplete) -> String {
@@ -40,6 +43,9 @@ pub struct ListView {
     pub pinned: bool,
     pub tiers: Vec<String>,
     pub retention_until: Option<String>,
+    /// Whether anything keeps it where rules were asked; `None` where there are none.
+    #[serde(skip)]
+    pub is_kept: Option<bool>,
     pub verified_at: Option<String>,
     pub verified_level: Option<&'static str>,
     pub drilled_at: Option<String>,
@@ -64,6 +70,7 @@ impl ListView {
             pinned: false,
             tiers: Vec::new(),
             retention_until: None,
+            is_kept: None,
             verified_at: None,
             verified_level: None,
             drilled_at: None,
@@ -108,6 +115,8 @@ impl ListView {
                 self.tiers.push(tier.to_owned());
             }
         }
+        let is_kept = !backup.verdict.keep.is_empty();
+        self.is_kept = Some(is_kept || self.is_kept == Some(true));
         // Of one form, so that they compare as text. Where it has no end, it has none at all.
         let until = backup.until().map(time);
         self.retention_until = match (self.destinations.len(), self.retention_until) {
@@ -126,10 +135,24 @@ impl ListView {
 
     /// The same, with what is missing at the place that was named last.
     #[must_use]
-    pub fn lacking(mut self, incomplete: Option<&Incomplete>) -> Self {
-        if let (Some(incomplete), Some(place)) = (incomplete, self.destinations.last_mut()) {
+    pub fn lacking(self, incomplete: Option<&Incomplete>) -> Self {
+        self.failing(incomplete.map(lacking))
+    }
+
+    /// The same, with whether it was found damaged at the place that was named last. What is
+    /// missing there is said before, and says more.
+    #[must_use]
+    pub fn damaged(self, damaged: bool) -> Self {
+        let last = self.destinations.last();
+        let is_good = last.is_none_or(|place| place.error.is_none());
+        self.failing((damaged && is_good).then(|| DAMAGED.to_owned()))
+    }
+
+    /// The same, with what is wrong at the place that was named last.
+    fn failing(mut self, error: Option<String>) -> Self {
+        if let (Some(error), Some(place)) = (error, self.destinations.last_mut()) {
             place.status = "failed";
-            place.error = Some(lacking(incomplete));
+            place.error = Some(error);
         }
         let good = |place: &&DestinationView| place.error.is_none();
         self.status = match self.destinations.iter().filter(good).count() {
@@ -215,9 +238,75 @@ impl RunView {
         }
     }
 }
+
 /// The tiers whose slots a backup fills.
 #[must_use]
 pub fn tiers(verdict: &Verdict) -> Vec<&'static str> {
     let tiers = verdict.keep.iter().filter_map(KeepReason::tier);
     tiers.map(Tier::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored_at(place: &str) -> ListView {
+        ListView {
+            id: "20260205T030000Z-aaaa".to_owned(),
+            source: "shop".to_owned(),
+            database: "shop".to_owned(),
+            started_at: "2026-02-05T03:00:00Z".to_owned(),
+            raw_bytes: 2,
+            stored_bytes: 1,
+            status: "success",
+            filtered: false,
+            encrypted: false,
+            pinned: false,
+            tiers: Vec::new(),
+            retention_until: None,
+            is_kept: None,
+            verified_at: None,
+            verified_level: None,
+            drilled_at: None,
+            drill_status: None,
+            destinations: vec![DestinationView::good(place)],
+        }
+    }
+
+    fn errors(view: &ListView) -> Vec<(&str, Option<&str>)> {
+        let places = view.destinations.iter();
+        let places = places.map(|place| (place.status, place.error.as_deref()));
+        places.collect()
+    }
+
+    #[test]
+    fn a_copy_that_was_found_damaged_is_no_success_and_others_stay_good() {
+        let damaged = ("failed", Some("found damaged by a verification"));
+        let view = stored_at("near").lacking(None).damaged(true);
+        assert_eq!((view.status, errors(&view)), ("failed", vec![damaged]));
+        let view = view.also_at("far").lacking(None).damaged(false);
+        assert_eq!(
+            (view.status, errors(&view)),
+            ("partial", vec![damaged, ("success", None)])
+        );
+        let view = stored_at("far").lacking(None).damaged(false);
+        assert_eq!(view.status, "success");
+        let view = view.also_at("near").lacking(None).damaged(true);
+        assert_eq!(
+            (view.status, errors(&view)),
+            ("partial", vec![("success", None), damaged])
+        );
+    }
+
+    #[test]
+    fn what_is_missing_says_more_than_that_it_is_damaged() {
+        let lost = Incomplete {
+            source: backup_core::backup::SourceName::new("shop").unwrap(),
+            id: "20260205T030000Z-abcd".parse().unwrap(),
+            objects: vec!["a/b".to_owned()],
+        };
+        let view = stored_at("near").lacking(Some(&lost)).damaged(true);
+        let missing = ("failed", Some("1 object is not as written: a/b"));
+        assert_eq!((view.status, errors(&view)), ("failed", vec![missing]));
+    }
 }
