@@ -319,7 +319,7 @@ backup_destination_free_bytes{destination="near"} $FREE
 # TYPE backup_destination_used_bytes gauge
 backup_destination_used_bytes{destination="near"} $USED
 # HELP backup_runs_total Runs that left a record, as far back as records are looked at.
-# TYPE backup_runs_total gauge
+# TYPE backup_runs_total counter
 backup_runs_total{operation="backup",result="success"} 1
 "#;
 

@@ -93,8 +93,7 @@ pub fn of_work(jobs: &[JobView], missed: &MissedSlots) -> String {
 }
 
 fn of_runs(report: &CheckReport) -> Metric {
-    // They become fewer when old ones are no longer looked at: `increase` makes no sense of that.
-    let mut runs = Metric::new(
+    let mut runs = Metric::counter(
         "backup_runs_total",
         "Runs that left a record, as far back as records are looked at.",
     );
