@@ -16,6 +16,7 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
+mod recovery_sheet;
 mod rekey;
 mod replace;
 mod restore;
@@ -138,6 +139,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Check(arguments) => arguments.place.overrides(),
         Command::Doctor(arguments) => arguments.overrides(),
         Command::Rekey(arguments) => arguments.overrides(),
+        Command::RecoverySheet(arguments) => arguments.overrides(),
         Command::Copy(_) | Command::Config(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
@@ -169,6 +171,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
         Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
         Command::Rekey(arguments) => rekey::run(&context, arguments).await,
+        Command::RecoverySheet(_) => context.stoppable(recovery_sheet::run(&context)).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,
