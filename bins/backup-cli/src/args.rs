@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod generate;
 mod rekey;
 mod retention;
 
@@ -19,6 +20,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use generate::{GenerateArgs, OrchestratorArg};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -113,6 +115,10 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Look at the configuration
     Config(ConfigArgs),
+    /// Print files by which cron, systemd, CI servers and schedulers run what is configured
+    ///
+    /// No secret is in them. Exit code 3: a schedule or a name was left out, as a warning says.
+    Generate(GenerateArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

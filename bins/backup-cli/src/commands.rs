@@ -9,6 +9,7 @@ mod confirm;
 mod copy;
 mod doctor;
 mod drill;
+mod generate;
 mod history;
 mod init;
 mod keygen;
@@ -138,7 +139,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Check(arguments) => arguments.place.overrides(),
         Command::Doctor(arguments) => arguments.overrides(),
         Command::Rekey(arguments) => arguments.overrides(),
-        Command::Copy(_) | Command::Config(_) => Overrides::default(),
+        Command::Copy(_) | Command::Config(_) | Command::Generate(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
         Command::Pin(arguments) => arguments.place.overrides(),
@@ -177,6 +178,9 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Unpin(arguments) => pin::unpin(&context, arguments).await,
         Command::Config(arguments) => {
             config::run(&context, &arguments.command, cli.config.as_deref())
+        }
+        Command::Generate(arguments) => {
+            generate::run(&context, arguments, cli.config.as_deref())
         }
         Command::Completions { .. }
         | Command::Man { .. }
