@@ -64,6 +64,8 @@ pub(crate) struct Cli {
 pub(crate) enum LogFormatArg {
     Text,
     Json,
+    /// Text, and service messages on stdout
+    Teamcity,
 }
 
 /// What to do.
@@ -234,6 +236,10 @@ pub(crate) struct BackupArgs {
     /// Backups at the same time, each with its own jobs [default: 1]
     #[arg(long, value_name = "N")]
     concurrent: Option<usize>,
+    /// Only of sources without a backup for so long, such as 12h. Several of these commands share the work,
+    /// on any machines: each source is taken by one of them, and what one cannot finish another does
+    #[arg(long, value_name = "AGE", value_parser = age, conflicts_with_all = ["dbname", "schema", "exclude_schema", "table", "exclude_table"])]
+    pub(crate) older_than: Option<TimeDelta>,
     /// Only schemas that match the pattern; the backup is marked as filtered
     #[arg(short = 'n', long, value_name = "PATTERN")]
     schema: Vec<String>,

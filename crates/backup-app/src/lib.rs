@@ -57,7 +57,7 @@ pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
 pub use backup_run::{
     BackupQueue, BackupRun, BackupTasks, BackupView, DestinationView, RefusedBackup,
-    SkippedDatabase, Turn,
+    SkippedDatabase, Turn, Whose, is_anothers,
 };
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, RestoreTarget};

@@ -117,7 +117,10 @@ fn secrets(config: &Config) -> Vec<Secret> {
     for (name, server) in &config.server {
         add(Opens::Server(name.clone()), server.password.as_ref());
         let admin = server.admin.as_ref();
-        add(Opens::Other, admin.and_then(|admin| admin.password.as_ref()));
+        add(
+            Opens::Other,
+            admin.and_then(|admin| admin.password.as_ref()),
+        );
     }
     for (name, destination) in &config.destination {
         let (id, key) = (

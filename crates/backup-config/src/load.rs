@@ -410,7 +410,11 @@ impl Config {
     #[must_use]
     pub fn file_in_use(environment: &Environment) -> Option<PathBuf> {
         let named = environment.get(names::CONFIG).map(PathBuf::from);
-        named.or_else(|| usual_files(environment).into_iter().find(|path| path.exists()))
+        named.or_else(|| {
+            usual_files(environment)
+                .into_iter()
+                .find(|path| path.exists())
+        })
     }
 }
 

@@ -71,7 +71,10 @@ fn write(
     for (path, _) in &places {
         if !arguments.force && path.symlink_metadata().is_ok() {
             return Err(AppError::usage_hint(
-                format!("{} is there already, and nothing was written", path.display()),
+                format!(
+                    "{} is there already, and nothing was written",
+                    path.display()
+                ),
                 "name another place, or say --force",
             ));
         }
@@ -82,7 +85,10 @@ fn write(
             source,
         })?;
     }
-    let paths: Vec<_> = places.iter().map(|(path, _)| path.display().to_string()).collect();
+    let paths: Vec<_> = places
+        .iter()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
     if context.json {
         render::json(&json!({ "written": paths, "warnings": made.notes }));
     } else {
