@@ -7,9 +7,9 @@ healthy. backup-cli and the configuration file are on every worker, at the paths
 Secrets are in Connections (table CONNECTIONS). They reach backup-cli in its environment and nothing else:
 no command line, no XCom and no log has them.
 
-A task fails when anything did, also when only a warning was left (exit code 3). Retries are Airflow's: they
-do no harm, because a backup that failed has published nothing, and a source that another run has is left
-to it (exit code 5).
+A task fails when anything did, also when only a warning was left (exit code 3). Retries are Airflow's
+([core] default_task_retries and default_task_retry_delay): they do no harm, because a backup that failed has
+published nothing, and a source that another run has is left to it (exit code 5).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from datetime import timedelta
 
 import pendulum
 from airflow.sdk import DAG, Connection, Variable, get_current_context, task, task_group
@@ -51,8 +50,6 @@ FINAL = (2, 10, 12)
 
 # How long a run that was stopped may take to take back what it began.
 GRACE_SECONDS = 60
-
-DEFAULTS = {"retries": 2, "retry_delay": timedelta(minutes=5)}
 
 
 def environment() -> dict[str, str]:
@@ -152,7 +149,6 @@ def common(dag_id: str, cron: str | None, zone: str) -> dict:
         "start_date": pendulum.datetime(2024, 1, 1, tz=zone),
         "catchup": False,
         "max_active_runs": 1,
-        "default_args": DEFAULTS,
         "tags": ["backup"],
     }
 
