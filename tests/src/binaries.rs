@@ -42,6 +42,24 @@ pub fn compose_reader() -> Result<PathBuf> {
     servers::path("PGB_TEST_COMPOSE")
 }
 
+/// The command line of Apache Airflow.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn airflow() -> Result<PathBuf> {
+    servers::path("PGB_TEST_AIRFLOW")
+}
+
+/// What compares manifests with the schemas of Kubernetes.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn kubernetes_validate() -> Result<PathBuf> {
+    servers::path("PGB_TEST_KUBERNETES_VALIDATE")
+}
+
 /// One of the workspace's programs, such as `backup-cli`, as built in the profile of this test.
 ///
 /// # Errors

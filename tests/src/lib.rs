@@ -4,7 +4,7 @@
 //! lines are the environment that this crate reads (`PGB_TEST_PG14` … `PGB_TEST_PG18`,
 //! `PGB_TEST_WEED`, `PGB_TEST_PGBOUNCER`, `PGB_TEST_PROMTOOL`, `PGB_TEST_CHROMIUM`, `PGB_TEST_CHROMEDRIVER`,
 //! `PGB_TEST_SCHEMATHESIS`, `PGB_TEST_MINIO`, `PGB_TEST_AZURITE`, `PGB_TEST_HADOLINT`,
-//! `PGB_TEST_COMPOSE`). A test that needs one says
+//! `PGB_TEST_COMPOSE`, `PGB_TEST_AIRFLOW`, `PGB_TEST_KUBERNETES_VALIDATE`). A test that needs one says
 //! `#[ignore = "needs servers: run ./scripts/test"]`, so that a plain `cargo test` reports it as
 //! ignored and never as passed; `scripts/test` runs the ignored ones too, and there a server that
 //! is missing fails the test. Tests that need `MinIO` have `minio` in their name, because a
@@ -49,5 +49,7 @@ mod ports;
 mod scratch;
 mod servers;
 
-pub use binaries::{binary, compose_reader, hadolint, promtool, schemathesis};
+pub use binaries::{
+    airflow, binary, compose_reader, hadolint, kubernetes_validate, promtool, schemathesis,
+};
 pub use ports::free_port;

@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("backup-retention", &["backup-core"]),
     ("backup-notify", &["backup-core"]),
     ("backup-schedule", &[]),
+    ("backup-generate", &[]),
     ("backup-config", &["backup-core"]),
     ("backup-testing", &["backup-core"]),
     (
@@ -37,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "backup-retention",
             "backup-notify",
             "backup-schedule",
+            "backup-generate",
         ],
     ),
     ("backup-cli", &["backup-app", "backup-core"]),

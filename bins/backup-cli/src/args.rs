@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod generate;
 mod rekey;
 mod retention;
 
@@ -19,6 +20,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use generate::{GenerateArgs, OrchestratorArg};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -62,6 +64,8 @@ pub(crate) struct Cli {
 pub(crate) enum LogFormatArg {
     Text,
     Json,
+    /// Text, and service messages on stdout
+    Teamcity,
 }
 
 /// What to do.
@@ -115,6 +119,10 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Look at the configuration
     Config(ConfigArgs),
+    /// Print files by which cron, systemd, CI servers and schedulers run what is configured
+    ///
+    /// No secret is in them. Exit code 3: a schedule or a name was left out, as a warning says.
+    Generate(GenerateArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -230,6 +238,10 @@ pub(crate) struct BackupArgs {
     /// Backups at the same time, each with its own jobs [default: 1]
     #[arg(long, value_name = "N")]
     concurrent: Option<usize>,
+    /// Only of sources without a backup for so long, such as 12h. Several of these commands share the work,
+    /// on any machines: each source is taken by one of them, and what one cannot finish another does
+    #[arg(long, value_name = "AGE", value_parser = age, conflicts_with_all = ["dbname", "schema", "exclude_schema", "table", "exclude_table"])]
+    pub(crate) older_than: Option<TimeDelta>,
     /// Only schemas that match the pattern; the backup is marked as filtered
     #[arg(short = 'n', long, value_name = "PATTERN")]
     schema: Vec<String>,

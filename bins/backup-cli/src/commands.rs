@@ -9,6 +9,7 @@ mod confirm;
 mod copy;
 mod doctor;
 mod drill;
+mod generate;
 mod history;
 mod init;
 mod keygen;
@@ -46,7 +47,7 @@ use backup_core::run_record::{RunId, RunRecord};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::args::{self, Cli, Command, LogFormatArg};
-use crate::{exit_code, render};
+use crate::{exit_code, render, teamcity};
 
 /// What every command has at hand.
 struct Context {
@@ -100,13 +101,14 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
             exit_code::of(&error)
         }
     };
+    teamcity::ended(code);
     ExitCode::from(code)
 }
 
 /// Begins to log as the command line says.
 fn log(cli: &Cli, environment: &Environment) {
     let format = match cli.log_format {
-        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Text | LogFormatArg::Teamcity => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
     let level = match (cli.quiet, cli.verbose) {
@@ -120,6 +122,14 @@ fn log(cli: &Cli, environment: &Environment) {
 async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     let environment = Environment::from_process();
     log(&cli, &environment);
+    if matches!(cli.log_format, LogFormatArg::Teamcity) {
+        if cli.json {
+            return Err(AppError::usage(
+                "service messages among JSON would be neither: say one of --json and --log-format teamcity",
+            ));
+        }
+        teamcity::speak();
+    }
     let overrides = match &cli.command {
         Command::Completions { shell } => return Ok(completions(*shell)),
         Command::Man { dir } => return man(dir),
@@ -140,7 +150,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Doctor(arguments) => arguments.overrides(),
         Command::Rekey(arguments) => arguments.overrides(),
         Command::RecoverySheet(arguments) => arguments.overrides(),
-        Command::Copy(_) | Command::Config(_) => Overrides::default(),
+        Command::Copy(_) | Command::Config(_) | Command::Generate(_) => Overrides::default(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
         Command::Pin(arguments) => arguments.place.overrides(),
@@ -181,6 +191,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Config(arguments) => {
             config::run(&context, &arguments.command, cli.config.as_deref())
         }
+        Command::Generate(arguments) => generate::run(&context, arguments, cli.config.as_deref()),
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Init(_)

@@ -6,6 +6,7 @@ mod exit_code;
 mod progress;
 mod render;
 mod report;
+mod teamcity;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use backup_core::observer::{Event, Observer};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::render;
+use crate::{render, teamcity};
 
 /// How often a log line says how far we are.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -44,6 +44,7 @@ impl fmt::Debug for Progress {
 impl Progress {
     /// Progress of `what`; with a bar if stderr is a terminal and nobody wants quiet.
     pub(crate) fn new(what: &str, quiet: bool) -> Self {
+        teamcity::progress(what);
         let bar = (std::io::stderr().is_terminal() && !quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
             let bar = BARS.add(bar);

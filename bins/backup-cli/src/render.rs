@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::progress::apart;
+use crate::teamcity;
 
 /// Whether a result could not be printed.
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -69,11 +70,13 @@ pub(crate) fn prompt(text: &str) {
 /// Says on stderr that something is wrong.
 pub(crate) fn complain(text: &str) {
     let _ = apart(|| writeln!(anstream::stderr(), "error: {text}"));
+    teamcity::problem(text);
 }
 
 /// Says on stderr what went wrong without making the result useless.
 pub(crate) fn warn(text: &str) {
     let _ = apart(|| writeln!(anstream::stderr(), "warning: {text}"));
+    teamcity::warning(text);
 }
 
 /// Reports an error: as JSON on stdout if that was asked for, as text on stderr otherwise.

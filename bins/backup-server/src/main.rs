@@ -37,6 +37,9 @@ enum Command {
         /// Address and port, instead of what [`server_http`] says
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
+        /// Run no schedule, because somebody else does
+        #[arg(long)]
+        no_schedules: bool,
     },
     /// Print the description of the interface as `OpenAPI`
     Openapi,
@@ -85,7 +88,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), AppError> {
-    let Command::Serve { listen } = cli.command else {
+    let Command::Serve {
+        listen,
+        no_schedules,
+    } = cli.command
+    else {
         return print_description();
     };
     let environment = Environment::from_process();
@@ -113,7 +120,12 @@ async fn run(cli: Cli) -> Result<(), AppError> {
     let stop = interrupt.token();
     let reading = tokio::spawn(refresh(Arc::clone(&server), watcher, stop.clone()));
     let admitting = tokio::spawn(admit(Arc::clone(&server), cli.config, hangups));
-    let working = tokio::spawn(upkeep(Arc::clone(&app), Arc::clone(&server), stop.clone()));
+    let working = tokio::spawn(upkeep(
+        Arc::clone(&app),
+        Arc::clone(&server),
+        !no_schedules,
+        stop.clone(),
+    ));
     let serving = serve(listening, &app, server, stop);
     let ended = until_end(serving, working, reading, stop).await;
     admitting.abort();

@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_millis(200);
 /// none lives on.
 const GRACE: Duration = Duration::from_secs(45);
 
-/// Has jobs begun as schedules say and drops what has ended, until `stop`; then stops all jobs and
+/// Has jobs begun as schedules say, unless somebody else does that, and drops what has ended, until `stop`; then stops all jobs and
 /// says what became of them.
 ///
 /// # Errors
@@ -31,11 +31,15 @@ const GRACE: Duration = Duration::from_secs(45);
 pub async fn upkeep(
     app: Arc<App>,
     server: Arc<Server>,
+    with_schedules: bool,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let scheduler = Scheduler::new(Arc::clone(&app), server.jobs.clone(), Arc::new(SystemClock))?;
     server.watch_missed(scheduler.missed());
     let scheduling = async {
+        if !with_schedules {
+            return;
+        }
         // What is read first is not made to wait for what runs.
         while server.overview().is_none() {
             tokio::select! {

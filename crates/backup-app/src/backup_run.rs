@@ -2,6 +2,7 @@
 
 mod queue;
 mod retry;
+mod shared;
 mod tasks;
 mod view;
 
@@ -28,6 +29,7 @@ use crate::place::Place;
 use crate::text::shown;
 
 pub use queue::{BackupQueue, Turn};
+pub use shared::{Whose, is_anothers};
 pub use tasks::{BackupTasks, RefusedBackup, SkippedDatabase};
 pub use view::{BackupView, DestinationView};
 
@@ -149,9 +151,11 @@ impl App {
             Err(AppError::Engine(error)) => record.failed(error),
             Err(error) => record.ended_with(error, error.kind()),
         }
-        done.run = self
-            .record(&job.places, journal, (&record, &done), cancel)
-            .await;
+        // What another run has, or has taken, is no failure of those that share with it.
+        if !(job.request.unless_since.is_some() && is_anothers(&done)) {
+            let of = (&record, &done);
+            done.run = self.record(&job.places, journal, of, cancel).await;
+        }
         done
     }
 

@@ -16,7 +16,7 @@ use backup_pg_process::ToolEnv;
 use backup_pg_process::child::{ToolCommand, ToolOutput, run_briefly};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup_run::BackupRun;
+use crate::backup_run::{BackupRun, is_anothers};
 use crate::error::AppError;
 use crate::text::shown;
 
@@ -117,8 +117,7 @@ impl<'a> Hooks<'a> {
         done: &BackupRun,
         cancel: &CancellationToken,
     ) -> Vec<String> {
-        let held = matches!(done.result, Err(AppError::Engine(CoreError::Held { .. })));
-        if done.result.is_ok() || held {
+        if done.result.is_ok() || is_anothers(done) {
             return Vec::new();
         }
         let attempt = done.attempts.to_string();

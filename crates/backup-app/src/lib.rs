@@ -25,6 +25,7 @@ mod keys;
 mod limited;
 mod listing;
 mod logging;
+mod orchestrators;
 mod overview;
 mod pins;
 mod place;
@@ -52,11 +53,12 @@ pub use backup_config::{
     Setting, names, schema as config_schema, starter,
 };
 pub use backup_crypt::generate as generate_identity;
+pub use backup_generate as generate;
 pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
 pub use backup_run::{
     BackupQueue, BackupRun, BackupTasks, BackupView, DestinationView, RefusedBackup,
-    SkippedDatabase, Turn,
+    SkippedDatabase, Turn, Whose, is_anothers,
 };
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, RestoreTarget};
@@ -69,6 +71,7 @@ pub use journal::{Journal, Mark, Notice, Reading, begin};
 pub use keys::Keys;
 pub use listing::{ListView, PlaceListing, RunView, Views, lacking, tiers};
 pub use logging::{LogFormat, LogLevel, init_logging};
+pub use orchestrators::Installation;
 pub use overview::{BackupEntry, Overview, SourceView, Watcher};
 pub use pins::{ChangedPin, PinChange, Pinning};
 pub use place::Place;

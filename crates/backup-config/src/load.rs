@@ -404,6 +404,20 @@ fn layers(file: Option<&Path>, environment: &Environment) -> Result<Layers, Erro
     Ok(layers.variables(environment))
 }
 
+impl Config {
+    /// The file that is read where none is named: what `BACKUP_CONFIG` says, or the first of those at the usual
+    /// places that is there.
+    #[must_use]
+    pub fn file_in_use(environment: &Environment) -> Option<PathBuf> {
+        let named = environment.get(names::CONFIG).map(PathBuf::from);
+        named.or_else(|| {
+            usual_files(environment)
+                .into_iter()
+                .find(|path| path.exists())
+        })
+    }
+}
+
 fn usual_files(environment: &Environment) -> Vec<PathBuf> {
     let user = match environment.get(names::XDG_CONFIG_HOME) {
         Some(directory) => Some(PathBuf::from(directory)),

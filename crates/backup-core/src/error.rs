@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::backup::SourceName;
+use crate::backup::{BackupId, SourceName};
 use crate::lease::Holder;
 use crate::manifest::PartName;
 
@@ -278,6 +278,14 @@ pub enum Error {
         /// By whom.
         holder: Box<Holder>,
     },
+    /// There is a backup already that is as new as was asked for.
+    #[error("{source_name} has a backup already: {backup}")]
+    Taken {
+        /// Of which source.
+        source_name: SourceName,
+        /// Which.
+        backup: BackupId,
+    },
     /// The run's own lease is another's by now, or gone; nothing was published.
     #[error("nothing was published: {what} was lost{}", taken_by(by.as_deref()))]
     LeaseLost {
@@ -315,6 +323,7 @@ impl Error {
             | Self::Key { source, .. } => source.kind(),
             Self::Corrupt { .. } | Self::Differs(_) | Self::Unsound { .. } => ErrorKind::Corrupt,
             Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Taken { .. } => ErrorKind::AlreadyExists,
             Self::InvalidInput { .. } => ErrorKind::InvalidInput,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Stalled { .. } => ErrorKind::Timeout,

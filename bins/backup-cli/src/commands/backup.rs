@@ -1,24 +1,36 @@
 //! `backup`: take backups, as many at a time as is allowed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use backup_app::{AppError, BackupJob, BackupQueue, BackupRun, BackupView, SkippedDatabase, names};
-use backup_core::backup::SourceName;
+use backup_app::{
+    AppError, BackupJob, BackupQueue, BackupRun, BackupView, SkippedDatabase, SystemClock, Whose,
+    is_anothers, names,
+};
+use backup_core::backup::{BackupId, SourceName};
+use backup_core::clock::Clock as _;
 use backup_core::engine::BackupOutcome;
 use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
 use backup_core::observer::Observer;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
 use super::{Context, Outcome};
 use crate::args::BackupArgs;
 use crate::progress::Progress;
-use crate::{exit_code, render};
+use crate::{exit_code, render, teamcity};
+
+/// How often it is looked what became of a backup that another run takes.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How it ended.
 enum Ended {
     /// A database of a source, with or without a backup now.
     Done(SourceName, String, Box<BackupRun>),
+    /// A source that has a backup which is new enough.
+    Elsewhere(Box<BackupJob>, BackupId),
     /// A signal came before it could begin.
     NotBegun(Box<BackupJob>),
 }
@@ -33,7 +45,7 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
     }
     let stop = context.interrupt.token();
     let queue = context.app.backup_queue()?;
-    let tasks = match context.app.backup_tasks(&sources, stop).await {
+    let mut tasks = match context.app.backup_tasks(&sources, stop).await {
         Err(AppError::Engine(CoreError::Cancelled)) => return Err(not_begun(context, &sources)),
         tasks => tasks?,
     };
@@ -42,6 +54,9 @@ pub(super) async fn run(context: &Context, arguments: &BackupArgs) -> Outcome {
         warned |= left_out(context, skipped);
     }
     let several = tasks.jobs.len() > 1;
+    if let Some(age) = arguments.older_than {
+        share(&mut tasks.jobs, age);
+    }
     let mut running: FuturesUnordered<_> = tasks
         .jobs
         .into_iter()
@@ -115,10 +130,38 @@ fn sources(context: &Context, arguments: &BackupArgs) -> Result<Vec<Option<Strin
 
 /// Takes one backup when it is its turn.
 async fn one(context: &Context, queue: &BackupQueue, job: Box<BackupJob>, several: bool) -> Ended {
+    let begun = Instant::now();
+    loop {
+        let stop = context.interrupt.token();
+        let Some(turn) = queue.turn(job.server(), stop).await else {
+            return Ended::NotBegun(job);
+        };
+        // Whoever has it has no more time than we would.
+        let may_wait = begun.elapsed() < job.settings.values.timeout;
+        match context.app.whose(&job, stop).await {
+            Ok(Whose::Taken(backup)) => return Ended::Elsewhere(job, backup),
+            Ok(Whose::Anothers) if may_wait => {}
+            Err(AppError::Engine(CoreError::Cancelled)) => return Ended::NotBegun(job),
+            // What is wrong with a place the backup itself says, and records.
+            Ok(Whose::Ours | Whose::Anothers) | Err(_) => {
+                let run = taken(context, &job, several).await;
+                // Another run was quicker by a moment.
+                if !(job.request.unless_since.is_some() && may_wait && is_anothers(&run)) {
+                    return Ended::Done(job.source, job.database, Box::new(run));
+                }
+            }
+        }
+        // Others may begin meanwhile.
+        drop(turn);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return Ended::NotBegun(job),
+        }
+    }
+}
+
+async fn taken(context: &Context, job: &BackupJob, several: bool) -> BackupRun {
     let (app, stop) = (&context.app, context.interrupt.token());
-    let Some(_turn) = queue.turn(job.server(), stop).await else {
-        return Ended::NotBegun(job);
-    };
     let label = format!("backup {}", render::name(job.source.as_str()));
     let mut progress = Progress::new(&label, context.quiet);
     if several {
@@ -126,9 +169,20 @@ async fn one(context: &Context, queue: &BackupQueue, job: Box<BackupJob>, severa
     }
     let progress = Arc::new(progress);
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
-    let run = Box::pin(app.run_backup(&job, &context.journal, observer, stop)).await;
+    let run = Box::pin(app.run_backup(job, &context.journal, observer, stop)).await;
     progress.finish();
-    Ended::Done(job.source, job.database, Box::new(run))
+    run
+}
+
+/// Makes them work that others may do too. In any order, so that not all look at the same one.
+fn share(jobs: &mut [Box<BackupJob>], age: TimeDelta) {
+    let now = SystemClock.now();
+    let since = now.checked_sub_signed(age);
+    let since = since.unwrap_or(DateTime::<Utc>::MIN_UTC);
+    for job in jobs.iter_mut() {
+        job.request.unless_since = Some(since);
+    }
+    jobs.sort_by_cached_key(|_| rand::random::<u64>());
 }
 
 /// Says what came of it; an error only of what a signal stopped.
@@ -142,6 +196,15 @@ fn tell(context: &Context, ended: Ended) -> Outcome {
                 render::complain(&format!("backup of {source}: not begun"));
             }
             Err(CoreError::Cancelled.into())
+        }
+        Ended::Elsewhere(job, backup) => {
+            if context.json {
+                render::json(&BackupView::elsewhere(&job, &backup));
+            } else {
+                let source = render::name(job.source.as_str());
+                render::note(&format!("{source}: skipped: it has backup {backup}"));
+            }
+            Ok(exit_code::DONE)
         }
         Ended::Done(source, database, run) => {
             if context.json {
@@ -190,6 +253,19 @@ fn left_out(context: &Context, skipped: &SkippedDatabase) -> bool {
     true
 }
 
+fn statistics(manifest: &Manifest) {
+    let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
+    let totals = &manifest.totals;
+    for (what, value) in [
+        ("duration_seconds", format!("{elapsed:.3}")),
+        ("raw_bytes", totals.raw_bytes.to_string()),
+        ("stored_bytes", totals.stored_bytes.to_string()),
+        ("rows", totals.rows.to_string()),
+    ] {
+        teamcity::statistic(&format!("backup.{}.{what}", manifest.source), &value);
+    }
+}
+
 fn done(context: &Context, source: &str, outcome: &BackupOutcome) -> u8 {
     let manifest = &outcome.manifest;
     if !context.json {
@@ -205,6 +281,7 @@ fn done(context: &Context, source: &str, outcome: &BackupOutcome) -> u8 {
             render::size(totals.stored_bytes),
             render::duration(elapsed),
         ));
+        statistics(manifest);
     }
     for warning in &outcome.warnings {
         render::warn(&render::name(warning));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use backup_app::generate::quote;
 use backup_app::{AppError, SystemClock, generate_identity, starter};
 use backup_core::clock::Clock as _;
 use secrecy::ExposeSecret as _;
@@ -75,11 +76,5 @@ fn explain(config: &Path, identity: &Path, recipient: &str) {
 
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@%".contains(c);
-    if text.chars().all(is_plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
+    quote::shell(&path.to_string_lossy())
 }

@@ -1,6 +1,6 @@
 //! A backup as JSON, the same from every frontend; the domain's own types may change without it.
 
-use backup_core::backup::SourceName;
+use backup_core::backup::{BackupId, SourceName};
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::{Manifest, PartRecord, StoredObject};
 use serde::Serialize;
@@ -154,6 +154,19 @@ impl BackupView {
             status: "skipped",
             reason: Some(skipped.obstacle.reason()),
             warnings: skipped.warning().into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// A backup that another run has taken.
+    #[must_use]
+    pub fn elsewhere(job: &BackupJob, backup: &BackupId) -> Self {
+        Self {
+            id: Some(backup.to_string()),
+            source: job.source.to_string(),
+            database: job.database.clone(),
+            status: "skipped",
+            reason: Some("there is a backup that is new enough"),
             ..Self::default()
         }
     }

@@ -48,6 +48,9 @@ pub struct BackupRequest {
     pub stall_timeout: Duration,
     /// Whether a filter is that of the source itself, and not of this one backup.
     pub as_configured: bool,
+    /// Not if there is one that began since then, whoever took it: asked again under the lease, so that of
+    /// several runs one takes it.
+    pub unless_since: Option<DateTime<Utc>>,
     /// The ids of all repositories that it is written to, if there are several.
     pub repositories: Vec<String>,
 }
@@ -66,6 +69,7 @@ impl BackupRequest {
             part_retry_delay: Duration::from_secs(2),
             stall_timeout: Duration::from_mins(30),
             as_configured: false,
+            unless_since: None,
             repositories: Vec::new(),
         }
     }
@@ -118,6 +122,10 @@ impl Engine {
         let codec = self.codec(request)?;
         let repository = unless(cancel, self.catalog().repository(started_at)).await??;
         let turn = self.take_turn(&request.source, started_at, cancel).await?;
+        if let Err(error) = self.check_wanted(request, turn.token()).await {
+            self.end_turn(turn).await;
+            return Err(error);
+        }
         let begun = Begun {
             turn: &turn,
             started_at,

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, unless};
+use super::{BackupRequest, Engine, unless};
 use crate::backup::{BackupId, SourceName};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ListRequest};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
 use crate::lease::{Lease, LeaseKind, SlotMark, Work};
@@ -21,6 +21,9 @@ use crate::store::{Depth, Store};
 /// How often an id is drawn. Two runs of one source draw the same one only when they begin in the
 /// same second, and then one time in 65536.
 const DRAWS: usize = 4;
+
+/// By how much the clocks of hosts may differ.
+const APART: TimeDelta = TimeDelta::minutes(10);
 
 /// What a run may write under, and until when.
 pub(super) struct Turn {
@@ -55,6 +58,55 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The newest backup of the source that began at or after a moment, in any of the places. One that a filter
+    /// of its own makes smaller does not count, nor one whose clock was ahead.
+    ///
+    /// # Errors
+    /// What the places report.
+    pub async fn taken_since(
+        &self,
+        source: &SourceName,
+        since: DateTime<Utc>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<BackupId>, Error> {
+        let latest = self.clock.now() + APART;
+        for store in self.turn_stores() {
+            let request = ListRequest {
+                source: Some(source.clone()),
+                since: Some(since),
+                limit: None,
+            };
+            let listing = unless(cancel, Catalog::new(store.as_ref()).list(&request)).await??;
+            let mut backups = listing.backups.into_iter();
+            let counts = |manifest: &Manifest| {
+                let is_whole = !manifest.filtered || manifest.as_configured;
+                is_whole && (since..=latest).contains(&manifest.started_at)
+            };
+            if let Some(manifest) = backups.find(counts) {
+                return Ok(Some(manifest.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the backup that was asked for is one that nobody has taken. To be asked under the lease.
+    pub(super) async fn check_wanted(
+        &self,
+        request: &BackupRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let Some(since) = request.unless_since else {
+            return Ok(());
+        };
+        match self.taken_since(&request.source, since, cancel).await? {
+            None => Ok(()),
+            Some(backup) => Err(Error::Taken {
+                source_name: request.source.clone(),
+                backup,
+            }),
+        }
     }
 
     /// Holds a lease that is not about one backup. None where the engine was not told how to.
