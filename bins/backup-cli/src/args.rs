@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod notify;
 mod rekey;
 mod retention;
 
@@ -19,6 +20,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use notify::{NotifyArgs, NotifyCommand};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Keygen(KeygenArgs),
     /// Make a token for the server: it is shown once, its hash goes into the configuration
     Token(TokenArgs),
+    /// Try whether those who are told how runs end hear of it
+    Notify(NotifyArgs),
     /// Look at the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -291,6 +295,9 @@ pub(crate) struct CheckArgs {
     /// Write metrics for Prometheus' node exporter into this file, as a whole
     #[arg(long, value_name = "FILE")]
     pub(crate) prometheus: Option<PathBuf>,
+    /// Tell those who are configured under [notify.NAME] what is new or over
+    #[arg(long)]
+    pub(crate) notify: bool,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::backup::SourceName;
+use backup_core::clock::Clock as _;
 use backup_core::error::ErrorKind;
 use backup_core::notifier::{Notice, NoticeEvent, Tone};
 use backup_core::run_record::{Operation, RunRecord};
@@ -30,7 +31,6 @@ use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::error::{AppError, ErrorReport};
 use crate::journal;
-use backup_core::clock::Clock as _;
 use desk::Desk;
 use report::Report;
 
@@ -134,6 +134,17 @@ impl Notices {
 }
 
 impl App {
+    /// Finds out whether all notifiers can be made: addresses that are some, secrets that are there.
+    ///
+    /// # Errors
+    /// When one cannot.
+    pub fn check_notify(&self) -> Result<(), AppError> {
+        for (name, config) in &self.config().notify {
+            adapter::adapter(name, config, self.environment())?;
+        }
+        Ok(())
+    }
+
     /// Sends a notice to the notifiers of these names, or to all, and says of each whether it went.
     ///
     /// # Errors

@@ -311,7 +311,10 @@ mod tests {
         for (toml, expected) in [
             (MAIL.to_owned(), ""),
             (format!("{MAIL}sources = ['shop', 's*']"), ""),
-            (format!("{MAIL}sources = ['ship']"), "\"ship\" is not configured"),
+            (
+                format!("{MAIL}sources = ['ship']"),
+                "\"ship\" is not configured",
+            ),
             (format!("{MAIL}sources = []"), "must name a source"),
             (format!("{MAIL}on = []"), "must name an event"),
             (format!("{MAIL}chat_id = 5"), "notify.noc.chat_id"),
@@ -323,11 +326,26 @@ mod tests {
             ("kind = 'mail'".to_owned(), "\"mail\" needs it"),
             ("kind = 'pigeon'".to_owned(), "notify.noc.kind"),
             ("on = ['failure']".to_owned(), "kind"),
-            ("kind = 'webhook'\nurl = { env = 'U' }\nshape = 'slack'".to_owned(), ""),
-            ("kind = 'webhook'\nurl = 'https://canary'".to_owned(), "notify.noc.url"),
-            ("kind = 'ping'\nurl = { env = 'U' }\nshape = 'slack'".to_owned(), "notify.noc.shape"),
-            ("kind = 'telegram'\ntoken = { env = 'T' }\nchat_id = -100".to_owned(), ""),
-            ("kind = 'telegram'\ntoken = { env = 'T' }".to_owned(), "notify.noc.chat_id"),
+            (
+                "kind = 'webhook'\nurl = { env = 'U' }\nshape = 'slack'".to_owned(),
+                "",
+            ),
+            (
+                "kind = 'webhook'\nurl = 'https://canary'".to_owned(),
+                "notify.noc.url",
+            ),
+            (
+                "kind = 'ping'\nurl = { env = 'U' }\nshape = 'slack'".to_owned(),
+                "notify.noc.shape",
+            ),
+            (
+                "kind = 'telegram'\ntoken = { env = 'T' }\nchat_id = -100".to_owned(),
+                "",
+            ),
+            (
+                "kind = 'telegram'\ntoken = { env = 'T' }".to_owned(),
+                "notify.noc.chat_id",
+            ),
         ] {
             let said = said(&toml);
             assert!(said.contains(expected), "{toml}: {said}");

@@ -136,12 +136,7 @@ pub struct Notice {
 
 impl Notice {
     /// A notice without facts.
-    pub fn new(
-        event: NoticeEvent,
-        tone: Tone,
-        at: DateTime<Utc>,
-        title: impl Into<Line>,
-    ) -> Self {
+    pub fn new(event: NoticeEvent, tone: Tone, at: DateTime<Utc>, title: impl Into<Line>) -> Self {
         Self {
             event,
             tone,

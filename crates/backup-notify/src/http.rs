@@ -263,7 +263,10 @@ mod tests {
         let mut http = http("http://u:canary-pw@127.0.0.1:1/canary-path?t=canary-query").unwrap();
         http.settings.patience.limit = Duration::from_millis(300);
         let url = http.url().clone();
-        let error = http.ask(|client| client.get(url.clone())).await.unwrap_err();
+        let error = http
+            .ask(|client| client.get(url.clone()))
+            .await
+            .unwrap_err();
         let text = format!("{} {error:?} {http:?}", chain(&error));
         assert!(text.contains("refused"), "{text}");
         assert!(!text.contains("canary"), "{text}");

@@ -312,7 +312,10 @@ mod tests {
                 password: "canary-password".into(),
             }),
             from: "Backups <backup@example.com>".to_owned(),
-            to: vec!["noc@example.com".to_owned(), "Ops <ops@example.com>".to_owned()],
+            to: vec![
+                "noc@example.com".to_owned(),
+                "Ops <ops@example.com>".to_owned(),
+            ],
             clock: Arc::new(FixedClock::default()),
             patience: Patience {
                 limit: Duration::from_millis(300),
@@ -367,7 +370,11 @@ mod tests {
 
     #[test]
     fn addresses_that_are_none_are_refused() {
-        for to in [vec![], vec!["nobody".to_owned()], vec!["a@b\r\nBcc: c@d".to_owned()]] {
+        for to in [
+            vec![],
+            vec!["nobody".to_owned()],
+            vec!["a@b\r\nBcc: c@d".to_owned()],
+        ] {
             let error = Mail::new(MailSettings { to, ..settings() }).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert_eq!(error.to_string().lines().count(), 1);

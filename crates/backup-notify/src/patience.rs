@@ -103,7 +103,11 @@ mod tests {
             }
             let error = PortError::new(ErrorKind::Unavailable, "no");
             let after = after.map(Duration::from_secs);
-            Err(Failure { error, passes, after })
+            Err(Failure {
+                error,
+                passes,
+                after,
+            })
         });
         let good = tried.await.is_ok();
         (tries.into_inner(), begun.elapsed().as_secs(), good)

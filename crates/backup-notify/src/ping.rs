@@ -39,7 +39,8 @@ impl Ping {
         };
         let mut url = self.http.url().clone();
         if let Some(below) = below {
-            let wrong = |()| PortError::new(ErrorKind::InvalidInput, "nothing can be below the url");
+            let wrong =
+                |()| PortError::new(ErrorKind::InvalidInput, "nothing can be below the url");
             let mut path = url.path_segments_mut().map_err(wrong)?;
             path.pop_if_empty().push(below);
         }

@@ -98,9 +98,9 @@ fn slack(notice: &Notice) -> Value {
     }
     // A section has ten fields at most.
     for facts in notice.facts.chunks(10) {
-        let fields = facts.iter().map(|fact| {
-            plain(&format!("{}\n{}", fact.label, fact.text), 2000)
-        });
+        let fields = facts
+            .iter()
+            .map(|fact| plain(&format!("{}\n{}", fact.label, fact.text), 2000));
         blocks.push(json!({ "type": "section", "fields": fields.collect::<Vec<_>>() }));
     }
     json!({
@@ -152,9 +152,9 @@ fn quoted(text: &str) -> String {
 }
 
 fn mattermost(notice: &Notice) -> Value {
-    let fields = notice.facts.iter().map(|fact| {
-        json!({ "short": true, "title": fact.label, "value": quoted(fact.text.as_str()) })
-    });
+    let fields = notice.facts.iter().map(
+        |fact| json!({ "short": true, "title": fact.label, "value": quoted(fact.text.as_str()) }),
+    );
     let title = quoted(notice.title.as_str());
     json!({
         "attachments": [{
@@ -261,9 +261,17 @@ mod tests {
         let mattermost = Shape::Mattermost.body(&notice);
         let title = mattermost["attachments"][0]["pretext"].as_str().unwrap();
         assert_eq!(title.matches('`').count(), 2, "{title}");
-        for shape in [Shape::Slack, Shape::Discord, Shape::Mattermost, Shape::Teams] {
+        for shape in [
+            Shape::Slack,
+            Shape::Discord,
+            Shape::Mattermost,
+            Shape::Teams,
+        ] {
             let body = shape.body(&notice).to_string();
-            assert!(!body.contains('\u{202e}') && !body.contains("\\r\\n"), "{body}");
+            assert!(
+                !body.contains('\u{202e}') && !body.contains("\\r\\n"),
+                "{body}"
+            );
         }
     }
 
@@ -281,6 +289,13 @@ mod tests {
         assert!(blocks[1]["text"]["text"].as_str().unwrap().chars().count() <= 3000);
         let discord = Shape::Discord.body(&notice);
         assert_eq!(discord["embeds"][0]["fields"].as_array().unwrap().len(), 25);
-        assert!(discord["embeds"][0]["title"].as_str().unwrap().chars().count() <= 256);
+        assert!(
+            discord["embeds"][0]["title"]
+                .as_str()
+                .unwrap()
+                .chars()
+                .count()
+                <= 256
+        );
     }
 }

@@ -106,7 +106,10 @@ pub(crate) mod tests {
     #[test]
     fn a_name_makes_no_lines_of_its_own() {
         let text = whole(&failure(HOSTILE), 10_000);
-        assert_eq!(text.lines().count(), whole(&failure("a"), 10_000).lines().count());
+        assert_eq!(
+            text.lines().count(),
+            whole(&failure("a"), 10_000).lines().count()
+        );
         assert!(text.contains("sh\\r\\nBcc: eve@x\\n<img"), "{text}");
         assert!(!text.contains('\u{202e}'), "{text}");
     }

@@ -47,9 +47,15 @@ impl Webhook {
         secret: Option<SecretString>,
         settings: HttpSettings,
     ) -> Result<Self, PortError> {
-        let hidden = secret.iter().map(|secret| secret.expose_secret().to_owned());
+        let hidden = secret
+            .iter()
+            .map(|secret| secret.expose_secret().to_owned());
         let http = Http::new(url.expose_secret(), hidden, settings)?;
-        Ok(Self { http, shape, secret })
+        Ok(Self {
+            http,
+            shape,
+            secret,
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::AppError;
 use crate::found::{Found, Wanted};
 use crate::journal::{Journal, Mark, Notice};
 use crate::keys::Keys;
+use crate::notices::Notices;
 use crate::place::Place;
 use crate::sandbox::SandboxTask;
 use crate::text::{shown, time};
@@ -36,11 +37,12 @@ pub(super) struct AppWorker {
 impl AppWorker {
     pub(super) fn new(app: Arc<App>) -> Self {
         Self {
-            app,
             journal: Journal::new(|notice| match notice {
                 Notice::Warning(text) => tracing::warn!(target: "backup", "{}", shown(text)),
                 Notice::Note(text) => tracing::info!(target: "backup", "{}", shown(text)),
-            }),
+            })
+            .telling(&app),
+            app,
             queue: OnceLock::new(),
         }
     }
@@ -159,6 +161,10 @@ impl AppWorker {
 impl Worker for AppWorker {
     fn has_sandboxes(&self) -> bool {
         self.app.config().sandbox.server.is_some()
+    }
+
+    fn notices(&self) -> Option<&Notices> {
+        self.journal.notices()
     }
 
     async fn work(&self, job: &Running) -> End {

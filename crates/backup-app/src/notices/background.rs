@@ -73,7 +73,9 @@ async fn kept_until(
     let mut latest = None;
     for place in app.places_of_source(source).ok()? {
         let rules = app.expiry_rules(source, &place).ok()??;
-        let engine = app.engine(&place, Keys::None, Arc::new(NoopObserver)).ok()?;
+        let engine = app
+            .engine(&place, Keys::None, Arc::new(NoopObserver))
+            .ok()?;
         let judged = engine.judged(source, &rules).await.ok()?;
         if let Some(backup) = judged.iter().find(|one| one.manifest.id == *taken) {
             latest = latest.max(Some(backup.until()?));

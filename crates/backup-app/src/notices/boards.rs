@@ -52,10 +52,7 @@ impl App {
 }
 
 fn is_contended(error: &PortError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::AlreadyExists | ErrorKind::Conflict
-    )
+    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict)
 }
 
 /// What a place answers in time.

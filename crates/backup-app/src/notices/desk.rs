@@ -151,6 +151,7 @@ impl Desk {
             boards: Boards::default(),
             known: BTreeMap::new(),
             quiet_until: None,
+            is_well: false,
         }
     }
 }
@@ -167,6 +168,8 @@ pub(super) struct Clerk {
     /// What was told, as it was last seen.
     known: BTreeMap<SourceName, Told>,
     quiet_until: Option<Instant>,
+    /// Whether the places know that it can be reached.
+    is_well: bool,
 }
 
 impl Clerk {
@@ -230,8 +233,7 @@ impl Clerk {
                 Telling::Recovered { .. } => NoticeEvent::Recovered,
                 _ => report.trouble(),
             };
-            let arrived =
-                !self.wants(event) || self.tell(report, event, Some(telling)).await;
+            let arrived = !self.wants(event) || self.tell(report, event, Some(telling)).await;
             let now = SystemClock.now();
             let after = claimed.after(now, &situation, arrived);
             let again = |told: &Told| told.after(now, &situation, arrived);
@@ -270,11 +272,16 @@ impl Clerk {
         places: &[Place],
     ) -> Result<Receipt, AppError> {
         let sent = match self.notifier().await {
-            Ok(notifier) => notifier.notify(notice).await.map_err(|error| {
-                AppError::setup(format!("tell notifier {}", self.name), error)
-            }),
+            Ok(notifier) => notifier
+                .notify(notice)
+                .await
+                .map_err(|error| AppError::setup(format!("tell notifier {}", self.name), error)),
             Err(error) => Err(error),
         };
+        if self.is_well && sent.is_ok() {
+            return sent;
+        }
+        self.is_well = sent.is_ok();
         let failure = sent.as_ref().err().map(|error| shown(&error.line()));
         let now = (SystemClock.now(), failure.as_deref());
         let noting = self.boards.delivered(&self.app, &self.name, places, now);

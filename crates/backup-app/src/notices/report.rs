@@ -108,7 +108,10 @@ impl Report {
         record.source = Some(source.clone());
         record.finished_at = SystemClock.now();
         let mut report = Self::of_run(app, &record)?;
-        let away = run.destinations.iter().filter(|place| place.error.is_some());
+        let away = run
+            .destinations
+            .iter()
+            .filter(|place| place.error.is_some());
         if let Ok(outcome) = &run.result {
             report.taken = Some(outcome.manifest.id.clone());
             if away.count() > 0 {

@@ -27,7 +27,7 @@ pub(super) fn named(operation: &Operation) -> &str {
         Operation::Copy => "Copy of a backup",
         Operation::Prune => "Prune",
         Operation::Rekey => "Change of keys",
-        Operation::Pin | Operation::Unpin | Operation::Other(_) => "Work",
+        _ => "Work",
     }
 }
 

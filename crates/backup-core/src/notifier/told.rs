@@ -267,7 +267,12 @@ mod tests {
         let ahead = Told::default().claimed(at(600), "backup", "me");
         assert!(!ahead.is_claimed(at(0), "backup", "you"));
         assert!(state.revision < state.claimed(at(5), "drill", "you").revision);
-        assert!(!state.claimed(at(5), "drill", "you").claims.contains_key("backup"));
+        assert!(
+            !state
+                .claimed(at(5), "drill", "you")
+                .claims
+                .contains_key("backup")
+        );
     }
 
     #[test]

@@ -144,7 +144,12 @@ pub(super) fn of_run(run: &RunRecord) -> Vec<Fact> {
     }
     facts.extend(times(run.started_at, run.finished_at));
     if let Some(found) = &run.verify {
-        facts.push(fact("verify_level", "Level", found.level.as_str()));
+        let level = json!(found.level);
+        facts.push(fact(
+            "verify_level",
+            "Level",
+            level.as_str().unwrap_or_default(),
+        ));
         facts.push(number("problems", "Problems", found.problems));
     }
     facts.extend(of_drill(run));
