@@ -15,7 +15,8 @@ use crate::secret::SecretRef;
 pub struct NotifyConfig {
     /// By what.
     pub kind: NotifyKind,
-    /// What is told; failure, stale and recovered if absent, and of pings started, success and failure.
+    /// What is told; failure, stale and recovered if absent, and of pings started, success and failure,
+    /// which are all that there are.
     #[serde(default)]
     pub on: Option<Vec<NotifyEvent>>,
     /// Names of sources, with `*` for any characters.
@@ -250,10 +251,21 @@ impl NotifyConfig {
 
     /// Values that contradict each other, or tell nobody.
     fn check_values(&self) -> Result<(), (&'static str, String)> {
+        use NotifyEvent::{Failure, Recovered, Stale};
         let wrong = if self.sources.is_empty() {
             ("sources", "must name a source, or be [\"*\"] for all")
         } else if self.on.as_ref().is_some_and(Vec::is_empty) {
             ("on", "must name an event")
+        } else if self.says(Recovered) && !self.says(Failure) && !self.says(Stale) {
+            (
+                "on",
+                "recovered needs failure or stale, of which it tells the end",
+            )
+        } else if self.kind == NotifyKind::Ping && (self.says(Stale) || self.says(Recovered)) {
+            (
+                "on",
+                "a ping tells of runs: started, success and failure; that none comes is for its service to notice",
+            )
         } else if self.operations.as_ref().is_some_and(Vec::is_empty) {
             ("operations", "must name an operation")
         } else if self.tls == Some(MailTls::None) && !self.allow_plain {
@@ -267,6 +279,10 @@ impl NotifyConfig {
             return Ok(());
         };
         Err((wrong.0, wrong.1.to_owned()))
+    }
+
+    fn says(&self, event: NotifyEvent) -> bool {
+        self.on.as_ref().is_some_and(|said| said.contains(&event))
     }
 
     /// Each key of a kind: whether it is said, whose it is, and whether these need it.
@@ -317,6 +333,15 @@ mod tests {
             ),
             (format!("{MAIL}sources = []"), "must name a source"),
             (format!("{MAIL}on = []"), "must name an event"),
+            (
+                format!("{MAIL}on = ['success', 'recovered']"),
+                "needs failure",
+            ),
+            (format!("{MAIL}on = ['stale', 'recovered']"), ""),
+            (
+                "kind = 'ping'\nurl = { env = 'U' }\non = ['stale']".to_owned(),
+                "a ping tells of runs",
+            ),
             (format!("{MAIL}chat_id = 5"), "notify.noc.chat_id"),
             (format!("{MAIL}hosts = 'x'"), "did you mean \"host\"?"),
             (format!("{MAIL}tls = 'none'"), "allow_plain = true"),

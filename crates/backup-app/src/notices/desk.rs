@@ -85,13 +85,9 @@ impl Desk {
         let events: &[_] = if report.begins {
             &[NoticeEvent::Started]
         } else if report.operation.is_none() {
-            &[NoticeEvent::Stale, NoticeEvent::Recovered]
+            &[NoticeEvent::Stale]
         } else {
-            &[
-                NoticeEvent::Success,
-                NoticeEvent::Failure,
-                NoticeEvent::Recovered,
-            ]
+            &[NoticeEvent::Success, NoticeEvent::Failure]
         };
         let operation = report.operation.as_ref();
         let mut events = events.iter();
@@ -183,13 +179,15 @@ impl Clerk {
             return;
         }
         let trouble = report.trouble();
-        // A service that waits for pings knows by itself what it was told, and wants each of them.
-        if self.config.kind == NotifyKind::Ping {
-            if !report.is_fine() && self.wants(trouble) {
-                self.tell(report, trouble, None).await;
+        if self.wants(trouble) {
+            // A service that waits for pings knows by itself what it was told, and wants each of them.
+            match self.config.kind {
+                NotifyKind::Ping if report.is_fine() => {}
+                NotifyKind::Ping => {
+                    self.tell(report, trouble, None).await;
+                }
+                _ => self.settle(report).await,
             }
-        } else if self.wants(trouble) || self.wants(NoticeEvent::Recovered) {
-            self.settle(report).await;
         }
         let is_run = report.operation.is_some();
         if is_run && report.is_fine() && self.wants(NoticeEvent::Success) {
