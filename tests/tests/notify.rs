@@ -85,7 +85,7 @@ impl Stage {
     }
 
     fn clean(run: Run, code: i32) -> Result<Run> {
-        let said = format!("{}{}", run.stdout, run.stderr);
+        let said = format!("{}{}", run.text(), run.stderr);
         ensure!(!said.contains(CANARY), "{said}");
         run.exits(code)
     }
@@ -237,20 +237,20 @@ fn a_mail_server_that_refuses_fails_no_backup_and_is_seen_by_check() -> Result<(
     ensure!(run.stderr.contains("535"), "{}", run.stderr);
     let checked = stage.run(&config, &["check"], 1)?;
     let found = "notifier noc: not-told";
-    ensure!(checked.stdout.contains(found), "{}", checked.stdout);
+    ensure!(checked.text().contains(found), "{}", checked.text());
     let checked = stage.run(&config, &["check", "--json"], 1)?.json()?;
     assert_eq!(checked["notifiers"][0]["status"], "warning");
     let test = stage.run(&config, &["notify", "test"], 1)?;
     ensure!(
-        test.stdout.contains("noc (mail): it was NOT taken"),
+        test.text().contains("noc (mail): it was NOT taken"),
         "{}",
-        test.stdout
+        test.text()
     );
     // The right one, and it is well again.
     let right = Mailbox::start("starttls", &format!("{CANARY}-mail"))?;
     let config = stage.mail(&right, "on = ['success', 'failure']")?;
     let test = stage.run(&config, &["notify", "test", "noc"], 0)?;
-    ensure!(test.stdout.contains("it was taken"), "{}", test.stdout);
+    ensure!(test.text().contains("it was taken"), "{}", test.text());
     assert_eq!(right.mails()?.len(), 1);
     stage.run(&config, &["check"], 0)?;
     let unknown = stage.run(&config, &["notify", "test", "nobody"], 2)?;
@@ -274,7 +274,7 @@ fn a_password_crosses_no_network_in_the_clear_unless_that_is_meant() -> Result<(
     let swapped = fs::read_to_string(&other)?.replace(&stranger.ca().display().to_string(), &own);
     let other = stage.cli.private_file("other.toml", &swapped)?;
     let test = stage.run(&other, &["notify", "test"], 1)?;
-    ensure!(test.stdout.contains("certificate"), "{}", test.stdout);
+    ensure!(test.text().contains("certificate"), "{}", test.text());
     ensure!(stranger.mails()?.is_empty());
     // One that knows no TLS.
     let plain = Mailbox::start("none", &password)?;
@@ -340,7 +340,7 @@ fn a_webhook_is_signed_patient_and_never_named() -> Result<()> {
         run.stderr
     );
     let checked = stage.run(&config, &["check"], 1)?;
-    ensure!(checked.stdout.contains("not-told"), "{}", checked.stdout);
+    ensure!(checked.text().contains("not-told"), "{}", checked.text());
     let config = stage.web("webhook", &format!("http://127.0.0.1:1/{CANARY}"), more)?;
     let begun = Instant::now();
     let run = stage.back_up(&config, 0)?;
@@ -351,7 +351,7 @@ fn a_webhook_is_signed_patient_and_never_named() -> Result<()> {
         begun.elapsed()
     );
     let shown = stage.run(&config, &["config", "show"], 0)?;
-    ensure!(shown.stdout.contains("NOTIFY_URL"), "{}", shown.stdout);
+    ensure!(shown.text().contains("NOTIFY_URL"), "{}", shown.text());
     stage.assert_store_is_clean()
 }
 
