@@ -3,7 +3,7 @@
 //! The servers themselves come from `scripts/test-servers`, which prints where they are; those
 //! lines are the environment that this crate reads (`PGB_TEST_PG14` … `PGB_TEST_PG18`,
 //! `PGB_TEST_WEED`, `PGB_TEST_PGBOUNCER`, `PGB_TEST_PROMTOOL`, `PGB_TEST_CHROMIUM`, `PGB_TEST_CHROMEDRIVER`,
-//! `PGB_TEST_SCHEMATHESIS`, `PGB_TEST_MINIO`, `PGB_TEST_AZURITE`, `PGB_TEST_HADOLINT`,
+//! `PGB_TEST_SCHEMATHESIS`, `PGB_TEST_SMTP`, `PGB_TEST_MINIO`, `PGB_TEST_AZURITE`, `PGB_TEST_HADOLINT`,
 //! `PGB_TEST_COMPOSE`, `PGB_TEST_AIRFLOW`, `PGB_TEST_KUBERNETES_VALIDATE`). A test that needs one says
 //! `#[ignore = "needs servers: run ./scripts/test"]`, so that a plain `cargo test` reports it as
 //! ignored and never as passed; `scripts/test` runs the ignored ones too, and there a server that
@@ -36,8 +36,10 @@ pub mod drills;
 pub mod fake_tools;
 pub mod fault;
 pub mod http;
+pub mod mailbox;
 pub mod pg;
 pub mod pooler;
+pub mod receiver;
 pub mod s3;
 pub mod sample;
 pub mod scene;

@@ -436,7 +436,7 @@ pub fn is_record(key: &str) -> bool {
 #[must_use]
 pub fn is_note(key: &str) -> bool {
     let lies_below = |folder: &str| key.starts_with(folder) || key.contains(&format!("/{folder}"));
-    is_record(key) || lies_below("_leases/") || lies_below("_audit/")
+    is_record(key) || lies_below("_leases/") || lies_below("_audit/") || lies_below("_notify/")
 }
 
 /// The beginning of a database's name that no other test process uses: processes of a scene are

@@ -55,7 +55,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("clap*", &["backup-cli", "backup-server"]),
     ("axum*", &["backup-server"]),
     ("croner", &["backup-schedule"]),
+    ("lettre", &["backup-notify"]),
     ("plotters", &["backup-server"]),
+    ("reqwest", &["backup-notify", "backup-telegram"]),
     ("sqlx*", &["backup-pg-process"]),
 ];
 

@@ -3,6 +3,7 @@
 mod audit;
 mod doctor;
 mod generate;
+mod notify;
 mod rekey;
 mod retention;
 
@@ -21,6 +22,7 @@ use crate::exit_code;
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use generate::{GenerateArgs, OrchestratorArg};
+pub(crate) use notify::{NotifyArgs, NotifyCommand};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -117,6 +119,8 @@ pub(crate) enum Command {
     RecoverySheet(PlaceArgs),
     /// Make a token for the server: it is shown once, its hash goes into the configuration
     Token(TokenArgs),
+    /// Try whether those who are told how runs end hear of it
+    Notify(NotifyArgs),
     /// Look at the configuration
     Config(ConfigArgs),
     /// Print files by which cron, systemd, CI servers and schedulers run what is configured
@@ -305,6 +309,9 @@ pub(crate) struct CheckArgs {
     /// Write metrics for Prometheus' node exporter into this file, as a whole
     #[arg(long, value_name = "FILE")]
     pub(crate) prometheus: Option<PathBuf>,
+    /// Tell those who are configured under [notify.NAME] what is new or over
+    #[arg(long)]
+    pub(crate) notify: bool,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }

@@ -15,6 +15,7 @@ mod init;
 mod keygen;
 mod list;
 mod listing;
+mod notify;
 mod pin;
 mod prune;
 mod recovery_sheet;
@@ -34,8 +35,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use backup_app::{
-    App, AppError, Environment, Found, Interrupt, Journal, Keys, LogFormat, LogLevel, Notice,
-    Overrides, Reading, SystemClock, Wanted, init_logging,
+    App, AppError, Environment, Found, HURRIED_LIMIT, Interrupt, Journal, Keys, LogFormat,
+    LogLevel, NOTICES_LIMIT, Notice, Overrides, Reading, SystemClock, Wanted, init_logging,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::{ParseSelectorError, Selector};
@@ -51,7 +52,7 @@ use crate::{exit_code, render, teamcity};
 
 /// What every command has at hand.
 struct Context {
-    app: App,
+    app: Arc<App>,
     interrupt: Interrupt,
     json: bool,
     quiet: bool,
@@ -150,48 +151,63 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Doctor(arguments) => arguments.overrides(),
         Command::Rekey(arguments) => arguments.overrides(),
         Command::RecoverySheet(arguments) => arguments.overrides(),
-        Command::Copy(_) | Command::Config(_) | Command::Generate(_) => Overrides::default(),
+        Command::Copy(_) | Command::Config(_) | Command::Generate(_) | Command::Notify(_) => {
+            Overrides::default()
+        }
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
         Command::Pin(arguments) => arguments.place.overrides(),
         Command::Unpin(arguments) => arguments.place.overrides(),
     };
+    let app = Arc::new(App::load(cli.config.as_deref(), environment, overrides)?);
+    let journal = Journal::new(|notice| match notice {
+        Notice::Warning(text) => render::warn(text),
+        Notice::Note(text) => render::note(text),
+    });
     let context = Context {
-        app: App::load(cli.config.as_deref(), environment, overrides)?,
+        journal: journal.telling(&app),
+        app,
         interrupt,
         json: cli.json,
         quiet: cli.quiet || cli.json,
-        journal: Journal::new(|notice| match notice {
-            Notice::Warning(text) => render::warn(text),
-            Notice::Note(text) => render::note(text),
-        }),
     };
+    let outcome = Box::pin(work(&context, &cli)).await;
+    context.flush().await;
+    outcome
+}
+
+/// Does what was asked for.
+async fn work(context: &Context, cli: &Cli) -> Outcome {
     match &cli.command {
-        Command::Backup(arguments) => backup::run(&context, arguments).await,
-        Command::List(arguments) => context.stoppable(list::run(&context, arguments)).await,
-        Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
-        Command::Restore(arguments) => restore::run(&context, arguments).await,
-        Command::Undo(arguments) => undo::run(&context, arguments).await,
-        Command::Verify(arguments) => verify::run(&context, arguments).await,
-        Command::Drill(arguments) => drill::run(&context, arguments).await,
+        Command::Backup(arguments) => backup::run(context, arguments).await,
+        Command::List(arguments) => context.stoppable(list::run(context, arguments)).await,
+        Command::Show(arguments) => context.stoppable(show::run(context, arguments)).await,
+        Command::Restore(arguments) => restore::run(context, arguments).await,
+        Command::Undo(arguments) => undo::run(context, arguments).await,
+        Command::Verify(arguments) => verify::run(context, arguments).await,
+        Command::Drill(arguments) => drill::run(context, arguments).await,
         Command::Runs(arguments) => match arguments.audit.mode {
-            None => context.stoppable(runs::run(&context, arguments)).await,
-            Some(_) => context.stoppable(audit::run(&context, arguments)).await,
+            None => context.stoppable(runs::run(context, arguments)).await,
+            Some(_) => context.stoppable(audit::run(context, arguments)).await,
         },
-        Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
-        Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
-        Command::Rekey(arguments) => rekey::run(&context, arguments).await,
-        Command::RecoverySheet(_) => context.stoppable(recovery_sheet::run(&context)).await,
-        Command::Copy(arguments) => copy::run(&context, arguments).await,
-        Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
-        Command::Prune(arguments) => prune::run(&context, arguments).await,
-        Command::Simulate(arguments) => simulate::run(&context, arguments),
-        Command::Pin(arguments) => pin::pin(&context, arguments).await,
-        Command::Unpin(arguments) => pin::unpin(&context, arguments).await,
+        Command::Check(arguments) => context.stoppable(check::run(context, arguments)).await,
+        Command::Doctor(arguments) => context.stoppable(doctor::run(context, arguments)).await,
+        Command::Rekey(arguments) => rekey::run(context, arguments).await,
+        Command::RecoverySheet(_) => context.stoppable(recovery_sheet::run(context)).await,
+        Command::Copy(arguments) => copy::run(context, arguments).await,
+        Command::Cat(arguments) => context.stoppable(cat::run(context, arguments)).await,
+        Command::Prune(arguments) => prune::run(context, arguments).await,
+        Command::Simulate(arguments) => simulate::run(context, arguments),
+        Command::Pin(arguments) => pin::pin(context, arguments).await,
+        Command::Unpin(arguments) => pin::unpin(context, arguments).await,
         Command::Config(arguments) => {
-            config::run(&context, &arguments.command, cli.config.as_deref())
+            config::run(context, &arguments.command, cli.config.as_deref())
         }
-        Command::Generate(arguments) => generate::run(&context, arguments, cli.config.as_deref()),
+        Command::Notify(arguments) => {
+            let testing = notify::run(context, &arguments.command);
+            context.stoppable(testing).await
+        }
+        Command::Generate(arguments) => generate::run(context, arguments, cli.config.as_deref()),
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Init(_)
@@ -233,6 +249,30 @@ impl Context {
         tokio::select! {
             done = work => done,
             () = self.interrupt.token().cancelled() => Err(CoreError::Cancelled.into()),
+        }
+    }
+
+    /// Waits until everybody is told who is to be, and not for long.
+    async fn flush(&self) {
+        let Some(notices) = self.journal.notices() else {
+            return;
+        };
+        let stop = self.interrupt.token();
+        let hurried = async {
+            stop.cancelled().await;
+            tokio::time::sleep(HURRIED_LIMIT).await;
+        };
+        tokio::select! {
+            () = notices.flush(NOTICES_LIMIT) => {}
+            () = hurried => render::warn("not everybody is told: there was no time"),
+        }
+    }
+
+    /// Writes the records that interrupted backups owe, and has it told.
+    async fn note_interrupted(&self) {
+        let noted = self.app.note_interrupted(self.interrupt.token()).await;
+        if let Some(notices) = self.journal.notices() {
+            noted.iter().for_each(|run| notices.ended(run));
         }
     }
 

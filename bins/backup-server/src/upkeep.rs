@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_app::{App, AppError, Scheduler, SystemClock};
+use backup_app::{App, AppError, HURRIED_LIMIT, Scheduler, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::Server;
@@ -60,7 +60,14 @@ async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
     let mut told = None;
     loop {
         flush(server, false).await;
-        app.note_interrupted(stop).await;
+        let noted = app.note_interrupted(stop).await;
+        if let Some(notices) = server.jobs.notices() {
+            noted.iter().for_each(|run| notices.ended(run));
+            // What was told is not told twice.
+            if let Some(overview) = server.overview() {
+                notices.found(&overview.check);
+            }
+        }
         let swept = tokio::select! {
             swept = tokio::time::timeout(SWEEP_LIMIT, app.sweep_sandboxes()) => swept,
             () = stop.cancelled() => return,
@@ -100,6 +107,9 @@ async fn stop_jobs(server: &Server) {
         tracing::info!(target: "backup", job = job.id, "{what}: {state}");
     }
     flush(server, true).await;
+    if let Some(notices) = server.jobs.notices() {
+        notices.flush(HURRIED_LIMIT).await;
+    }
     if in_time.is_err() {
         tracing::warn!(target: "backup", "not all jobs ended in time");
     }

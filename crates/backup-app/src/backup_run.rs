@@ -87,6 +87,27 @@ impl App {
         observer: Arc<dyn Observer>,
         cancel: &CancellationToken,
     ) -> BackupRun {
+        let begun = SystemClock.now();
+        if let Some(notices) = journal.notices() {
+            notices.began(&Operation::Backup, &job.source);
+        }
+        let done = Box::pin(self.tried(job, journal, observer, cancel)).await;
+        // What another run has, or has taken, is no failure of those that share with it.
+        let is_news = job.request.unless_since.is_none() || !is_anothers(&done);
+        if let Some(notices) = journal.notices().filter(|_| is_news) {
+            notices.backed_up((&job.source, &job.database), &done, begun);
+        }
+        done
+    }
+
+    /// All attempts of a backup.
+    async fn tried(
+        &self,
+        job: &BackupJob,
+        journal: &Journal,
+        observer: Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> BackupRun {
         let begun = Instant::now();
         let of = (&job.source, job.database.as_str());
         let hooks = Hooks::new(of, &job.settings, self.environment(), Arc::clone(&observer));

@@ -2,6 +2,7 @@
 //! and text share.
 
 mod metrics;
+mod notifiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,6 +26,8 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 pub use metrics::of_work;
+pub(crate) use notifiers::Lost;
+pub use notifiers::NotifierCheck;
 
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};
@@ -50,6 +53,9 @@ pub struct CheckReport {
     pub sources: Vec<SourceCheck>,
     /// The places themselves.
     pub destinations: Vec<DestinationCheck>,
+    /// Who is to be told, if anybody is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notifiers: Vec<NotifierCheck>,
     /// How many records there are of each operation and result.
     #[serde(skip)]
     runs: RunCounts,
@@ -158,6 +164,12 @@ impl CheckReport {
             let at = move |finding| (name.clone(), finding);
             source.findings.iter().map(at)
         });
+        let of_notifiers = self.notifiers.iter().flat_map(|notifier| {
+            let name = format!("notifier {}", notifier.name);
+            let at = move |finding| (name.clone(), finding);
+            notifier.findings.iter().map(at)
+        });
+        let of_places = of_places.chain(of_notifiers);
         let mut all: Vec<_> = of_sources.chain(of_places).collect();
         all.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
         all
@@ -239,11 +251,15 @@ impl App {
             .collect();
         let of_sources = checks.iter().map(|check| check.status);
         let of_places = destinations.iter().map(|check| check.status);
+        let notifiers = self.check_notifiers(looked);
+        let of_notifiers = notifiers.iter().map(|check| check.status);
+        let of_places = of_places.chain(of_notifiers);
         Ok(CheckReport {
             status: of_sources.chain(of_places).max().unwrap_or(Status::Ok),
             checked_at: now,
             sources: checks,
             destinations,
+            notifiers,
             runs: counted_runs(looked),
         })
     }
@@ -328,6 +344,7 @@ impl App {
             listing,
             runs: history.runs,
             damaged_records: history.damaged,
+            lost_notices: self.lost_notices(&lister.engine).await,
         })
     }
 

@@ -77,10 +77,18 @@ impl App {
         let mut run = task.mark.begin(Operation::Drill);
         run.source = Some(task.manifest.source.clone());
         run.backup = Some(task.manifest.id.clone());
-        let id = run.id.clone();
+        journal.began(&run);
+        let (id, mut ended) = (run.id.clone(), run.clone());
         let (result, recorded) = match self.drilled(task, (run, journal), observer, cancel).await {
             Ok((outcome, recorded)) => (outcome, recorded),
-            Err(error) => (Err(error), false),
+            Err(error) => {
+                // There is no record of one that did not begin, and it is told all the same.
+                ended.ended_with(&error, error.kind());
+                if let Some(notices) = journal.notices() {
+                    notices.ended(&ended);
+                }
+                (Err(error), false)
+            }
         };
         DrillRun {
             result,

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::SystemClock;
 use crate::compose::App;
+use crate::notices::Notices;
 use running::Running;
 pub use view::{JobError, JobView, SandboxView};
 use view::{State, is_final};
@@ -239,6 +240,11 @@ trait Worker: fmt::Debug + Send + Sync {
     /// Whether there is a server for sandboxes.
     fn has_sandboxes(&self) -> bool;
 
+    /// Who is told how runs end, if anybody is.
+    fn notices(&self) -> Option<&Notices> {
+        None
+    }
+
     /// Does one job, whose turn has come. Backups wait for theirs by themselves, since one order
     /// may be for many.
     ///
@@ -320,6 +326,12 @@ impl Jobs {
             tasks: TaskTracker::new(),
             ends: watch::Sender::new(0),
         }))
+    }
+
+    /// Who is told how runs end, if anybody is.
+    #[must_use]
+    pub fn notices(&self) -> Option<&Notices> {
+        self.0.worker.notices()
     }
 
     /// Queues work, which begins when the limits allow it. What a schedule asks for is never too

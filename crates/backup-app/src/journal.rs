@@ -24,6 +24,7 @@ use crate::audit::tell_head;
 use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::keys::Keys;
+use crate::notices::{Notices, Tell};
 use crate::text::shown;
 use crate::who::who;
 
@@ -43,7 +44,9 @@ pub enum Notice {
 
 /// Writes the notes. What a place does not take is said once of each.
 pub struct Journal {
-    tell: Box<dyn Fn(&Notice) + Send + Sync>,
+    tell: Tell,
+    /// Who is told how runs end.
+    notices: Option<Notices>,
     /// The places that took no record.
     unrecorded: Mutex<BTreeSet<String>>,
     /// The places where readers leave no note.
@@ -120,12 +123,33 @@ impl Journal {
     /// A journal whose troubles are told to `tell`.
     pub fn new(tell: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         Self {
-            tell: Box::new(tell),
+            tell: Arc::new(tell),
+            notices: None,
             unrecorded: Mutex::default(),
             unprotected: Mutex::default(),
             unaudited: Mutex::default(),
             announced: Mutex::default(),
         }
+    }
+
+    /// The same that tells all who are configured how runs end.
+    #[must_use]
+    pub fn telling(mut self, app: &Arc<App>) -> Self {
+        self.notices = Notices::new(app, &self.tell);
+        self
+    }
+
+    /// Has told that a run begins.
+    pub fn began(&self, run: &RunRecord) {
+        if let (Some(notices), Some(source)) = (&self.notices, &run.source) {
+            notices.began(&run.operation, source);
+        }
+    }
+
+    /// Who is told how runs end, if anybody is.
+    #[must_use]
+    pub fn notices(&self) -> Option<&Notices> {
+        self.notices.as_ref()
     }
 
     /// Writes down for the audit that a run begins now that changes or removes something; how it
@@ -192,7 +216,7 @@ impl Journal {
         }
     }
 
-    /// Writes the record of a run that has ended; its id, if it is there.
+    /// Writes the record of a run that has ended, and has it told; its id, if it is there.
     ///
     /// # Cancellation
     /// `stop` leaves it two seconds.
@@ -204,7 +228,14 @@ impl Journal {
         stop: &CancellationToken,
     ) -> Option<RunId> {
         self.audit_end(place, &run, stop).await;
-        let Err(error) = engine.history().record(&mut run, stop).await else {
+        let recorded = engine.history().record(&mut run, stop).await;
+        // A backup has a record for each attempt at each place, and is told of once.
+        if let Some(notices) = &self.notices
+            && run.operation != Operation::Backup
+        {
+            notices.ended(&run);
+        }
+        let Err(error) = recorded else {
             works(&self.unrecorded, place);
             return Some(run.id);
         };

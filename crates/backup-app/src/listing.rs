@@ -17,6 +17,7 @@ use backup_core::store::StoreKey;
 
 pub use view::{ListView, RunView, lacking, tiers};
 
+use crate::check::Lost;
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};
 use crate::error::AppError;
@@ -30,6 +31,7 @@ pub(crate) struct Held {
     /// Newest first.
     pub(crate) runs: Vec<RunRecord>,
     pub(crate) damaged_records: Vec<(StoreKey, String)>,
+    pub(crate) lost_notices: Lost,
 }
 
 /// What one place has, with what is known of its backups.
@@ -123,6 +125,7 @@ impl App {
             listing,
             runs: Vec::new(),
             damaged_records: Vec::new(),
+            lost_notices: Lost::new(),
         };
         let mut warnings = Vec::new();
         if let Some(since) = oldest {

@@ -157,6 +157,7 @@ impl PruneJob {
     ) -> PruneRun {
         let mut run = self.mark.begin(Operation::Prune);
         run.source = Some(self.source.clone());
+        journal.began(&run);
         let mut plan = None;
         let result = match self.hold(journal, cancel).await {
             Ok(lease) => {

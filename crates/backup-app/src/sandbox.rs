@@ -72,6 +72,7 @@ impl App {
         let mut run = task.mark.begin(Operation::Restore);
         run.source = Some(manifest.source.clone());
         run.backup = Some(manifest.id.clone());
+        journal.began(&run);
         let request = SandboxRequest {
             person: task.person.to_owned(),
             selection: task.selection.clone(),

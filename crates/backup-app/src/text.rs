@@ -1,5 +1,6 @@
 //! Numbers and names for people, the same in every frontend.
 
+pub use backup_core::text::shown;
 use bytesize::ByteSize;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;
@@ -88,23 +89,6 @@ pub(crate) fn as_word<S: Serializer>(named: &impl Named, serializer: S) -> Resul
 /// For `serialize_with`: a time, as [`time`] has it.
 pub(crate) fn as_time<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time(*at))
-}
-
-/// Somebody else's text: what does not show, or turns the text around it, is escaped. A page
-/// escapes what HTML would take for its own.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}');
-        if c.is_control() || turns {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }
 
 /// A word of a shell's command line, quoted where it needs to be.

@@ -47,6 +47,7 @@ impl VerifyTask<'_> {
         let mut run = self.mark.begin(Operation::Verify);
         run.source = Some(manifest.source.clone());
         run.backup = Some(manifest.id.clone());
+        journal.began(&run);
         let work = engine.verify(manifest, self.request, Arc::new(PgInspector), cancel);
         let what = Reading {
             engine,

@@ -14,6 +14,7 @@ use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::hooks::{HooksConfig, SourceHooks};
 use crate::http::{AccessConfig, HttpConfig};
+use crate::notify::NotifyConfig;
 use crate::retention::RetentionConfig;
 use crate::sandbox::SandboxConfig;
 use crate::schedule::UpkeepConfig;
@@ -51,6 +52,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Programs that run before and after backups.
     pub hooks: HooksConfig,
+    /// Who is told how runs end.
+    pub notify: BTreeMap<String, NotifyConfig>,
     /// The server.
     pub server_http: HttpConfig,
     /// Who may do what there.

@@ -33,6 +33,7 @@ mod file;
 mod hooks;
 mod http;
 mod load;
+mod notify;
 mod origin;
 mod retention;
 mod sandbox;
@@ -54,6 +55,7 @@ pub use file::{
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE};
+pub use notify::{MailTls, NotifyConfig, NotifyEvent, NotifyKind, NotifyOperation, WebhookShape};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use sandbox::SandboxConfig;

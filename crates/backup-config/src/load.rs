@@ -138,6 +138,10 @@ impl Config {
             self.check_server(&["drill", "server"], server)?;
         }
         self.check_sandbox()?;
+        for (name, notify) in &self.notify {
+            let checked = notify.check(name, |source| self.settings_of(source).is_some());
+            checked.map_err(|(key, message)| Problem::new(&["notify", name, key], message))?;
+        }
         let EncryptionConfig {
             mode, recipients, ..
         } = &self.encryption;

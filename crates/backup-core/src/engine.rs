@@ -47,6 +47,7 @@ use crate::error::Error;
 use crate::history::History;
 use crate::lease::{LeaseSettings, Leases};
 use crate::manifest::Manifest;
+use crate::notifier::board::Board;
 use crate::observer::{Event, NoopObserver, Observer};
 use crate::pin::Pins;
 use crate::restorer::PartReader as _;
@@ -137,6 +138,12 @@ impl Engine {
     #[must_use]
     pub fn pins(&self) -> Pins<'_> {
         Pins::new(self.store.as_ref(), self.clock.as_ref())
+    }
+
+    /// What was told of the store's sources.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        Board::new(Arc::clone(&self.store))
     }
 
     /// Who did what in the store, so that a change of it shows.

@@ -11,6 +11,8 @@
 //! _leases/readers/<source>/<nonce>.json
 //! _leases/probe/<nonce>.json
 //! _audit/<chain>/<thousands>/<number>.json
+//! _notify/<notifier>/delivery.json
+//! _notify/<notifier>/told/<source>.json
 //! ```
 //! A source's name is any text; in keys every byte outside `A-Z a-z 0-9 _ -` is written
 //! as `~` and two hex digits.
@@ -35,6 +37,7 @@ const LEASES: &str = "_leases";
 const LEASE: &str = ".json";
 const AUDIT: &str = "_audit";
 const AUDITED: &str = ".json";
+const NOTIFY: &str = "_notify";
 /// How many audit records share a folder, so that the newest are found without listing all.
 const AUDITED_TOGETHER: u64 = 1000;
 
@@ -351,6 +354,19 @@ pub fn parse_audit_key(chain: &ChainName, found: &StoreKey) -> Option<u64> {
     let (_, name) = found.as_str().rsplit_once('/')?;
     let number = name.strip_suffix(AUDITED)?.parse().ok()?;
     (number > 0 && audit_key(chain, number) == *found).then_some(number)
+}
+
+/// What a notifier was told of a source.
+#[must_use]
+pub fn told_key(notifier: &str, source: &SourceName) -> StoreKey {
+    let (notifier, source) = (encode(notifier), encode(source.as_str()));
+    key(format!("{NOTIFY}/{notifier}/told/{source}.json"))
+}
+
+/// Whether a notifier can be reached.
+#[must_use]
+pub fn delivery_key(notifier: &str) -> StoreKey {
+    key(format!("{NOTIFY}/{}/delivery.json", encode(notifier)))
 }
 
 fn encode(name: &str) -> String {

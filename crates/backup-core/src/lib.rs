@@ -16,6 +16,7 @@
 //! | [`compressor::Compressor`], [`cipher::Cipher`] | codecs |
 //! | [`retention::RetentionPolicy`] | what to keep, and why |
 //! | [`observer::Observer`], [`clock::Clock`] | progress out, time in |
+//! | [`notifier::Notifier`] | telling people how runs end |
 //! | [`lease::Processes`] | whether a holder of a lease on this machine is still alive |
 //!
 //! `examples/embed.rs` backs up through a dumper of its own into memory.
@@ -41,6 +42,7 @@ pub mod inspector;
 pub mod layout;
 pub mod lease;
 pub mod manifest;
+pub mod notifier;
 pub mod observer;
 pub mod pin;
 mod removal;
@@ -51,4 +53,5 @@ pub mod run_record;
 pub mod sandbox;
 mod stamped;
 pub mod store;
+pub mod text;
 mod versioned;

@@ -325,6 +325,12 @@ pub struct RunRecord {
     /// What a prune did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prune: Option<PruneFacts>,
+    /// The class of the error. It is not stored: only who ran it knows.
+    #[serde(skip)]
+    pub kind: Option<ErrorKind>,
+    /// What to do about the error, as far as the one who ran it knows.
+    #[serde(skip)]
+    pub hint: Option<String>,
 }
 
 impl RunRecord {
@@ -356,6 +362,8 @@ impl RunRecord {
             verify: None,
             drill: None,
             prune: None,
+            kind: None,
+            hint: None,
         }
     }
 
@@ -512,6 +520,7 @@ impl RunRecord {
         // These are about what became of it.
         let restored = matches!(error, Error::Differs(_) | Error::Unsound { .. });
         self.damaged = error.kind() == ErrorKind::Corrupt && !restored;
+        self.hint = error.hint().map(str::to_owned);
         self.ended(error.kind(), &told(error));
     }
 
@@ -521,6 +530,7 @@ impl RunRecord {
     }
 
     fn ended(&mut self, kind: ErrorKind, text: &str) {
+        self.kind = Some(kind);
         if kind == ErrorKind::Cancelled {
             self.result = RunResult::Cancelled;
             self.error = None;
@@ -531,6 +541,8 @@ impl RunRecord {
     }
 
     fn succeeded(&mut self, warnings: usize) {
+        self.kind = None;
+        self.hint = None;
         self.warnings = warnings as u64;
         self.error = None;
         self.result = if warnings == 0 {

@@ -11,9 +11,13 @@ use crate::args::CheckArgs;
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &CheckArgs) -> Outcome {
-    let stop = context.interrupt.token();
-    context.app.note_interrupted(stop).await;
+    context.note_interrupted().await;
     let report = context.app.check(&arguments.sources).await?;
+    if arguments.notify {
+        let notices = context.journal.notices();
+        let nobody = || AppError::usage_hint("nobody is to be told", "configure a [notify.NAME]");
+        notices.ok_or_else(nobody)?.found(&report);
+    }
     let written = match &arguments.prometheus {
         Some(path) => report.write_metrics(path),
         None => Ok(()),

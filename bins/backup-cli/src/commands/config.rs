@@ -30,6 +30,7 @@ fn check(context: &Context) -> Outcome {
     for name in config.source.keys() {
         context.app.check_backup(Some(name))?;
     }
+    context.app.check_notify()?;
     let schedules = context.app.schedules()?;
     let without = config.source.iter();
     let without = without.filter(|(_, source)| source.schedule.is_none());

@@ -35,6 +35,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     run.backup = Some(found.manifest.id.clone());
     run.target_database = Some(arguments.target_db.clone());
     let id = run.id.clone();
+    context.journal.began(&run);
     // Until the record is written, nobody else may take the run for a killed one.
     let place = replace::prepare(context, arguments, (&found, &target), &id).await;
     let (place, result) = match place {

@@ -26,10 +26,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
         }),
         limit: arguments.limit,
     };
-    context
-        .app
-        .note_interrupted(context.interrupt.token())
-        .await;
+    context.note_interrupted().await;
     // By id, which sorts by age; a copied place has the same records.
     let mut all = Gathered::new();
     for place in context.app.places()? {

@@ -284,6 +284,10 @@ impl App {
         for warning in hooks.failures(&done, cancel).await {
             tracing::warn!(target: "backup", "{warning}");
         }
+        if let Some(notices) = journal.notices() {
+            let of = (&refused.source, refused.database.as_str());
+            notices.backed_up(of, &done, record.started_at);
+        }
         done
     }
 }

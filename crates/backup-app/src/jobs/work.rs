@@ -21,6 +21,7 @@ use crate::error::AppError;
 use crate::found::{Found, Wanted};
 use crate::journal::{Journal, Mark, Notice};
 use crate::keys::Keys;
+use crate::notices::Notices;
 use crate::place::Place;
 use crate::sandbox::SandboxTask;
 use crate::text::{shown, time};
@@ -37,11 +38,12 @@ pub(super) struct AppWorker {
 impl AppWorker {
     pub(super) fn new(app: Arc<App>) -> Self {
         Self {
-            app,
             journal: Journal::new(|notice| match notice {
                 Notice::Warning(text) => tracing::warn!(target: "backup", "{}", shown(text)),
                 Notice::Note(text) => tracing::info!(target: "backup", "{}", shown(text)),
-            }),
+            })
+            .telling(&app),
+            app,
             queue: OnceLock::new(),
         }
     }
@@ -186,6 +188,10 @@ impl AppWorker {
             let left = journal.record(&engine, &place.name, record, &job.cancel);
             job.recorded(left.await.as_slice());
         }
+        // Backups are told of where they are taken, and this one was not begun.
+        if let (Operation::Backup, Some(notices)) = (&record.operation, self.journal.notices()) {
+            notices.ended(&record);
+        }
     }
 }
 
@@ -193,6 +199,10 @@ impl AppWorker {
 impl Worker for AppWorker {
     fn has_sandboxes(&self) -> bool {
         self.app.config().sandbox.server.is_some()
+    }
+
+    fn notices(&self) -> Option<&Notices> {
+        self.journal.notices()
     }
 
     async fn work(&self, job: &Running) -> End {

@@ -102,6 +102,7 @@ fn it_has_the_keys_that_are_read_and_no_others() {
         "source.x",
         "drill.assertions.0",
         "server.x.admin.password",
+        "notify.x.url",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path}: {paths:?}");
     }
@@ -210,6 +211,16 @@ fn a_value_is_taken_by_the_schema_if_it_is_by_the_reader() {
         ("[server.a]\npassword = { file = '/p', env = 'P' }", false),
         ("[server.a]\npassword = 'hunter2'", false),
         ("[server.a]\nport = 99999", false),
+        (
+            "[notify.a]\nkind = 'ping'\nurl = { env = 'U' }\non = ['failure']",
+            true,
+        ),
+        (
+            "[notify.a]\nkind = 'ping'\nurl = { env = 'U' }\non = ['birth']",
+            false,
+        ),
+        ("[notify.a]\nkind = 'pigeon'", false),
+        ("[notify.a]\nurl = { env = 'U' }", false),
     ] {
         assert_eq!(taken(toml), (good, good), "{toml}");
     }
