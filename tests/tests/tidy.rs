@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("backup-notify", &["backup-core"]),
     ("backup-schedule", &[]),
     ("backup-config", &["backup-core"]),
+    ("backup-telegram", &["backup-core"]),
     ("backup-testing", &["backup-core"]),
     (
         "backup-app",
@@ -37,10 +38,14 @@ const EDGES: &[(&str, &[&str])] = &[
             "backup-retention",
             "backup-notify",
             "backup-schedule",
+            "backup-telegram",
         ],
     ),
     ("backup-cli", &["backup-app", "backup-core"]),
-    ("backup-server", &["backup-app", "backup-core"]),
+    (
+        "backup-server",
+        &["backup-app", "backup-core", "backup-telegram"],
+    ),
 ];
 
 /// Where a library that has its place may be named. A name that ends with `*` is a prefix.
@@ -54,6 +59,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("axum*", &["backup-server"]),
     ("croner", &["backup-schedule"]),
     ("plotters", &["backup-server"]),
+    ("reqwest", &["backup-telegram"]),
     ("sqlx*", &["backup-pg-process"]),
 ];
 
