@@ -24,7 +24,7 @@ use futures::future::join_all;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use metrics::of_work;
+pub use metrics::{of_bot, of_work};
 
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};

@@ -41,6 +41,7 @@ mod schema;
 mod secret;
 mod size;
 mod starter;
+mod telegram;
 
 pub use address::WrongAddress;
 pub use alerts::AlertsConfig;
@@ -53,7 +54,7 @@ pub use file::{
     ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
-pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE};
+pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE, TELEGRAM};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
 pub use sandbox::SandboxConfig;
@@ -62,3 +63,4 @@ pub use schema::schema;
 pub use secret::SecretRef;
 pub use size::{ParseSizeError, Size};
 pub use starter::starter;
+pub use telegram::{TelegramBotConfig, TelegramLanguage, TelegramUserConfig};

@@ -134,6 +134,7 @@ impl Config {
         check_access(&self.access).map_err(|(index, key, message)| {
             Problem::new(&["access", &index.to_string(), key], message)
         })?;
+        self.check_telegram()?;
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
@@ -225,6 +226,13 @@ impl Config {
         };
         let (key, message) = wrong;
         Err(Problem::new(&["sandbox", key], message))
+    }
+
+    fn check_telegram(&self) -> Result<(), Problem> {
+        let checked = self.telegram_bot.as_ref().map_or(Ok(()), |bot| bot.check());
+        checked.map_err(|(index, key, message)| {
+            Problem::new(&["telegram_bot", "allow", &index.to_string(), key], message)
+        })
     }
 
     fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {
