@@ -222,6 +222,18 @@ impl BotApi {
         })
     }
 
+    /// Waits until a message has these words.
+    ///
+    /// # Errors
+    ///
+    /// When it does not get them for a long time.
+    pub fn wait_for_change(&self, sent: &Sent, words: &str) -> Result<Sent> {
+        self.wait(words, |state| {
+            let now = state.messages.get(&sent.id);
+            now.filter(|now| now.text.contains(words)).cloned()
+        })
+    }
+
     /// Waits until a method was called so often.
     ///
     /// # Errors

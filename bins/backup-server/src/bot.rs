@@ -163,8 +163,8 @@ impl Bot {
                 Ok(_) => Duration::ZERO,
                 Err(error) => {
                     self.server.bot.set_up(false);
-                    self.mend(&error).await;
-                    trouble.note(&error.to_string(), Some(&error))
+                    let pause = trouble.note(&error.to_string(), Some(&error));
+                    if self.mend(&error).await { PACE } else { pause }
                 }
             };
             if self.server.bot.is_up() {
@@ -263,14 +263,16 @@ impl Bot {
         Ok(())
     }
 
-    /// What is said is sent somewhere else, where nobody of us listens.
-    async fn mend(&self, error: &ApiError) {
-        if matches!(error, ApiError::Conflict(text) if text.to_lowercase().contains("webhook")) {
-            let removed = self.client.delete_webhook().await;
-            if removed.is_ok() {
-                tracing::warn!(target: "backup", "telegram bot: it had a webhook, which is removed");
-            }
+    /// Has what is said kept for us, if it is sent somewhere where nobody of us listens; whether that
+    /// was it.
+    async fn mend(&self, error: &ApiError) -> bool {
+        let is_sent =
+            matches!(error, ApiError::Conflict(text) if text.to_lowercase().contains("webhook"));
+        let is_mended = is_sent && self.client.delete_webhook().await.is_ok();
+        if is_mended {
+            tracing::warn!(target: "backup", "telegram bot: it had a webhook, which is removed");
         }
+        is_mended
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {

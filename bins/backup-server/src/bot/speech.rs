@@ -79,16 +79,21 @@ pub(super) fn progress(w: &Words, title: &str, job: &JobView, steps: &[String]) 
         return lines.join("\n");
     }
     lines.push(format!("✓ {}", w.bot_ordered));
-    if let Some((last, before)) = steps.split_last() {
-        let before = before.iter().rev().take(LINES).rev();
-        lines.extend(before.map(|step| format!("✓ {}", shown(step))));
-        lines.push(format!("▶ {}", shown(last)));
-    }
-    lines.push(
-        format!("{} {}", w.running, done(w, job))
-            .trim_end()
-            .to_owned(),
+    let (last, before) = match steps.split_last() {
+        Some((last, before)) => (shown(last), before),
+        None => (w.running.to_owned(), &[][..]),
+    };
+    let told = before.len().saturating_sub(LINES);
+    lines.extend(
+        before[told..]
+            .iter()
+            .map(|step| format!("✓ {}", shown(step))),
     );
+    lines.push(format!("▶ {last}"));
+    let done = done(w, job);
+    if !done.is_empty() {
+        lines.push(done);
+    }
     lines.join("\n")
 }
 
