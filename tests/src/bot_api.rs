@@ -47,6 +47,9 @@ struct State {
     is_over: bool,
 }
 
+/// What stands on buttons, and what they say when they are pressed.
+pub type Buttons = Vec<(String, String)>;
+
 /// A message of the bot.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
@@ -56,8 +59,8 @@ pub struct Sent {
     pub chat: i64,
     /// What it says now.
     pub text: String,
-    /// What stands on its buttons, and what they say when they are pressed.
-    pub buttons: Vec<(String, String)>,
+    /// Its buttons.
+    pub buttons: Buttons,
     /// How often it was changed.
     pub edits: usize,
     /// Whether the bot took it back.
@@ -130,7 +133,7 @@ impl BotApi {
     pub fn says(&self, person: i64, text: &str) {
         let message = self.message_of(person, text);
         self.note(format!("> {text}"));
-        self.push("message", message);
+        self.push("message", &message);
     }
 
     /// A message of somebody who is alone with the bot.
@@ -152,7 +155,7 @@ impl BotApi {
         let label = label.map_or("(an old button)", |(label, _)| label);
         self.note(format!("> [{label}]"));
         let press = self.press_of(person, (sent.chat, sent.id), data);
-        self.push("callback_query", press);
+        self.push("callback_query", &press);
     }
 
     /// A press on a button below a message of the bot.
@@ -171,8 +174,8 @@ impl BotApi {
         })
     }
 
-    /// Something happens; the number of the update.
-    pub fn push(&self, kind: &str, content: Value) -> i64 {
+    /// Something happens.
+    pub fn push(&self, kind: &str, content: &Value) {
         let mut state = self.shared.state();
         state.last_update += 1;
         let id = state.last_update;
@@ -180,7 +183,6 @@ impl BotApi {
             .waiting
             .push(json!({ "update_id": id, kind: content }));
         self.shared.changed.notify_all();
-        id
     }
 
     /// The next calls of a method are answered like this.
@@ -515,7 +517,7 @@ fn shown(sent: &Sent) -> Value {
 }
 
 /// What is to be said, if the API takes it.
-fn said(body: &Value) -> Result<(String, Vec<(String, String)>), &'static str> {
+fn said(body: &Value) -> Result<(String, Buttons), &'static str> {
     let text = body["text"].as_str().unwrap_or_default();
     if text.is_empty() {
         return Err("Bad Request: message text is empty");

@@ -48,6 +48,9 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How much of what one person wants waits for its turn.
 const QUEUE: usize = 32;
 
+/// What is to be done for one person.
+type Queue = mpsc::Sender<(Person, Vec<Do>)>;
+
 /// One bot.
 #[derive(Debug)]
 struct Bot {
@@ -57,7 +60,7 @@ struct Bot {
     /// How much one person says.
     turns: Turns,
     /// What is to be done for each person, in order.
-    queues: Mutex<HashMap<i64, mpsc::Sender<(Person, Vec<Do>)>>>,
+    queues: Mutex<HashMap<i64, Queue>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }

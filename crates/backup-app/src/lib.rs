@@ -48,7 +48,8 @@ pub use audit::AuditDesk;
 pub use backup_compress::Compression;
 pub use backup_config::{
     AccessConfig, Config, Environment, HttpConfig, Origin, RetentionConfig, Role, SecretRef,
-    Setting, TelegramBotConfig, TelegramUserConfig, names, schema as config_schema, starter,
+    Setting, TelegramBotConfig, TelegramLanguage, TelegramUserConfig, names,
+    schema as config_schema, starter,
 };
 pub use backup_crypt::generate as generate_identity;
 pub use backup_pg_process::PgInspector;

@@ -18,6 +18,7 @@ use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::sandbox::SANDBOX_TTL;
 use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
 use crate::secret::read_private;
+use crate::telegram::TelegramBotConfig;
 
 /// Where the file is looked for when none is named; later ones override earlier ones.
 const SYSTEM_FILE: &str = "/etc/backup/backup.toml";
@@ -229,7 +230,8 @@ impl Config {
     }
 
     fn check_telegram(&self) -> Result<(), Problem> {
-        let checked = self.telegram_bot.as_ref().map_or(Ok(()), |bot| bot.check());
+        let bot = self.telegram_bot.as_ref();
+        let checked = bot.map_or(Ok(()), TelegramBotConfig::check);
         checked.map_err(|(index, key, message)| {
             Problem::new(&["telegram_bot", "allow", &index.to_string(), key], message)
         })

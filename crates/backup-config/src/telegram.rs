@@ -15,7 +15,7 @@ const API: &str = "https://api.telegram.org";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TelegramBotConfig {
-    /// The bot's token, which @BotFather gives.
+    /// The bot's token, which `@BotFather` gives.
     pub token: SecretRef,
     /// Another bot API server than Telegram's own; `http` only on this machine.
     #[serde(default = "api")]

@@ -45,10 +45,9 @@ impl ApiError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::WrongToken | Self::WrongAddress => ErrorKind::InvalidInput,
             Self::UnknownToken(_) | Self::Refused { code: 403, .. } => ErrorKind::PermissionDenied,
             Self::Conflict(_) => ErrorKind::Conflict,
-            Self::Refused { .. } => ErrorKind::InvalidInput,
+            Self::WrongToken | Self::WrongAddress | Self::Refused { .. } => ErrorKind::InvalidInput,
             Self::TooMany(_) | Self::Unavailable(_) | Self::Senseless(_) => ErrorKind::Unavailable,
         }
     }

@@ -65,7 +65,7 @@ impl Bot {
                     let _ = tokio::time::timeout(LAST_WORD, telling).await;
                     return;
                 }
-                changed = changes.changed() => if changed.is_err() {
+                next = changes.changed() => if next.is_err() {
                     return;
                 },
                 () = tokio::time::sleep_until(next), if text != shown => {}

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_app::TelegramBotConfig;
 use backup_app::access::Principal;
+use backup_app::{TelegramBotConfig, TelegramLanguage};
 use backup_telegram::{Chat, Update, UpdateKind, User};
 
 use crate::access::Caller;
@@ -67,7 +67,7 @@ impl Allowed {
         let members = users.iter().map(|user| {
             let member = Member {
                 caller: Caller(Arc::new(Principal::from(user))),
-                language: user.language.map(|language| language.as_str()),
+                language: user.language.map(TelegramLanguage::as_str),
             };
             (user.user_id, member)
         });
@@ -146,7 +146,7 @@ mod tests {
         Allowed::new(Some(&serde_json::from_value(settings).unwrap()))
     }
 
-    fn update(kind: &str, content: Value) -> Update {
+    fn update(kind: &str, content: &Value) -> Update {
         Update::read(json!({ "update_id": 1, kind: content })).unwrap()
     }
 
@@ -170,19 +170,22 @@ mod tests {
     fn only_a_person_of_the_list_who_is_alone_with_the_bot_is_listened_to() {
         let none = json!({});
         let own = message(OWNER, (OWNER, "private"), &none);
-        let (person, input) = allowed().admit(update("message", own.clone())).unwrap();
+        let (person, input) = allowed().admit(update("message", &own)).unwrap();
         assert_eq!(input, Input::Text("/start".to_owned()));
         assert_eq!((person.chat, person.w.code), (OWNER, "en"));
         assert_eq!(person.caller.0.name, "telegram:12");
         let (person, input) = allowed()
-            .admit(update("callback_query", press(OWNER, &own)))
+            .admit(update("callback_query", &press(OWNER, &own)))
             .unwrap();
         assert_eq!(person.chat, OWNER);
         assert!(matches!(input, Input::Press { message: 1, .. }));
+    }
 
-        let said = |from, chat, special: Value| update("message", message(from, chat, &special));
-        let group = message(OWNER, (-100, "supergroup"), &none);
-        for (what, update, expected) in [
+    #[test]
+    fn nobody_else_and_nowhere_else_is_listened_to() {
+        let alone = (OWNER, "private");
+        let said = |from, chat, special: Value| message(from, chat, &special);
+        for (what, said, expected) in [
             (
                 "stranger",
                 said(STRANGER, (STRANGER, "private"), json!({})),
@@ -190,7 +193,7 @@ mod tests {
             ),
             (
                 "stranger in the owner's chat",
-                said(STRANGER, (OWNER, "private"), json!({})),
+                said(STRANGER, alone, json!({})),
                 Ignored::NotPrivate,
             ),
             (
@@ -215,55 +218,50 @@ mod tests {
             ),
             (
                 "anonymous",
-                said(
-                    OWNER,
-                    (OWNER, "private"),
-                    json!({ "sender_chat": { "id": -1 } }),
-                ),
+                said(OWNER, alone, json!({ "sender_chat": { "id": -1 } })),
                 Ignored::NoPerson,
             ),
             (
                 "nobody",
-                said(OWNER, (OWNER, "private"), json!({ "from": null })),
+                said(OWNER, alone, json!({ "from": null })),
                 Ignored::NoPerson,
             ),
             (
                 "bot",
                 said(
                     OWNER,
-                    (OWNER, "private"),
+                    alone,
                     json!({ "from": { "id": OWNER, "is_bot": true } }),
                 ),
                 Ignored::NoPerson,
             ),
             (
                 "forwarded",
-                said(OWNER, (OWNER, "private"), json!({ "forward_origin": {} })),
+                said(OWNER, alone, json!({ "forward_origin": {} })),
                 Ignored::Forwarded,
             ),
             (
                 "via a bot",
-                said(OWNER, (OWNER, "private"), json!({ "via_bot": { "id": 1 } })),
+                said(OWNER, alone, json!({ "via_bot": { "id": 1 } })),
                 Ignored::Forwarded,
             ),
-            (
-                "a stranger's press on the owner's button",
-                update("callback_query", press(STRANGER, &own)),
-                Ignored::NotPrivate,
-            ),
-            (
-                "a press in a group",
-                update("callback_query", press(OWNER, &group)),
-                Ignored::NotPrivate,
-            ),
-            (
-                "a press below nothing",
-                update("callback_query", press(OWNER, &json!(null))),
-                Ignored::NotPrivate,
-            ),
         ] {
-            let admitted = allowed().admit(update);
+            let admitted = allowed().admit(update("message", &said));
             assert_eq!(admitted.err(), Some(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_button_is_pressed_by_whom_it_was_shown_to() {
+        let own = message(OWNER, (OWNER, "private"), &json!({}));
+        let group = message(OWNER, (-100, "supergroup"), &json!({}));
+        for (what, press) in [
+            ("a stranger", press(STRANGER, &own)),
+            ("in a group", press(OWNER, &group)),
+            ("below nothing", press(OWNER, &json!(null))),
+        ] {
+            let admitted = allowed().admit(update("callback_query", &press));
+            assert_eq!(admitted.err(), Some(Ignored::NotPrivate), "{what}");
         }
     }
 
@@ -295,14 +293,14 @@ mod tests {
             "something_new",
         ] {
             let own = message(OWNER, (OWNER, "private"), &json!({}));
-            let admitted = allowed().admit(update(kind, own));
+            let admitted = allowed().admit(update(kind, &own));
             assert_eq!(admitted.err(), Some(Ignored::Kind(kind.to_owned())));
         }
     }
 
     #[test]
     fn an_empty_list_is_nobody() {
-        let own = || update("message", message(OWNER, (OWNER, "private"), &json!({})));
+        let own = || update("message", &message(OWNER, (OWNER, "private"), &json!({})));
         for nobody in [Allowed::new(None), Allowed::default()] {
             assert_eq!(nobody.len(), 0);
             assert_eq!(nobody.admit(own()).err(), Some(Ignored::Stranger(OWNER)));
@@ -313,7 +311,7 @@ mod tests {
     fn the_list_says_the_language_before_telegram_does() {
         let of = |id: i64, language: Value| {
             let from = json!({ "from": { "id": id, "language_code": language } });
-            let said = update("message", message(id, (id, "private"), &from));
+            let said = update("message", &message(id, (id, "private"), &from));
             allowed().admit(said).unwrap().0.w.code
         };
         assert_eq!(of(OWNER, json!("ru")), "ru");

@@ -95,11 +95,14 @@ pub(super) enum Choice {
     Dismiss,
 }
 
+/// Buttons beside each other: what stands on them, and behind.
+type Row = Vec<(String, Choice)>;
+
 /// Something to say, before its buttons have names.
 #[derive(Debug, Default)]
 struct Draft {
     text: String,
-    rows: Vec<Vec<(String, Choice)>>,
+    rows: Vec<Row>,
 }
 
 /// All conversations.
@@ -346,11 +349,7 @@ fn confirm(person: &Person, knows: &dyn Knows, source: String, backup: String) -
 }
 
 /// One page of a list, and the buttons that lead to those beside it.
-fn part_of<T>(
-    all: &[T],
-    page: usize,
-    turned: impl Fn(usize) -> Choice,
-) -> (&[T], Option<Vec<(String, Choice)>>) {
+fn part_of<T>(all: &[T], page: usize, turned: impl Fn(usize) -> Choice) -> (&[T], Option<Row>) {
     let pages = all.len().div_ceil(OFFERED);
     // The list may have become shorter.
     let page = page.min(pages.saturating_sub(1));
