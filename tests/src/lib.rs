@@ -29,6 +29,7 @@
 //! ```
 
 pub mod azure;
+pub mod bot_api;
 pub mod browser;
 pub mod cli;
 pub mod crowd;

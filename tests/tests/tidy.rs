@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("backup-schedule", &[]),
     ("backup-generate", &[]),
     ("backup-config", &["backup-core"]),
+    ("backup-telegram", &["backup-core"]),
     ("backup-testing", &["backup-core"]),
     (
         "backup-app",
@@ -39,10 +40,14 @@ const EDGES: &[(&str, &[&str])] = &[
             "backup-notify",
             "backup-schedule",
             "backup-generate",
+            "backup-telegram",
         ],
     ),
     ("backup-cli", &["backup-app", "backup-core"]),
-    ("backup-server", &["backup-app", "backup-core"]),
+    (
+        "backup-server",
+        &["backup-app", "backup-core", "backup-telegram"],
+    ),
 ];
 
 /// Where a library that has its place may be named. A name that ends with `*` is a prefix.

@@ -6,6 +6,7 @@ mod access;
 mod answer;
 mod audit;
 mod body;
+mod bot;
 mod browse;
 mod connections;
 mod failures;
@@ -23,6 +24,7 @@ mod systemd;
 mod turns;
 mod upkeep;
 
+pub use bot::talk;
 pub use openapi::document;
 pub use refresh::{read_once, refresh};
 pub use routes::router;

@@ -11,7 +11,7 @@ use backup_app::{
     init_logging,
 };
 use backup_core::error::ErrorKind;
-use backup_server::{Listening, Server, document, refresh, serve, upkeep};
+use backup_server::{Listening, Server, document, refresh, serve, talk, upkeep};
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -126,8 +126,9 @@ async fn run(cli: Cli) -> Result<(), AppError> {
         !no_schedules,
         stop.clone(),
     ));
+    let talking = tokio::spawn(talk(Arc::clone(&server), stop.clone()));
     let serving = serve(listening, &app, server, stop);
-    let ended = until_end(serving, working, reading, stop).await;
+    let ended = until_end(serving, working, [reading, talking], stop).await;
     admitting.abort();
     ended
 }
@@ -137,16 +138,17 @@ async fn run(cli: Cli) -> Result<(), AppError> {
 async fn until_end(
     serving: impl Future<Output = Result<(), AppError>>,
     mut working: JoinHandle<Result<(), AppError>>,
-    mut reading: JoinHandle<()>,
+    [mut reading, mut talking]: [JoinHandle<()>; 2],
     stop: &CancellationToken,
 ) -> Result<(), AppError> {
     let mut serving = std::pin::pin!(serving);
-    let (mut served, mut worked, mut read) = (None, None, None);
+    let (mut served, mut worked, mut read, mut talked) = (None, None, None, None);
     tokio::select! {
         biased;
         ended = &mut serving => served = Some(ended),
         ended = &mut working => worked = Some(ended),
         ended = &mut reading => read = Some(ended),
+        ended = &mut talking => talked = Some(ended),
     }
     let is_early = served.is_none() && !stop.is_cancelled();
     if is_early {
@@ -162,6 +164,10 @@ async fn until_end(
         Some(worked) => worked,
         None => working.await,
     };
+    let talked = match talked {
+        Some(talked) => talked,
+        None => talking.await,
+    };
     // What it reads may take long, and nobody waits for it any more.
     reading.abort();
     let gone = |operation: &str, source| AppError::File {
@@ -173,6 +179,7 @@ async fn until_end(
     if let Some(read) = read {
         read.map_err(|error| gone("read the places", error.into()))?;
     }
+    talked.map_err(|error| gone("run the bot", error.into()))?;
     if is_early {
         let why = std::io::Error::other("a part of the server has ended before its time");
         return Err(gone("go on", why));

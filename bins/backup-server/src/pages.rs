@@ -10,11 +10,11 @@ mod overview;
 mod restore;
 mod runs;
 mod sandboxes;
-mod show;
+pub(crate) mod show;
 mod sign;
 mod source;
 mod storage;
-mod words;
+pub(crate) mod words;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -296,12 +296,7 @@ impl Visit {
 
     /// On which clock a source lives.
     pub(crate) fn zone_of(&self, source: &str) -> Tz {
-        let mut all = self.overview.sources.iter();
-        let schedule = all
-            .find(|one| one.name == source)
-            .and_then(|one| one.schedule.as_ref());
-        let zone = schedule.and_then(|schedule| schedule.timezone.parse().ok());
-        zone.unwrap_or(self.server.zone)
+        self.server.zone_of(&self.overview, source)
     }
 
     /// Whether he may do it to a source.
@@ -317,12 +312,8 @@ impl Visit {
     pub(crate) fn problem(&self, problem: &Problem) -> Response {
         let w = self.w;
         let status = StatusCode::from_u16(problem.status).unwrap_or_default();
-        match status {
-            StatusCode::NOT_FOUND => self.not_found(),
-            StatusCode::FORBIDDEN => self.note(status, w.forbidden, w.forbidden_text),
-            StatusCode::TOO_MANY_REQUESTS => self.note(status, w.refused, w.too_many_orders),
-            _ => self.note(status, w.refused, w.unreachable),
-        }
+        let (title, text) = w.problem(status);
+        self.note(status, title, text)
     }
 
     pub(crate) fn not_found(&self) -> Response {

@@ -266,7 +266,7 @@ async fn metrics(State(server): State<Arc<Server>>) -> Answer {
         .check
         .metrics();
     let work = of_work(&server.jobs.all(), &server.missed());
-    let text = format!("{text}{work}");
+    let text = format!("{text}{work}{}", server.bot.metrics());
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use tokio::sync::Semaphore;
 
 use crate::access::Caller;
+use crate::bot::{Allowed, Health};
 use crate::failures::Failures;
 use crate::idempotency::Idempotency;
 use crate::problem::Problem;
@@ -43,6 +44,9 @@ pub struct Server {
     pub(crate) looks: Semaphore,
     tokens: RwLock<Arc<Tokens>>,
     overview: RwLock<Option<Arc<Overview>>>,
+    /// How the bot is.
+    pub(crate) bot: Health,
+    allowed: RwLock<Arc<Allowed>>,
     missed: OnceLock<Arc<Mutex<MissedSlots>>>,
 }
 
@@ -68,6 +72,8 @@ impl Server {
             overview: RwLock::default(),
             jobs: Jobs::new(Arc::clone(app)),
             app: Arc::clone(app),
+            bot: Health::default(),
+            allowed: RwLock::new(Arc::new(allowed(app.config()))),
             missed: OnceLock::new(),
         }
     }
@@ -78,6 +84,9 @@ impl Server {
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         *tokens = Arc::new(Tokens::new(&config.access));
         drop(tokens);
+        let mut people = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
+        *people = Arc::new(allowed(config));
+        drop(people);
         // A session is as good as the token that opened it, which may be one that is known no more.
         self.sessions.forget();
     }
@@ -86,6 +95,12 @@ impl Server {
     pub(crate) fn tokens(&self) -> Arc<Tokens> {
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&tokens)
+    }
+
+    /// Who may talk to the bot.
+    pub(crate) fn allowed(&self) -> Arc<Allowed> {
+        let people = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&people)
     }
 
     /// Counts an order of somebody.
@@ -126,10 +141,24 @@ impl Server {
         shown.clone()
     }
 
+    /// On which clock a source lives.
+    pub(crate) fn zone_of(&self, overview: &Overview, source: &str) -> Tz {
+        let mut all = overview.sources.iter();
+        let schedule = all
+            .find(|one| one.name == source)
+            .and_then(|one| one.schedule.as_ref());
+        let zone = schedule.and_then(|schedule| schedule.timezone.parse().ok());
+        zone.unwrap_or(self.zone)
+    }
+
     /// Whether what is shown was read lately.
     pub(crate) fn is_ready(&self) -> bool {
         let now = backup_app::SystemClock.now();
         let overview = self.overview();
         overview.is_some_and(|overview| now - overview.taken_at < STALE)
     }
+}
+
+fn allowed(config: &Config) -> Allowed {
+    Allowed::new(config.telegram_bot.as_ref())
 }

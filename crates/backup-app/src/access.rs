@@ -1,6 +1,6 @@
 //! Who may do what to which source: the one layer for every frontend that answers others. Pure.
 
-use backup_config::{AccessConfig, Role};
+use backup_config::{AccessConfig, Role, TELEGRAM, TelegramUserConfig};
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,16 @@ impl From<&AccessConfig> for Principal {
     fn from(entry: &AccessConfig) -> Self {
         Self {
             name: entry.name.clone(),
+            role: entry.role,
+            sources: entry.sources.clone(),
+        }
+    }
+}
+
+impl From<&TelegramUserConfig> for Principal {
+    fn from(entry: &TelegramUserConfig) -> Self {
+        Self {
+            name: format!("{TELEGRAM}{}", entry.user_id),
             role: entry.role,
             sources: entry.sources.clone(),
         }

@@ -25,7 +25,7 @@ use futures::future::join_all;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use metrics::of_work;
+pub use metrics::{of_bot, of_work};
 pub(crate) use notifiers::Lost;
 pub use notifiers::NotifierCheck;
 

@@ -25,8 +25,8 @@ mod keys;
 mod limited;
 mod listing;
 mod logging;
-mod orchestrators;
 mod notices;
+mod orchestrators;
 mod overview;
 mod pins;
 mod place;
@@ -51,7 +51,8 @@ pub use audit::AuditDesk;
 pub use backup_compress::Compression;
 pub use backup_config::{
     AccessConfig, Config, Environment, HttpConfig, Origin, RetentionConfig, Role, SecretRef,
-    Setting, names, schema as config_schema, starter,
+    Setting, TelegramBotConfig, TelegramLanguage, TelegramUserConfig, names,
+    schema as config_schema, starter,
 };
 pub use backup_crypt::generate as generate_identity;
 pub use backup_generate as generate;
@@ -72,8 +73,8 @@ pub use journal::{Journal, Mark, Notice, Reading, begin};
 pub use keys::Keys;
 pub use listing::{ListView, PlaceListing, RunView, Views, lacking, tiers};
 pub use logging::{LogFormat, LogLevel, init_logging};
-pub use orchestrators::Installation;
 pub use notices::{HURRIED_LIMIT, LIMIT as NOTICES_LIMIT, Notices, NotifyTest};
+pub use orchestrators::Installation;
 pub use overview::{BackupEntry, Overview, SourceView, Watcher};
 pub use pins::{ChangedPin, PinChange, Pinning};
 pub use place::Place;

@@ -1,6 +1,7 @@
 //! Numbers and names for people, the same in every frontend.
 
 pub use backup_core::text::shown;
+pub use backup_generate::quote::shell as shell_word;
 use bytesize::ByteSize;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;
@@ -91,17 +92,6 @@ pub(crate) fn as_time<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Resul
     serializer.serialize_str(&time(*at))
 }
 
-/// A word of a shell's command line, quoted where it needs to be.
-#[must_use]
-pub fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,9 +121,6 @@ mod tests {
         assert_eq!(counted(1, "row"), "1 row");
         assert_eq!(counted(1_234_567, "row"), "1,234,567 rows");
         assert_eq!(moment("2026-02-05T03:00:00Z"), "2026-02-05 03:00:00 UTC");
-        assert_eq!(shell_word("s3://bucket/pre-fix"), "s3://bucket/pre-fix");
-        assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
-        assert_eq!(shell_word(""), "''");
         assert_eq!(shown("a\u{202e}b\nc<d>"), "a\\u{202e}b\\nc<d>");
     }
 }

@@ -51,6 +51,11 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
         let path = ["retention", name, "timezone"];
         schedules::zone(&path, policy.timezone.as_ref())?;
     }
+    if let Some(bot) = &config.telegram_bot {
+        let checked = backup_telegram::check_base_url(&bot.base_url);
+        let path = ["telegram_bot", "base_url"];
+        checked.map_err(|error| WrongValue::new(&path, error.to_string()))?;
+    }
     schedules::schedules(config)?;
     Ok(())
 }

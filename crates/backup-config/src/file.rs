@@ -21,6 +21,7 @@ use crate::schedule::UpkeepConfig;
 use crate::schema::DurationText;
 use crate::secret::SecretRef;
 use crate::size::Size;
+use crate::telegram::TelegramBotConfig;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -58,6 +59,8 @@ pub struct Config {
     pub server_http: HttpConfig,
     /// Who may do what there.
     pub access: Vec<AccessConfig>,
+    /// The bot, if there is one.
+    pub telegram_bot: Option<TelegramBotConfig>,
 }
 
 /// `[restore]`.

@@ -123,6 +123,9 @@ impl Role {
 /// What schedules are called where people have names.
 pub const SCHEDULE: &str = "schedule";
 
+/// What stands before the number of somebody who asks by way of the bot.
+pub const TELEGRAM: &str = "telegram:";
+
 /// Which entry is wrong, which of its keys, and why.
 pub(crate) type WrongAccess = (usize, &'static str, &'static str);
 
@@ -136,6 +139,11 @@ pub(crate) fn check_access(entries: &[AccessConfig]) -> Result<(), WrongAccess> 
             Some(("name", "must not be empty"))
         } else if entry.name == SCHEDULE {
             Some(("name", "is what schedules are called; choose another one"))
+        } else if entry.name.starts_with(TELEGRAM) {
+            Some((
+                "name",
+                "is what people of the bot are called; choose another one",
+            ))
         } else if !names.insert(&entry.name) {
             Some(("name", "must be another one than before"))
         } else if !is_hash {

@@ -42,6 +42,7 @@ mod schema;
 mod secret;
 mod size;
 mod starter;
+mod telegram;
 
 pub use address::WrongAddress;
 pub use alerts::AlertsConfig;
@@ -54,7 +55,7 @@ pub use file::{
     ServerConfig, SourceConfig, SourceEncryption, TierConfig,
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
-pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE};
+pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE, TELEGRAM};
 pub use notify::{MailTls, NotifyConfig, NotifyEvent, NotifyKind, NotifyOperation, WebhookShape};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};
@@ -64,3 +65,4 @@ pub use schema::schema;
 pub use secret::SecretRef;
 pub use size::{ParseSizeError, Size};
 pub use starter::starter;
+pub use telegram::{TelegramBotConfig, TelegramLanguage, TelegramUserConfig};

@@ -18,6 +18,7 @@ use crate::origin::{Layers, Origin, Setting, dotted, origin};
 use crate::sandbox::SANDBOX_TTL;
 use crate::schedule::{CATCH_UP, JITTER, TOLERANCE};
 use crate::secret::read_private;
+use crate::telegram::TelegramBotConfig;
 
 /// Where the file is looked for when none is named; later ones override earlier ones.
 const SYSTEM_FILE: &str = "/etc/backup/backup.toml";
@@ -134,6 +135,7 @@ impl Config {
         check_access(&self.access).map_err(|(index, key, message)| {
             Problem::new(&["access", &index.to_string(), key], message)
         })?;
+        self.check_telegram()?;
         if let Some(server) = &self.drill.server {
             self.check_server(&["drill", "server"], server)?;
         }
@@ -229,6 +231,14 @@ impl Config {
         };
         let (key, message) = wrong;
         Err(Problem::new(&["sandbox", key], message))
+    }
+
+    fn check_telegram(&self) -> Result<(), Problem> {
+        let bot = self.telegram_bot.as_ref();
+        let checked = bot.map_or(Ok(()), TelegramBotConfig::check);
+        checked.map_err(|(index, key, message)| {
+            Problem::new(&["telegram_bot", "allow", &index.to_string(), key], message)
+        })
     }
 
     fn check_server(&self, path: &[&str], name: &str) -> Result<(), Problem> {

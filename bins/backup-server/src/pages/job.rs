@@ -9,7 +9,7 @@ use backup_app::text::shown;
 use backup_app::{JobView, Role};
 use backup_core::sandbox::SandboxAccess;
 
-use super::show::{Chip, When, in_path, number};
+use super::show::{Chip, When, in_path, percent};
 use super::words::Words;
 use super::{Frame, Posted, Visit, render};
 use crate::routes::runs::RunStatus;
@@ -167,10 +167,4 @@ fn view(visit: &Visit, job: &JobView) -> Job {
             ),
         }),
     }
-}
-
-/// Never all of it before it is over.
-fn percent(done: u64, total: u64) -> u64 {
-    let share = number(done) / number(total) * 100.0;
-    super::source::bytes_of(share.floor()).min(99)
 }

@@ -144,23 +144,27 @@ async fn start(visit: &Visit, work: Work) -> Response {
         Ok(queued) => queued,
         Err(problem) => return visit.problem(&problem),
     };
-    let refuse = |status, text| visit.note(status, w.refused, text);
-    match queued {
-        Ok(job) => Redirect::to(&format!("/runs/{}", in_path(&job.id))).into_response(),
+    let refuse = |status, refusal| visit.note(status, w.refused, w.refusal(refusal));
+    let refusal = match queued {
+        Ok(job) => return Redirect::to(&format!("/runs/{}", in_path(&job.id))).into_response(),
+        Err(refusal) => refusal,
+    };
+    match &refusal {
         // What he wants is being done: he can look at it.
-        Err(JobRefusal::Running { id }) if visit.job(&id).is_some() => {
-            Redirect::to(&format!("/runs/{}", in_path(&id))).into_response()
+        JobRefusal::Running { id } if visit.job(id).is_some() => {
+            Redirect::to(&format!("/runs/{}", in_path(id))).into_response()
         }
-        Err(JobRefusal::Running { .. }) => refuse(StatusCode::CONFLICT, w.busy),
         // That is something else: he must not take it for what he asked for.
-        Err(JobRefusal::OneAtATime { id }) => visit.note_about(
+        JobRefusal::OneAtATime { id } => visit.note_about(
             StatusCode::CONFLICT,
-            (w.refused, w.one_sandbox),
-            Some((format!("/runs/{}", in_path(&id)), w.look_at_it)),
+            (w.refused, w.refusal(&refusal)),
+            Some((format!("/runs/{}", in_path(id)), w.look_at_it)),
         ),
-        Err(JobRefusal::TooMany { .. }) => refuse(StatusCode::TOO_MANY_REQUESTS, w.queue_full),
-        Err(JobRefusal::NoSandboxes) => refuse(StatusCode::CONFLICT, w.no_sandbox_server),
-        Err(JobRefusal::Stopping) => refuse(StatusCode::SERVICE_UNAVAILABLE, w.stopping),
+        JobRefusal::TooMany { .. } => refuse(StatusCode::TOO_MANY_REQUESTS, &refusal),
+        JobRefusal::Stopping => refuse(StatusCode::SERVICE_UNAVAILABLE, &refusal),
+        JobRefusal::Running { .. } | JobRefusal::NoSandboxes => {
+            refuse(StatusCode::CONFLICT, &refusal)
+        }
     }
 }
 

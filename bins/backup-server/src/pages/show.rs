@@ -2,6 +2,8 @@
 
 use askama::Template;
 use askama::filters::HtmlSafe;
+use axum::http::StatusCode;
+use backup_app::JobRefusal;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -261,6 +263,27 @@ impl Words {
         }
     }
 
+    /// What a status of a problem means, as a title and a text.
+    pub(crate) fn problem(&self, status: StatusCode) -> (&'static str, &'static str) {
+        match status {
+            StatusCode::NOT_FOUND => (self.not_found, self.not_found_text),
+            StatusCode::FORBIDDEN => (self.forbidden, self.forbidden_text),
+            StatusCode::TOO_MANY_REQUESTS => (self.refused, self.too_many_orders),
+            _ => (self.refused, self.unreachable),
+        }
+    }
+
+    /// Why an order is not taken.
+    pub(crate) fn refusal(&self, refusal: &JobRefusal) -> &'static str {
+        match refusal {
+            JobRefusal::Running { .. } => self.busy,
+            JobRefusal::OneAtATime { .. } => self.one_sandbox,
+            JobRefusal::TooMany { .. } => self.queue_full,
+            JobRefusal::NoSandboxes => self.no_sandbox_server,
+            JobRefusal::Stopping => self.stopping,
+        }
+    }
+
     /// What a check found, in a few words.
     pub(crate) fn finding(&self, kind: &str) -> &'static str {
         match kind {
@@ -283,6 +306,12 @@ impl Words {
             _ => self.found_other,
         }
     }
+}
+
+/// Never all of it before it is over.
+pub(crate) fn percent(done: u64, total: u64) -> u64 {
+    let share = number(done) / number(total) * 100.0;
+    super::source::bytes_of(share.floor()).min(99)
 }
 
 /// Close enough for people.

@@ -308,6 +308,34 @@ words! {
     role_restorer: "restorer", "может восстанавливать";
     role_operator: "operator", "оператор";
     role_admin: "administrator", "администратор";
+    bot_help: "I restore a backup into a database of your own, so that you can look into it. The database that is in use is never touched.\n\n/start — choose a source and a backup\n/status — what is under way, and how the sources are\n/cancel — stop what you asked for\n/help — this text",
+        "Я восстанавливаю копию в вашу отдельную базу, чтобы в неё заглянуть. Рабочая база не затрагивается.\n\n/start — выбрать источник и копию\n/status — что выполняется и как дела у источников\n/cancel — остановить то, что вы попросили\n/help — эта справка";
+    bot_unclear: "I do not understand that. /help says what I can do.",
+        "Не понимаю. Что я умею, скажет /help.";
+    bot_not_ready: "The server has just started and is still reading the backups. Send /start again in a minute.",
+        "Сервер только что запущен и ещё читает копии. Отправьте /start ещё раз через минуту.";
+    bot_nothing_there: "There is no backup that you may see.", "Нет ни одной копии, которую вам можно видеть.";
+    bot_confirm: "Restore this backup?", "Восстановить эту копию?";
+    bot_lasts: "It is dropped", "Она удаляется";
+    bot_yes: "YES", "ДА";
+    bot_damaged: "damaged", "повреждена";
+    bot_expired: "This button is used or expired. Send /start.",
+        "Кнопка уже использована или устарела. Отправьте /start.";
+    bot_dismissed: "Nothing was done.", "Ничего не сделано.";
+    bot_ordered: "Asked for.", "Заказано.";
+    bot_ready: "The sandbox is ready.", "Песочница готова.";
+    bot_password_follows: "The password is in the next message. I take it back in five minutes, so copy it now.",
+        "Пароль — в следующем сообщении. Через пять минут я его удалю, поэтому скопируйте его сейчас.";
+    bot_password_lost: "The password could not be told, and is told only once. Ask for a new sandbox with /start.",
+        "Пароль не удалось передать, а передаётся он только один раз. Попросите новую песочницу: /start.";
+    bot_interrupted: "The server stopped before that was over. Ask again when it is back.",
+        "Сервер остановился раньше, чем это закончилось. Попросите снова, когда он вернётся.";
+    bot_idle: "Nothing that you asked for is under way.", "Из того, что вы просили, ничего не выполняется.";
+    bot_stopping: "It is being stopped.", "Останавливаю.";
+    bot_cmd_start: "choose a backup and restore it", "выбрать копию и восстановить её";
+    bot_cmd_status: "what is under way, and how the sources are", "что выполняется и как дела у источников";
+    bot_cmd_cancel: "stop what I asked for", "остановить то, что я попросил";
+    bot_cmd_help: "what this bot can do", "что умеет этот бот";
     decimal: ".", ",";
     group: ",", "\u{202f}";
     milliseconds: "ms", "мс";
@@ -363,8 +391,7 @@ impl Words {
         best.map_or(&ENGLISH, |(words, _)| words)
     }
 
-    /// Both, for tests.
-    #[cfg(test)]
+    /// All of them.
     pub(crate) fn all() -> [&'static Self; 2] {
         [&ENGLISH, &RUSSIAN]
     }

@@ -92,6 +92,20 @@ pub fn of_work(jobs: &[JobView], missed: &MissedSlots) -> String {
     written(&[running, slots])
 }
 
+/// How a server's bot is: whether it hears people, and how much it answered and did not.
+#[must_use]
+pub fn of_bot(is_up: bool, heard: u64, ignored: u64) -> String {
+    let mut up = Metric::new("backup_telegram_bot_up", "Whether the bot is heard.");
+    up.add(&[], u8::from(is_up));
+    let mut updates = Metric::counter(
+        "backup_telegram_updates_total",
+        "What people said to the bot since this server began.",
+    );
+    updates.add(&[("result", "answered")], heard);
+    updates.add(&[("result", "ignored")], ignored);
+    written(&[up, updates])
+}
+
 fn of_runs(report: &CheckReport) -> Metric {
     let mut runs = Metric::counter(
         "backup_runs_total",

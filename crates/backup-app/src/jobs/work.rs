@@ -10,6 +10,7 @@ use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
 use backup_core::observer::NoopObserver;
 use backup_core::restorer::Selection;
+use backup_core::run_record::Operation;
 
 use super::running::Running;
 use super::view::{JobError, SandboxView, State};
