@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod files;
 mod rekey;
 mod retention;
 
@@ -19,6 +20,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use files::PartsArgs;
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -359,8 +361,16 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     /// The database to make; it must not exist, unless it is to be replaced or filled
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "target_dir",
+        default_value_if("target_dir", clap::builder::ArgPredicate::IsPresent, "")
+    )]
     pub(crate) target_db: String,
+    /// Write it as files into this directory instead, where none of them may be there yet
+    #[arg(long, value_name = "DIR", conflicts_with = "target_db")]
+    pub(crate) target_dir: Option<PathBuf>,
     /// The configured server to restore to [default: the source's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) target_server: Option<String>,
@@ -603,9 +613,8 @@ pub(crate) enum OperationArg {
 pub(crate) struct CatArgs {
     /// Id, the beginning of one, latest, latest-verified or oldest
     pub(crate) backup: String,
-    /// The table
-    #[arg(long, value_name = "SCHEMA.TABLE")]
-    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) what: PartsArgs,
     /// Form of the rows
     #[arg(long, value_enum, default_value = "copy")]
     pub(crate) format: RowFormatArg,

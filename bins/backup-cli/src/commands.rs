@@ -9,6 +9,7 @@ mod confirm;
 mod copy;
 mod doctor;
 mod drill;
+mod extract;
 mod history;
 mod init;
 mod keygen;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use backup_compress::Compression;
 use backup_config::{
-    Config, Environment, RetentionConfig, RetryConfig, SourceConfig, SourceSettings, names,
+    Config, Environment, RetentionConfig, RetryConfig, SourceConfig, SourceKind, SourceSettings,
+    names,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::Catalog;
+use backup_core::dumper::Dumper;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::lease::{GivenUp, LeaseSettings};
@@ -20,6 +22,7 @@ use backup_crypt::{AgeCipher, Identities, parse_recipients};
 use backup_pg_process::{
     DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
 };
+use backup_redis_process::RedisDumper;
 use backup_store::CachedStore;
 
 use crate::clock::SystemClock;
@@ -29,6 +32,7 @@ use crate::journal::Mark;
 use crate::keys::{Keys, unusable_keys};
 use crate::place::Place;
 use crate::processes::SystemProcesses;
+use crate::redis;
 use crate::who::who;
 
 /// What the user said on the command line; it wins over variables and file.
@@ -96,7 +100,7 @@ pub struct BackupJob {
     /// Its database.
     pub database: String,
     /// Takes the dump.
-    pub dumper: PgDumper,
+    pub dumper: Box<dyn Dumper>,
     /// How.
     pub request: BackupRequest,
     /// Where it goes: at least one.
@@ -399,6 +403,7 @@ impl App {
                     AppError::usage(format!("{name} stands for several databases"))
                 })?
             }
+            (_, Some(settings)) if settings.kind == SourceKind::Redis => redis::DATABASE.to_owned(),
             _ => self.database(source, configured.as_ref())?,
         };
         let name = source.unwrap_or(&database);
@@ -406,7 +411,16 @@ impl App {
         let settings = self.settings(configured.as_ref());
         let configured = configured.unwrap_or_default();
         Ok(BackupJob {
-            dumper: self.dumper(&configured, &settings, &database)?,
+            dumper: match configured.kind {
+                SourceKind::Redis => {
+                    let connection = self.redis_connection(&configured)?;
+                    Box::new(RedisDumper::new(
+                        connection,
+                        self.redis_tools(Some(&configured)),
+                    ))
+                }
+                SourceKind::Postgres => Box::new(self.dumper(&configured, &settings, &database)?),
+            },
             request: self.request(&configured, &settings, &source)?,
             places: self.places_for(&configured, &source)?,
             extent: match (configured.is_partial(), self.overrides.filter.is_some()) {

@@ -16,9 +16,11 @@ mod connection;
 pub mod doctor;
 mod drill;
 mod error;
+mod extract;
 mod families;
 mod found;
 mod hooks;
+mod inspector;
 mod jobs;
 mod journal;
 mod keys;
@@ -31,6 +33,7 @@ mod place;
 mod placement;
 mod processes;
 mod prune;
+mod redis;
 pub mod report;
 mod retention;
 mod sandbox;
@@ -51,7 +54,6 @@ pub use backup_config::{
     Setting, names, schema as config_schema, starter,
 };
 pub use backup_crypt::generate as generate_identity;
-pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
 pub use backup_run::{
     BackupQueue, BackupRun, BackupTasks, BackupView, DestinationView, RefusedBackup,
@@ -62,7 +64,9 @@ pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, Restor
 pub use connection::ServerOverrides;
 pub use drill::{ChosenDrill, ChosenDrills, DrillRun, DrillSetup, DrillTask, DrillWish};
 pub use error::{AppError, ErrorReport};
+pub use extract::{ExtractedFile, Extraction, refuse_unless_database};
 pub use found::{Found, Wanted, choose_found};
+pub use inspector::AnyInspector;
 pub use jobs::{JobError, JobRefusal, JobView, Jobs, Order, SCHEDULE, SandboxView, Work};
 pub use journal::{Journal, Mark, Notice, Reading, begin};
 pub use keys::Keys;

@@ -40,6 +40,7 @@ mod schedule;
 mod schema;
 mod secret;
 mod size;
+mod source_kind;
 mod starter;
 
 pub use address::WrongAddress;
@@ -61,4 +62,5 @@ pub use schedule::UpkeepConfig;
 pub use schema::schema;
 pub use secret::SecretRef;
 pub use size::{ParseSizeError, Size};
+pub use source_kind::SourceKind;
 pub use starter::starter;

@@ -11,11 +11,11 @@ use backup_core::manifest::PartFormat;
 use backup_pg_archive::{
     ArchiveError, ArchiveReport, Contents, CsvConverter, DumpText, RowExtractor, TocEntry,
 };
+use backup_process::child::StderrLog;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::oneshot;
 
-use crate::child::StderrLog;
 use crate::error::Error;
 use crate::ident::quote_ident;
 

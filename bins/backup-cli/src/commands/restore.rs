@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_app::report::DefinitionsView;
-use backup_app::{AppError, Keys, Reading, RestoreTarget, begin};
+use backup_app::{AppError, Keys, Reading, RestoreTarget, begin, refuse_unless_database};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
@@ -13,7 +13,7 @@ use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
 use super::replace::Place;
-use super::{Context, Found, Outcome, replace};
+use super::{Context, Found, Outcome, extract, replace};
 use crate::args::RestoreArgs;
 use crate::progress::Progress;
 use crate::report::{CompareView, RestoreView};
@@ -25,6 +25,10 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let found = context
         .stoppable(context.find_quietly(backup, source, Keys::Identities))
         .await?;
+    if let Some(directory) = &arguments.target_dir {
+        return extract::run(context, &found, directory).await;
+    }
+    refuse_unless_database(&found.manifest)?;
     let server = arguments
         .target_server
         .clone()

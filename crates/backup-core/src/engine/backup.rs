@@ -48,6 +48,8 @@ pub struct BackupRequest {
     pub stall_timeout: Duration,
     /// Whether a filter is that of the source itself, and not of this one backup.
     pub as_configured: bool,
+    /// When the dump was taken, if it was not now but by somebody else's tool.
+    pub adopted: Option<DateTime<Utc>>,
     /// The ids of all repositories that it is written to, if there are several.
     pub repositories: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl BackupRequest {
             part_retry_delay: Duration::from_secs(2),
             stall_timeout: Duration::from_mins(30),
             as_configured: false,
+            adopted: None,
             repositories: Vec::new(),
         }
     }
@@ -94,6 +97,7 @@ struct Run {
     repository: String,
     copies: Vec<String>,
     as_configured: bool,
+    adopted: bool,
     started_at: DateTime<Utc>,
     encryption: Option<EncryptionRecord>,
     compression: String,
@@ -114,9 +118,10 @@ impl Engine {
         request: &BackupRequest,
         cancel: &CancellationToken,
     ) -> Result<BackupOutcome, Error> {
-        let started_at = self.clock.now();
+        let now = self.clock.now();
+        let started_at = request.adopted.unwrap_or(now);
         let codec = self.codec(request)?;
-        let repository = unless(cancel, self.catalog().repository(started_at)).await??;
+        let repository = unless(cancel, self.catalog().repository(now)).await??;
         let turn = self.take_turn(&request.source, started_at, cancel).await?;
         let begun = Begun {
             turn: &turn,
@@ -162,6 +167,7 @@ impl Engine {
             session,
             copies: copies(&request.repositories, &begun.repository),
             as_configured: request.as_configured,
+            adopted: request.adopted.is_some(),
             repository: begun.repository,
             started_at: begun.started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
@@ -303,7 +309,13 @@ impl Engine {
             repository: run.repository.clone(),
             copies: run.copies.clone(),
             started_at: run.started_at,
-            finished_at: self.clock.now(),
+            // How long somebody else's tool took is not known.
+            finished_at: if run.adopted {
+                run.started_at
+            } else {
+                self.clock.now()
+            },
+            adopted: run.adopted,
             server_version: source.server_version.clone(),
             tool_version: source.tool_version.clone(),
             filtered: source.filtered,
