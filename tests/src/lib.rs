@@ -38,6 +38,7 @@ pub mod fault;
 pub mod http;
 pub mod pg;
 pub mod pooler;
+pub mod redis;
 pub mod s3;
 pub mod sample;
 pub mod scene;

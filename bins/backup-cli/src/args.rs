@@ -20,7 +20,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
-pub(crate) use files::PartsArgs;
+pub(crate) use files::{AdoptArgs, PartsArgs};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
 
@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
     Copy(CopyArgs),
+    /// Make dumps that another tool took backups like any others
+    Adopt(AdoptArgs),
     /// Let others open stored backups, and no longer those who could
     Rekey(RekeyArgs),
     /// Write a configuration to fill in, and a key pair

@@ -1,5 +1,6 @@
 //! One command a file; what they share is here.
 
+mod adopt;
 mod audit;
 mod backup;
 mod cat;
@@ -64,7 +65,7 @@ type Outcome = Result<u8, AppError>;
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
     // A stopped backup has its own result, which says of which source.
-    let tells_itself = matches!(cli.command, Command::Backup(_));
+    let tells_itself = matches!(cli.command, Command::Backup(_) | Command::Adopt(_));
     let stopped = match cli.command {
         Command::Restore(_) | Command::Undo(_) => "stopped by a signal; nothing was changed",
         _ => "stopped by a signal",
@@ -128,6 +129,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
         Command::Token(arguments) => return token::run(arguments, cli.json),
         Command::Backup(arguments) => arguments.overrides(),
+        Command::Adopt(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
         Command::Undo(arguments) => arguments.overrides(),
         Command::Show(arguments) => arguments.from.overrides(),
@@ -157,6 +159,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,
+        Command::Adopt(arguments) => adopt::run(&context, arguments).await,
         Command::List(arguments) => context.stoppable(list::run(&context, arguments)).await,
         Command::Show(arguments) => context.stoppable(show::run(&context, arguments)).await,
         Command::Restore(arguments) => restore::run(&context, arguments).await,

@@ -502,7 +502,7 @@ impl App {
         Ok(PgDumper::new(config))
     }
 
-    fn request(
+    pub(crate) fn request(
         &self,
         configured: &SourceConfig,
         settings: &SourceSettings,

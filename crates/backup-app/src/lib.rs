@@ -7,6 +7,7 @@
 
 pub mod access;
 mod admission;
+mod adopt;
 mod audit;
 mod backup_run;
 pub mod check;
@@ -47,6 +48,7 @@ mod verify;
 mod who;
 mod whole_file;
 
+pub use adopt::Adoption;
 pub use audit::AuditDesk;
 pub use backup_compress::Compression;
 pub use backup_config::{

@@ -17,6 +17,7 @@
 //! let _dumper = PgDumper::new(config);
 //! ```
 
+mod adopt;
 mod advisory;
 mod cluster;
 mod connection;
@@ -35,8 +36,10 @@ mod replacer;
 mod restorer;
 mod sandbox;
 mod session;
+mod tar;
 mod tools;
 
+pub use adopt::{DumpFile, FoundDump, PgAdopter};
 pub use cluster::{DrillCluster, DrillClusterConfig, StandingServer};
 pub use connection::{ConnectionConfig, SslMode};
 pub use databases::PgDatabases;

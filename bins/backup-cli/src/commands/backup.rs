@@ -143,13 +143,20 @@ fn tell(context: &Context, ended: Ended) -> Outcome {
             }
             Err(CoreError::Cancelled.into())
         }
-        Ended::Done(source, database, run) => {
-            if context.json {
-                render::json(&BackupView::of(&source, &database, &run));
-            }
-            told(context, &source, *run)
-        }
+        Ended::Done(source, database, run) => finished(context, (&source, &database), *run),
     }
+}
+
+/// Says what came of one that has ended; an error only of what a signal stopped.
+pub(super) fn finished(
+    context: &Context,
+    (source, database): (&SourceName, &str),
+    run: BackupRun,
+) -> Outcome {
+    if context.json {
+        render::json(&BackupView::of(source, database, &run));
+    }
+    told(context, source, run)
 }
 
 fn told(context: &Context, source: &SourceName, run: BackupRun) -> Outcome {

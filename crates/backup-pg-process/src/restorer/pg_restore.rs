@@ -88,7 +88,8 @@ impl PgRestore {
         list: Option<&Path>,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
-        let mut command = self.command().with_stdin();
+        // One that somebody else dumped has its definitions too, which came before.
+        let mut command = self.command().args(["--section=data"]).with_stdin();
         if let Some(list) = list {
             command = command.args([OsString::from("--use-list"), list.into()]);
         }
