@@ -268,3 +268,56 @@ fn what_is_no_dump_is_refused_and_the_time_can_be_said() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn the_configuration_of_a_server_is_kept_as_far_as_the_login_may_read_it() -> Result<()> {
+    let cluster = Cluster::shared(16)?;
+    let limited = "limited_reader";
+    cluster.psql("postgres", &format!("CREATE ROLE {limited} LOGIN"))?;
+    let cli = Cli::new(cluster)?;
+    let keys = cli.keys()?;
+    let text = |user: &str| {
+        format!(
+            "[encryption]\nrecipients = [\"{}\"]\nidentities = {{ file = \"{}\" }}\n\
+             [destination.local]\nurl = \"{}\"\n[server.main]\nhost = \"{}\"\nport = {}\n\
+             user = \"{user}\"\n[source.main-config]\nkind = \"server-config\"\nserver = \"main\"\n",
+            keys.recipient,
+            keys.identity,
+            cli.local_store(),
+            cluster.host(),
+            cluster.port(),
+        )
+    };
+    let config = cli.private_file("backup.toml", &text("postgres"))?;
+    let run = |words: &[&str]| cli.run([&["--config", &config], words].concat());
+    let backup = run(&["backup", "main-config", "--json"])?
+        .exits(0)?
+        .json()?;
+    let id = backup["id"].as_str().context("an id")?;
+    assert_eq!(backup["parts"][0]["kind"], "settings");
+    let document = run(&["cat", id, "--part", "settings"])?.exits(0)?.json()?;
+    let port = document["settings"].as_array().context("settings")?;
+    let port = port.iter().find(|setting| setting["name"] == "port");
+    assert_eq!(
+        port.context("its port")?["setting"],
+        cluster.port().to_string()
+    );
+    ensure!(
+        document["hba"]
+            .as_array()
+            .is_some_and(|rules| !rules.is_empty()),
+        "{document}"
+    );
+    run(&["verify", id, "--level", "decoded"])?.exits(0)?;
+    run(&["restore", id, "--target-db", "x"])?.exits(2)?;
+    run(&["check"])?.exits(0)?;
+    cli.private_file("backup.toml", &text(limited))?;
+    let partly = run(&["backup", "main-config", "--json"])?
+        .exits(3)?
+        .json()?;
+    let warnings = partly["warnings"].to_string();
+    ensure!(warnings.contains("hba is missing"), "{warnings}");
+    ensure!(warnings.contains("pg_read_all_settings"), "{warnings}");
+    Ok(())
+}

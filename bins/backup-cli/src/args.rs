@@ -363,15 +363,10 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     /// The database to make; it must not exist, unless it is to be replaced or filled
-    #[arg(
-        long,
-        value_name = "NAME",
-        required_unless_present = "target_dir",
-        default_value_if("target_dir", clap::builder::ArgPredicate::IsPresent, "")
-    )]
-    pub(crate) target_db: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "target_dir")]
+    target_db: Option<String>,
     /// Write it as files into this directory instead, where none of them may be there yet
-    #[arg(long, value_name = "DIR", conflicts_with = "target_db")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["target_db", "target_server", "swap", "replace_archive", "schema", "table", "schema_only", "data_only", "no_compare"])]
     pub(crate) target_dir: Option<PathBuf>,
     /// The configured server to restore to [default: the source's own]
     #[arg(long, value_name = "NAME")]
@@ -463,6 +458,11 @@ impl RestoreArgs {
         } else {
             Ownership::Renamed(arguments.map_role.iter().cloned().collect())
         }
+    }
+
+    /// The database, which is named unless files are wanted.
+    pub(crate) fn target_db(&self) -> &str {
+        self.target_db.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn overrides(&self) -> Overrides {

@@ -20,7 +20,8 @@ use backup_core::retention::Extent;
 use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, parse_recipients};
 use backup_pg_process::{
-    DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
+    ConnectionConfig, DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer,
+    PgRestorerConfig, PgSettingsDumper,
 };
 use backup_redis_process::RedisDumper;
 use backup_store::CachedStore;
@@ -419,6 +420,9 @@ impl App {
                         self.redis_tools(Some(&configured)),
                     ))
                 }
+                SourceKind::ServerConfig => {
+                    Box::new(PgSettingsDumper::new(self.server_connection(&configured)?))
+                }
                 SourceKind::Postgres => Box::new(self.dumper(&configured, &settings, &database)?),
             },
             request: self.request(&configured, &settings, &source)?,
@@ -459,13 +463,14 @@ impl App {
 
     /// Tells the databases of a source's server.
     pub(crate) fn database_finder(&self, settings: &SourceConfig) -> Result<PgDatabases, AppError> {
+        Ok(PgDatabases::new(self.server_connection(settings)?))
+    }
+
+    /// The server of a source.
+    fn server_connection(&self, settings: &SourceConfig) -> Result<ConnectionConfig, AppError> {
         let server = settings.server.as_ref();
         let server = server.and_then(|name| self.config.server.get(name));
-        let server = &self
-            .overrides
-            .server
-            .connection(server, &self.environment)?;
-        Ok(PgDatabases::new(server.clone()))
+        self.overrides.server.connection(server, &self.environment)
     }
 
     fn dumper(

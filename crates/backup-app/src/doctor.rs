@@ -217,6 +217,10 @@ impl App {
         let database = match (settings.is_family(), source.name.split_once('/')) {
             (true, Some((_, database))) => database,
             (true, None) => &connection.maintenance_database,
+            // One database is as good as any to ask how the server is configured.
+            (false, _) if settings.kind == SourceKind::ServerConfig => {
+                &connection.maintenance_database
+            }
             (false, _) => settings.database.as_ref().unwrap_or(&source.name),
         };
         let filter = &self.overrides().filter;

@@ -14,6 +14,8 @@ pub enum SourceKind {
     Postgres,
     /// A server of Redis.
     Redis,
+    /// How a server of PostgreSQL is configured.
+    ServerConfig,
 }
 
 impl SourceConfig {
@@ -54,6 +56,10 @@ impl SourceConfig {
                 let strange = server.or(said(&of_databases));
                 (strange, "a source of kind = \"redis\" has no such thing")
             }
+            SourceKind::ServerConfig => (
+                said(&of_redis).or(said(&of_databases)),
+                "a source of kind = \"server-config\" has no such thing",
+            ),
         };
         match strange {
             Some(key) => Err((key, hint.to_owned())),

@@ -36,6 +36,7 @@ mod replacer;
 mod restorer;
 mod sandbox;
 mod session;
+mod settings;
 mod tar;
 mod tools;
 
@@ -56,4 +57,5 @@ pub use passfile::PassFile;
 pub use replacer::{PgReplacer, ReplaceError};
 pub use restorer::{PgRestorer, PgRestorerConfig, Rehearsal, RestoreError, Words};
 pub use sandbox::PgSandboxes;
+pub use settings::PgSettingsDumper;
 pub use tools::{ToolLocator, ToolVersion, Tools};

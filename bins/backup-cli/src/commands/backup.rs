@@ -6,6 +6,7 @@ use backup_app::{AppError, BackupJob, BackupQueue, BackupRun, BackupView, Skippe
 use backup_core::backup::SourceName;
 use backup_core::engine::BackupOutcome;
 use backup_core::error::Error as CoreError;
+use backup_core::manifest::Content;
 use backup_core::observer::Observer;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -202,12 +203,16 @@ fn done(context: &Context, source: &str, outcome: &BackupOutcome) -> u8 {
     if !context.json {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
         let totals = &manifest.totals;
+        let (tables, rows) = match manifest.content() {
+            Content::Redis => ("database", "key"),
+            _ => ("table", "row"),
+        };
         render::line(&format!(
             "{}  {}  {}, {}  {} -> {}  {}",
             manifest.id,
             source,
-            render::counted(totals.tables, "table"),
-            render::counted(totals.rows, "row"),
+            render::counted(totals.tables, tables),
+            render::counted(totals.rows, rows),
             render::size(totals.raw_bytes),
             render::size(totals.stored_bytes),
             render::duration(elapsed),

@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let mut run = begin(&found.engine, Operation::Restore);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
-    run.target_database = Some(arguments.target_db.clone());
+    run.target_database = Some(arguments.target_db().to_owned());
     let id = run.id.clone();
     // Until the record is written, nobody else may take the run for a killed one.
     let place = replace::prepare(context, arguments, (&found, &target), &id).await;
@@ -76,13 +76,13 @@ async fn restore(
     (found, target): (&Found, &RestoreTarget),
     place: &Place,
 ) -> Result<RestoreOutcome, CoreError> {
-    let label = format!("restore {}", render::name(&arguments.target_db));
+    let label = format!("restore {}", render::name(arguments.target_db()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
     let engine = found.engine.clone().with_observer(observer);
     let options = RestoreOptions {
         target: RestoreRequest {
-            target_database: arguments.target_db.clone(),
+            target_database: arguments.target_db().to_owned(),
             purpose: match place {
                 Place::Archive => Purpose::Archive,
                 Place::Plain | Place::Claimed(_) => Purpose::Plain,
@@ -147,7 +147,7 @@ fn done(
         render::line(&format!(
             "restored {what}{} into {} in {}, {} read",
             outcome.manifest.id,
-            render::name(&arguments.target_db),
+            render::name(arguments.target_db()),
             render::duration(elapsed),
             render::size(outcome.bytes_read),
         ));
