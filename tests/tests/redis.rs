@@ -79,7 +79,6 @@ fn fill(redis: &Redis) -> Result<()> {
         vec!["SET", "long", &long],
         vec!["SET", "odd", &odd],
         vec!["SET", "ending", "soon", "EX", "86400"],
-        vec!["SET", "gone", "when the drill runs", "PX", "1500"],
         vec!["RPUSH", "list", "a", "1", "-2", "99999999999", &long],
         vec!["SADD", "numbers", "1", "2", "70000"],
         vec!["SADD", "names", "x", "y"],
@@ -151,12 +150,13 @@ fn a_server_comes_back_key_by_key() -> Result<()> {
     let redis = start()?;
     fill(&redis)?;
     let kit = Kit::new(&url(&redis))?;
+    redis.ask(&["SET", "gone", "when the drill runs", "PX", "6000"])?;
     let backup = kit.backup()?;
     assert_eq!(backup["status"], "success");
     assert_eq!(backup["database"], "redis");
     assert_eq!(backup["server_version"], "7.0.15");
     assert_eq!(backup["tables"], 3, "two databases, and the functions");
-    assert_eq!(backup["rows"], 5000 + 21);
+    assert_eq!(backup["rows"], 5000 + 19);
     assert_eq!(backup["parts"][0]["name"], "redis");
     let id = backup["id"].as_str().context("an id")?.to_owned();
 
@@ -170,11 +170,11 @@ fn a_server_comes_back_key_by_key() -> Result<()> {
     assert_eq!(shown["table_facts"][1]["table"], "db3");
     assert_eq!(shown["table_facts"][1]["rows"], 1);
     let text = kit.run(&["show", &id])?.exits(0)?.text();
-    ensure!(text.contains("databases    3 with 5,021 keys"), "{text}");
+    ensure!(text.contains("databases    3 with 5,019 keys"), "{text}");
     kit.run(&["verify", &id, "--level", "decoded"])?.exits(0)?;
 
     // The key that ends is gone by now in the source; in the backup it is not.
-    thread::sleep(Duration::from_millis(1600));
+    thread::sleep(Duration::from_millis(6100));
     let digest = |redis: &Redis| -> Result<String> {
         redis.ask(&["DEL", "gone"])?;
         redis.ask(&["DEBUG", "DIGEST"])
@@ -221,6 +221,8 @@ fn it_is_kept_checked_and_let_go_like_any_other_and_no_database() -> Result<()> 
     redis.ask(&["SET", "a", "1"])?;
     let kit = Kit::new(&url(&redis))?;
     let first = kit.backup()?["id"].as_str().context("an id")?.to_owned();
+    // Ids of one second are in no order.
+    thread::sleep(Duration::from_millis(1100));
     let second = kit.backup()?["id"].as_str().context("an id")?.to_owned();
     kit.run(&["check"])?.exits(0)?;
     kit.run(&["doctor", "cache"])?;

@@ -238,6 +238,19 @@ impl Walker {
         !entries.into_iter().any(|entry| entry.had_dumper)
     }
 
+    /// What is read here has no header of its own.
+    fn begin_again(&mut self, first: u8, input: &Input<'_>) -> Result<Phase, ArchiveError> {
+        let start = input.position() - 1;
+        let Some(header) = self.contents.as_ref().map(|c| c.header.clone()) else {
+            return Err(input.malformed("no such type of block"));
+        };
+        self.contents_decoder = ContentsDecoder::again(self.limits, header, start);
+        let begin = [first];
+        let mut begun = Input::new(&begin, start);
+        self.contents_decoder.push(&mut self.decoder, &mut begun)?;
+        Ok(Phase::ContentsAgain)
+    }
+
     fn read_again(&mut self, input: &mut Input<'_>) -> Result<Option<Phase>, ArchiveError> {
         let Some(again) = self.contents_decoder.push(&mut self.decoder, input)? else {
             return Ok(None);
@@ -257,12 +270,8 @@ impl Walker {
             None => Ok(None),
             Some(1) => Ok(Some(Phase::BlockId(Block::Data))),
             Some(3) => Ok(Some(Phase::BlockId(Block::LargeObjects))),
-            Some(first @ b'P') if self.awaited.is_empty() && !self.is_without_data() => {
-                self.contents_decoder = ContentsDecoder::new(self.limits);
-                let begin = [first];
-                let mut begun = Input::new(&begin, input.position() - 1);
-                self.contents_decoder.push(&mut self.decoder, &mut begun)?;
-                Ok(Some(Phase::ContentsAgain))
+            Some(first @ 0) if self.awaited.is_empty() && !self.is_without_data() => {
+                self.begin_again(first, input).map(Some)
             }
             Some(_) => Err(input.malformed("no such type of block")),
         }

@@ -119,7 +119,7 @@ fn grantees(text: &str) -> Vec<String> {
             .trim_end_matches(';')
             .trim_end_matches(" WITH GRANT OPTION");
         match rest.strip_prefix('"') {
-            Some(quoted) => Some(quoted.trim_end_matches('"').replace("\"\"", "\"")),
+            Some(quoted) => Some(quoted.strip_suffix('"')?.replace("\"\"", "\"")),
             None => (rest != "PUBLIC").then(|| rest.to_owned()),
         }
     });
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn roles_of_grants() {
         let text = "REVOKE ALL ON TABLE t FROM x;\nGRANT SELECT ON TABLE t TO reader;\n\
-                    GRANT ALL ON TABLE t TO \"a\"\"b\" WITH GRANT OPTION;\nGRANT SELECT ON t TO PUBLIC;";
-        assert_eq!(grantees(text), ["reader", "a\"b"]);
+                    GRANT ALL ON TABLE t TO \"a \"\"b\"\"\" WITH GRANT OPTION;\nGRANT SELECT ON t TO PUBLIC;";
+        assert_eq!(grantees(text), ["reader", "a \"b\""]);
     }
 }
