@@ -118,6 +118,13 @@ fn log(cli: &Cli, environment: &Environment) {
     init_logging(format, level, environment);
 }
 
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::Warning(text) => render::warn(text),
+        Notice::Note(text) => render::note(text),
+    }
+}
+
 async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     let environment = Environment::from_process();
     log(&cli, &environment);
@@ -152,10 +159,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         interrupt,
         json: cli.json,
         quiet: cli.quiet || cli.json,
-        journal: Journal::new(|notice| match notice {
-            Notice::Warning(text) => render::warn(text),
-            Notice::Note(text) => render::note(text),
-        }),
+        journal: Journal::new(tell),
     };
     match &cli.command {
         Command::Backup(arguments) => backup::run(&context, arguments).await,

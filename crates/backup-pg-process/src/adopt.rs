@@ -17,7 +17,7 @@ use backup_core::dumper::{DumpRequest, DumpSession, Dumper, PartPlan, PartStream
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::inspector::Inspector as _;
 use backup_core::manifest::{PartFormat, PartKind, PartName};
-use backup_pg_archive::{ArchiveReport, DataState, Inspector, Section, TocEntry, encode_contents};
+use backup_pg_archive::{ArchiveReport, DataState, Inspector, Section, encode_contents};
 use chrono::NaiveDateTime;
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -207,15 +207,20 @@ fn lacks_rows(archive: &ArchiveReport) -> Result<bool, PortError> {
 
 /// The archive without its rows, as `pg_dump` writes it for the sections before and after them.
 fn definitions_of(archive: ArchiveReport) -> Vec<u8> {
-    let entries = archive.entries.into_iter();
-    let entries: Vec<TocEntry> = entries
-        .filter(|entry| entry.section != Section::Data)
-        .map(|mut entry| {
-            entry.had_dumper = false;
-            entry.data_state = DataState::NoData;
-            entry
-        })
-        .collect();
+    let mut section = Section::None;
+    let mut entries = archive.entries;
+    entries.retain(|entry| {
+        // Comments and grants are of no section: they go with what stands before them, as
+        // pg_restore does it. Since 17, large objects come among the rows.
+        if entry.section != Section::None {
+            section = entry.section;
+        }
+        section != Section::Data
+    });
+    for entry in &mut entries {
+        entry.had_dumper = false;
+        entry.data_state = DataState::NoData;
+    }
     encode_contents(&archive.header, &entries)
 }
 

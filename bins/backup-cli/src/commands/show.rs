@@ -136,11 +136,7 @@ fn print(known: &Known<'_>) {
         Some(record) => format!("{} to {}", record.cipher, record.recipients.join(", ")),
         None => "none".to_owned(),
     };
-    let adopted = if manifest.adopted {
-        " (adopted: another tool took it)"
-    } else {
-        ""
-    };
+    let adopted = adopted_text(manifest);
     let (tables, rows) = match manifest.content() {
         Content::Redis => ("databases", "keys"),
         _ => ("tables", "rows"),
@@ -194,6 +190,14 @@ fn print(known: &Known<'_>) {
     match facts {
         Some(facts) => print_tables(facts),
         None => render::note("\ntables are encrypted; give --identity FILE to see them"),
+    }
+}
+
+fn adopted_text(manifest: &Manifest) -> &'static str {
+    if manifest.adopted {
+        " (adopted: another tool took it)"
+    } else {
+        ""
     }
 }
 

@@ -309,12 +309,7 @@ impl Engine {
             repository: run.repository.clone(),
             copies: run.copies.clone(),
             started_at: run.started_at,
-            // How long somebody else's tool took is not known.
-            finished_at: if run.adopted {
-                run.started_at
-            } else {
-                self.clock.now()
-            },
+            finished_at: self.finished_at(run),
             adopted: run.adopted,
             server_version: source.server_version.clone(),
             tool_version: source.tool_version.clone(),
@@ -347,6 +342,15 @@ impl Engine {
             manifest,
             warnings: facts.warnings,
         })
+    }
+
+    /// How long somebody else's tool took is not known.
+    fn finished_at(&self, run: &Run) -> DateTime<Utc> {
+        if run.adopted {
+            run.started_at
+        } else {
+            self.clock.now()
+        }
     }
 
     /// Removes what a try stored that was taken for failed: an answer got lost. It would be taken
