@@ -132,6 +132,7 @@ fn manifest(source: &SourceName, id: &BackupId, started_at: DateTime<Utc>) -> Re
         tool_version: "pg_dump (PostgreSQL) 17.11".to_owned(),
         filtered: false,
         as_configured: false,
+        adopted: false,
         compression: "zstd:2".to_owned(),
         encryption: Some(EncryptionRecord {
             cipher: "age".to_owned(),

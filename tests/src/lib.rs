@@ -41,6 +41,7 @@ pub mod mailbox;
 pub mod pg;
 pub mod pooler;
 pub mod receiver;
+pub mod redis;
 pub mod s3;
 pub mod sample;
 pub mod scene;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod files;
 mod generate;
 mod notify;
 mod rekey;
@@ -21,6 +22,7 @@ use crate::exit_code;
 
 pub(crate) use audit::{AuditArgs, AuditMode};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use files::{AdoptArgs, PartsArgs};
 pub(crate) use generate::{GenerateArgs, OrchestratorArg};
 pub(crate) use notify::{NotifyArgs, NotifyCommand};
 pub(crate) use rekey::RekeyArgs;
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Copy backups to another place, checked and without decrypting them
     Copy(CopyArgs),
+    /// Make dumps that another tool took backups like any others
+    Adopt(AdoptArgs),
     /// Let others open stored backups, and no longer those who could
     Rekey(RekeyArgs),
     /// Write a configuration to fill in, and a key pair
@@ -380,8 +384,11 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     /// The database to make; it must not exist, unless it is to be replaced or filled
-    #[arg(long, value_name = "NAME")]
-    pub(crate) target_db: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "target_dir")]
+    target_db: Option<String>,
+    /// Write it as files into this directory instead, where none of them may be there yet
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["target_db", "target_server", "swap", "replace_archive", "schema", "table", "schema_only", "data_only", "no_compare"])]
+    pub(crate) target_dir: Option<PathBuf>,
     /// The configured server to restore to [default: the source's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) target_server: Option<String>,
@@ -472,6 +479,11 @@ impl RestoreArgs {
         } else {
             Ownership::Renamed(arguments.map_role.iter().cloned().collect())
         }
+    }
+
+    /// The database, which is named unless files are wanted.
+    pub(crate) fn target_db(&self) -> &str {
+        self.target_db.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn overrides(&self) -> Overrides {
@@ -624,9 +636,8 @@ pub(crate) enum OperationArg {
 pub(crate) struct CatArgs {
     /// Id, the beginning of one, latest, latest-verified or oldest
     pub(crate) backup: String,
-    /// The table
-    #[arg(long, value_name = "SCHEMA.TABLE")]
-    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) what: PartsArgs,
     /// Form of the rows
     #[arg(long, value_enum, default_value = "copy")]
     pub(crate) format: RowFormatArg,

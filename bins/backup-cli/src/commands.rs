@@ -1,5 +1,6 @@
 //! One command a file; what they share is here.
 
+mod adopt;
 mod audit;
 mod backup;
 mod cat;
@@ -9,6 +10,7 @@ mod confirm;
 mod copy;
 mod doctor;
 mod drill;
+mod extract;
 mod generate;
 mod history;
 mod init;
@@ -66,7 +68,7 @@ type Outcome = Result<u8, AppError>;
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
     // A stopped backup has its own result, which says of which source.
-    let tells_itself = matches!(cli.command, Command::Backup(_));
+    let tells_itself = matches!(cli.command, Command::Backup(_) | Command::Adopt(_));
     let stopped = match cli.command {
         Command::Restore(_) | Command::Undo(_) => "stopped by a signal; nothing was changed",
         _ => "stopped by a signal",
@@ -120,6 +122,13 @@ fn log(cli: &Cli, environment: &Environment) {
     init_logging(format, level, environment);
 }
 
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::Warning(text) => render::warn(text),
+        Notice::Note(text) => render::note(text),
+    }
+}
+
 async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
     let environment = Environment::from_process();
     log(&cli, &environment);
@@ -139,6 +148,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
         Command::Token(arguments) => return token::run(arguments, cli.json),
         Command::Backup(arguments) => arguments.overrides(),
+        Command::Adopt(arguments) => arguments.overrides(),
         Command::Restore(arguments) => arguments.overrides(),
         Command::Undo(arguments) => arguments.overrides(),
         Command::Show(arguments) => arguments.from.overrides(),
@@ -160,10 +170,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Unpin(arguments) => arguments.place.overrides(),
     };
     let app = Arc::new(App::load(cli.config.as_deref(), environment, overrides)?);
-    let journal = Journal::new(|notice| match notice {
-        Notice::Warning(text) => render::warn(text),
-        Notice::Note(text) => render::note(text),
-    });
+    let journal = Journal::new(tell);
     let context = Context {
         journal: journal.telling(&app),
         app,
@@ -180,6 +187,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
 async fn work(context: &Context, cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Backup(arguments) => backup::run(context, arguments).await,
+        Command::Adopt(arguments) => adopt::run(context, arguments).await,
         Command::List(arguments) => context.stoppable(list::run(context, arguments)).await,
         Command::Show(arguments) => context.stoppable(show::run(context, arguments)).await,
         Command::Restore(arguments) => restore::run(context, arguments).await,

@@ -54,7 +54,7 @@ impl RestoreView {
         Self {
             run_id: run.map(ToString::to_string),
             backup: outcome.manifest.id.to_string(),
-            target_database: arguments.target_db.clone(),
+            target_database: arguments.target_db().to_owned(),
             status: "success",
             duration_seconds: (outcome.finished_at - outcome.started_at).as_seconds_f64(),
             bytes_read: outcome.bytes_read,

@@ -250,7 +250,7 @@ async fn within_time(
                 () = cancel.cancelled() => return Err(CoreError::Cancelled),
             }
         }
-        Box::pin(engine.backup(&job.dumper, &request, &cancel)).await
+        Box::pin(engine.backup(job.dumper.as_ref(), &request, &cancel)).await
     };
     tokio::pin!(work);
     let mut timed_out = false;

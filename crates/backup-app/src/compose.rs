@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use backup_compress::Compression;
 use backup_config::{
-    Config, Environment, RetentionConfig, RetryConfig, SourceConfig, SourceSettings, names,
+    Config, Environment, RetentionConfig, RetryConfig, SourceConfig, SourceKind, SourceSettings,
+    names,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::Catalog;
+use backup_core::dumper::Dumper;
 use backup_core::engine::{BackupRequest, Engine};
 use backup_core::fan_out::FanOut;
 use backup_core::lease::{GivenUp, LeaseSettings};
@@ -18,8 +20,10 @@ use backup_core::retention::Extent;
 use backup_core::store::Store;
 use backup_crypt::{AgeCipher, Identities, parse_recipients};
 use backup_pg_process::{
-    DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer, PgRestorerConfig,
+    ConnectionConfig, DumpFilter, PgDatabases, PgDumper, PgDumperConfig, PgReplacer, PgRestorer,
+    PgRestorerConfig, PgSettingsDumper,
 };
+use backup_redis_process::RedisDumper;
 use backup_store::CachedStore;
 
 use crate::clock::SystemClock;
@@ -29,6 +33,7 @@ use crate::journal::Mark;
 use crate::keys::{Keys, unusable_keys};
 use crate::place::Place;
 use crate::processes::SystemProcesses;
+use crate::redis;
 use crate::who::who;
 
 /// What the user said on the command line; it wins over variables and file.
@@ -96,7 +101,7 @@ pub struct BackupJob {
     /// Its database.
     pub database: String,
     /// Takes the dump.
-    pub dumper: PgDumper,
+    pub dumper: Box<dyn Dumper>,
     /// How.
     pub request: BackupRequest,
     /// Where it goes: at least one.
@@ -399,6 +404,7 @@ impl App {
                     AppError::usage(format!("{name} stands for several databases"))
                 })?
             }
+            (_, Some(settings)) if settings.kind == SourceKind::Redis => redis::DATABASE.to_owned(),
             _ => self.database(source, configured.as_ref())?,
         };
         let name = source.unwrap_or(&database);
@@ -406,7 +412,19 @@ impl App {
         let settings = self.settings(configured.as_ref());
         let configured = configured.unwrap_or_default();
         Ok(BackupJob {
-            dumper: self.dumper(&configured, &settings, &database)?,
+            dumper: match configured.kind {
+                SourceKind::Redis => {
+                    let connection = self.redis_connection(&configured)?;
+                    Box::new(RedisDumper::new(
+                        connection,
+                        self.redis_tools(Some(&configured)),
+                    ))
+                }
+                SourceKind::ServerConfig => {
+                    Box::new(PgSettingsDumper::new(self.server_connection(&configured)?))
+                }
+                SourceKind::Postgres => Box::new(self.dumper(&configured, &settings, &database)?),
+            },
             request: self.request(&configured, &settings, &source)?,
             places: self.places_for(&configured, &source)?,
             extent: match (configured.is_partial(), self.overrides.filter.is_some()) {
@@ -445,13 +463,14 @@ impl App {
 
     /// Tells the databases of a source's server.
     pub(crate) fn database_finder(&self, settings: &SourceConfig) -> Result<PgDatabases, AppError> {
+        Ok(PgDatabases::new(self.server_connection(settings)?))
+    }
+
+    /// The server of a source.
+    fn server_connection(&self, settings: &SourceConfig) -> Result<ConnectionConfig, AppError> {
         let server = settings.server.as_ref();
         let server = server.and_then(|name| self.config.server.get(name));
-        let server = &self
-            .overrides
-            .server
-            .connection(server, &self.environment)?;
-        Ok(PgDatabases::new(server.clone()))
+        self.overrides.server.connection(server, &self.environment)
     }
 
     fn dumper(
@@ -488,7 +507,7 @@ impl App {
         Ok(PgDumper::new(config))
     }
 
-    fn request(
+    pub(crate) fn request(
         &self,
         configured: &SourceConfig,
         settings: &SourceSettings,

@@ -7,7 +7,7 @@ mod members;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backup_config::{EncryptionMode, SourceConfig, names};
+use backup_config::{EncryptionMode, SourceConfig, SourceKind, names};
 use backup_core::backup::SourceName;
 use backup_core::clock::Clock as _;
 use backup_core::doctor::{Finding, Level, StoreTrial, examine_store, worst};
@@ -182,6 +182,19 @@ impl App {
 
     async fn examine_server(&self, source: &Examined, cancel: &CancellationToken) -> DoctorSection {
         let mut findings = Vec::new();
+        if source.settings.kind == SourceKind::Redis {
+            match self.redis_connection(&source.settings) {
+                Ok(connection) => {
+                    let tools = self.redis_tools(Some(&source.settings));
+                    let work = backup_redis_process::probe(&connection, &tools, cancel);
+                    findings = timeout(LIMIT, work)
+                        .await
+                        .unwrap_or_else(|_| vec![silent()]);
+                }
+                Err(error) => findings.push(failed("connection-settings", &error)),
+            }
+            return DoctorSection::new("server", Some(source.name.clone()), findings);
+        }
         match self.server_doctor(source) {
             Ok(doctor) => {
                 let work = doctor.examine(&SystemClock, &mut findings, cancel);
@@ -204,6 +217,10 @@ impl App {
         let database = match (settings.is_family(), source.name.split_once('/')) {
             (true, Some((_, database))) => database,
             (true, None) => &connection.maintenance_database,
+            // One database is as good as any to ask how the server is configured.
+            (false, _) if settings.kind == SourceKind::ServerConfig => {
+                &connection.maintenance_database
+            }
             (false, _) => settings.database.as_ref().unwrap_or(&source.name),
         };
         let filter = &self.overrides().filter;

@@ -10,16 +10,17 @@ use backup_core::backup::SourceName;
 use backup_core::drill::{Assertion, DrillServer};
 use backup_core::engine::{DrillOptions, DrillOutcome};
 use backup_core::error::Error as CoreError;
-use backup_core::manifest::Manifest;
+use backup_core::manifest::{Content, Manifest};
 use backup_core::observer::Observer;
 use backup_core::run_record::{Operation, RunId, RunRecord};
-use backup_pg_process::{DrillCluster, DrillClusterConfig, PgInspector, StandingServer};
+use backup_pg_process::{DrillCluster, DrillClusterConfig, StandingServer};
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::connection::{ServerOverrides, tools};
 use crate::error::AppError;
 use crate::families::is_about;
+use crate::inspector::AnyInspector;
 use crate::journal::{Journal, Mark, Reading};
 use crate::keys::Keys;
 use crate::limited::within;
@@ -111,7 +112,7 @@ impl App {
         let in_time = cancel.child_token();
         let manifest = task.manifest;
         let engine = self.engine(task.place, Keys::Identities, observer)?;
-        let setup = self.drill(&manifest.source)?;
+        let setup = self.drill(manifest)?;
         let server = setup.server.as_ref();
         let work = Box::pin(engine.drill(server, manifest.clone(), &setup.options, &in_time));
         let work = within(setup.timeout, work, &in_time);
@@ -138,11 +139,21 @@ impl App {
         Ok((result, recorded))
     }
 
-    /// The server and the questions for a drill of `source`.
+    /// The server and the questions for a drill of a backup.
     ///
     /// # Errors
-    /// When the settings make no sense.
-    pub fn drill(&self, source: &SourceName) -> Result<DrillSetup, AppError> {
+    /// When the settings make no sense, or nothing can be made of such a backup but files.
+    pub fn drill(&self, backup: &Manifest) -> Result<DrillSetup, AppError> {
+        let (source, content) = (&backup.source, backup.content());
+        if !content.can_be_drilled() {
+            let what = format!(
+                "backup {} is {}: there is nothing to rehearse",
+                backup.id,
+                content.words()
+            );
+            let hint = "verify --level decoded reads all of it, restore --target-dir gives it back";
+            return Err(AppError::usage_hint(what, hint));
+        }
         let settings = &self.config().drill;
         let about = settings.assertions.iter();
         let about = about.filter(|assertion| is_about(&assertion.source, source.as_str()));
@@ -154,10 +165,13 @@ impl App {
                     timeout: settings.assertion_timeout,
                 })
                 .collect(),
-            inspector: Arc::new(PgInspector),
+            inspector: Arc::new(AnyInspector),
         };
         Ok(DrillSetup {
-            server: self.drill_server(source)?,
+            server: match content {
+                Content::Redis => Box::new(self.redis_drill(source.as_str())),
+                _ => self.drill_server(source)?,
+            },
             options,
             timeout: settings.timeout,
         })

@@ -1,6 +1,6 @@
 //! Programs of the operator that run around a backup: to quiesce an application, to tell somebody.
 //!
-//! They are children like any other (`backup_pg_process::child`): no shell, a session of their own,
+//! They are children like any other (`backup_process::child`): no shell, a session of their own,
 //! bounded output, ended with everything they started. Of our environment they get only what finds
 //! programs and speaks a language; our secrets are in none of it.
 
@@ -12,8 +12,8 @@ use backup_core::backup::SourceName;
 use backup_core::error::{Error as CoreError, ErrorKind, PortError};
 use backup_core::observer::{Event, Observer};
 use backup_core::run_record::RunId;
-use backup_pg_process::ToolEnv;
-use backup_pg_process::child::{ToolCommand, ToolOutput, run_briefly};
+use backup_process::ToolEnv;
+use backup_process::child::{ToolCommand, ToolOutput, run_briefly};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup_run::{BackupRun, is_anothers};
@@ -193,7 +193,7 @@ impl<'a> Hooks<'a> {
         let [program, arguments @ ..] = argv else {
             return Ok(());
         };
-        let failed = |error: backup_pg_process::Error| match PortError::from(error) {
+        let failed = |error: backup_process::Error| match PortError::from(error) {
             error if error.kind() == ErrorKind::Cancelled => CoreError::Cancelled.into(),
             source => AppError::Hook {
                 program: program.clone(),

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod admission;
+mod adopt;
 mod audit;
 mod backup_run;
 pub mod check;
@@ -16,9 +17,11 @@ mod connection;
 pub mod doctor;
 mod drill;
 mod error;
+mod extract;
 mod families;
 mod found;
 mod hooks;
+mod inspector;
 mod jobs;
 mod journal;
 mod keys;
@@ -34,6 +37,7 @@ mod placement;
 mod processes;
 mod prune;
 mod recovery;
+mod redis;
 pub mod report;
 mod retention;
 mod sandbox;
@@ -47,6 +51,7 @@ mod verify;
 mod who;
 mod whole_file;
 
+pub use adopt::Adoption;
 pub use audit::AuditDesk;
 pub use backup_compress::Compression;
 pub use backup_config::{
@@ -56,7 +61,6 @@ pub use backup_config::{
 };
 pub use backup_crypt::generate as generate_identity;
 pub use backup_generate as generate;
-pub use backup_pg_process::PgInspector;
 pub use backup_retention::SimulatedYear;
 pub use backup_run::{
     BackupQueue, BackupRun, BackupTasks, BackupView, DestinationView, RefusedBackup,
@@ -67,7 +71,9 @@ pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, Restor
 pub use connection::ServerOverrides;
 pub use drill::{ChosenDrill, ChosenDrills, DrillRun, DrillSetup, DrillTask, DrillWish};
 pub use error::{AppError, ErrorReport};
+pub use extract::{ExtractedFile, Extraction, refuse_unless_database};
 pub use found::{Found, Wanted, choose_found};
+pub use inspector::AnyInspector;
 pub use jobs::{JobError, JobRefusal, JobView, Jobs, Order, SCHEDULE, SandboxView, Work};
 pub use journal::{Journal, Mark, Notice, Reading, begin};
 pub use keys::Keys;

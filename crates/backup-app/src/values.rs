@@ -7,7 +7,7 @@ use backup_crypt::parse_recipients;
 use backup_store::Scheme;
 
 use crate::place::without_login;
-use crate::schedules;
+use crate::{redis, schedules};
 
 /// A value that cannot be used, and where it stands.
 pub(crate) struct WrongValue {
@@ -57,7 +57,7 @@ pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
         checked.map_err(|error| WrongValue::new(&path, error.to_string()))?;
     }
     schedules::schedules(config)?;
-    Ok(())
+    redis::check(config)
 }
 
 fn compression(path: &[&str], text: &str) -> Result<(), WrongValue> {

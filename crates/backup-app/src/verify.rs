@@ -5,11 +5,11 @@ use std::sync::Arc;
 use backup_core::engine::{VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
 use backup_core::run_record::{Operation, RunId};
-use backup_pg_process::PgInspector;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::AppError;
 use crate::found::Found;
+use crate::inspector::AnyInspector;
 use crate::journal::{Journal, Mark, Reading};
 
 /// A backup to verify.
@@ -48,7 +48,7 @@ impl VerifyTask<'_> {
         run.source = Some(manifest.source.clone());
         run.backup = Some(manifest.id.clone());
         journal.began(&run);
-        let work = engine.verify(manifest, self.request, Arc::new(PgInspector), cancel);
+        let work = engine.verify(manifest, self.request, Arc::new(AnyInspector), cancel);
         let what = Reading {
             engine,
             place,

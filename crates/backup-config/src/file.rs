@@ -21,6 +21,7 @@ use crate::schedule::UpkeepConfig;
 use crate::schema::DurationText;
 use crate::secret::SecretRef;
 use crate::size::Size;
+use crate::source_kind::SourceKind;
 use crate::telegram::TelegramBotConfig;
 
 /// The whole file.
@@ -160,6 +161,22 @@ pub struct ServerConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
+    /// What it is: `postgres` if absent.
+    pub kind: SourceKind,
+    /// Redis: `redis://HOST:PORT`, `rediss://HOST:PORT` with TLS, or `unix:///path/to/socket`.
+    pub url: Option<String>,
+    /// Redis: an ACL user.
+    pub user: Option<String>,
+    /// Redis: its password.
+    pub password: Option<SecretRef>,
+    /// Redis: certificates of the authorities to believe.
+    pub ca_file: Option<PathBuf>,
+    /// Redis: the certificate to show the server.
+    pub cert_file: Option<PathBuf>,
+    /// Redis: the key of that.
+    pub key_file: Option<PathBuf>,
+    /// Redis: where `redis-cli` is.
+    pub bin_dir: Option<PathBuf>,
     /// Name of its server.
     pub server: Option<String>,
     /// Its database; the source's own name if absent.

@@ -41,6 +41,7 @@ mod schedule;
 mod schema;
 mod secret;
 mod size;
+mod source_kind;
 mod starter;
 mod telegram;
 
@@ -64,5 +65,6 @@ pub use schedule::UpkeepConfig;
 pub use schema::schema;
 pub use secret::SecretRef;
 pub use size::{ParseSizeError, Size};
+pub use source_kind::SourceKind;
 pub use starter::starter;
 pub use telegram::{TelegramBotConfig, TelegramLanguage, TelegramUserConfig};

@@ -110,6 +110,9 @@ impl Config {
             check_url(name, server)?;
         }
         for (name, source) in &self.source {
+            source
+                .check_kind()
+                .map_err(|(key, message)| Problem::new(&["source", name, key], message))?;
             check_databases(name, source)?;
             if let Some(server) = &source.server {
                 self.check_server(&["source", name, "server"], server)?;

@@ -388,13 +388,16 @@ fn unproved(
     limits: &Limits,
     now: DateTime<Utc>,
 ) -> Vec<Finding> {
-    let (Some(limit), Some(_)) = (limits.undrilled_after, copies.newest(now)) else {
+    let (Some(limit), Some(newest)) = (limits.undrilled_after, copies.newest(now)) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     if copies.verified_at().is_none() {
         let message = "no backup here was ever proved: `verify`, or `drill`";
         found.push(Finding::warning("unverified", message));
+    }
+    if !newest.content().can_be_drilled() {
+        return found;
     }
     let message = match drilled {
         Some(at) if now - at > limit => format!(

@@ -96,6 +96,8 @@ pub enum PartKind {
     Schema,
     /// Rows, sequence states, large objects.
     Data,
+    /// How a server is configured.
+    Settings,
     /// What the backup holds and its fingerprints.
     Facts,
 }
@@ -107,8 +109,12 @@ pub enum PartKind {
 pub enum PartFormat {
     /// `pg_dump`'s custom format, uncompressed inside.
     Custom,
+    /// `pg_dump`'s tar format.
+    Tar,
     /// SQL text.
     Sql,
+    /// Redis' snapshot file.
+    Rdb,
     /// JSON text.
     Json,
     /// Whatever a user's own dumper writes.
@@ -117,14 +123,23 @@ pub enum PartFormat {
 
 impl PartFormat {
     /// Every format.
-    pub(crate) const ALL: [Self; 4] = [Self::Custom, Self::Sql, Self::Json, Self::Opaque];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Custom,
+        Self::Tar,
+        Self::Sql,
+        Self::Rdb,
+        Self::Json,
+        Self::Opaque,
+    ];
 
     /// What an object's name has before the codecs' extensions.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
             Self::Custom => ".dump",
+            Self::Tar => ".tar",
             Self::Sql => ".sql",
+            Self::Rdb => ".rdb",
             Self::Json => ".json",
             Self::Opaque => ".bin",
         }
@@ -199,6 +214,38 @@ pub struct Totals {
     pub stored_bytes: u64,
 }
 
+/// What a backup is of, and so what can be done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A database of PostgreSQL, which a restore makes again.
+    Database,
+    /// A server of Redis.
+    Redis,
+    /// How a server is configured.
+    Settings,
+    /// A dump in a form that is only kept and given back.
+    ForeignDump,
+}
+
+impl Content {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Database => "a database of PostgreSQL",
+            Self::Redis => "a snapshot of Redis",
+            Self::Settings => "the configuration of a server",
+            Self::ForeignDump => "a dump in tar or SQL form",
+        }
+    }
+
+    /// Whether a drill can rehearse its restore.
+    #[must_use]
+    pub fn can_be_drilled(self) -> bool {
+        matches!(self, Self::Database | Self::Redis)
+    }
+}
+
 /// The record of one committed backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -230,6 +277,9 @@ pub struct Manifest {
     /// all that it is meant to have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_configured: bool,
+    /// Whether it was made of a dump that somebody else's tool had taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// Compression of every part: `zstd:3`, `gzip:6`, `none`.
     pub compression: String,
     /// Encryption of every part; absent when said so explicitly.
@@ -296,6 +346,23 @@ impl Manifest {
             ..manifest.clone()
         };
         encryption(self) == encryption(other) && rest(self) == rest(other)
+    }
+
+    /// What it is a backup of, as its parts tell.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        let has = |wanted: fn(&PartRecord) -> bool| self.parts.iter().any(wanted);
+        if has(|part| part.format == PartFormat::Rdb) {
+            Content::Redis
+        } else if has(|part| part.kind == PartKind::Settings) {
+            Content::Settings
+        } else if has(|part| {
+            part.kind == PartKind::Data && matches!(part.format, PartFormat::Tar | PartFormat::Sql)
+        }) {
+            Content::ForeignDump
+        } else {
+            Content::Database
+        }
     }
 
     /// The part of that name.

@@ -21,6 +21,8 @@ pub(crate) struct ContentsDecoder {
     entries: Vec<TocEntry>,
     entry: TocEntry,
     entry_count: u64,
+    /// Where it begins in the archive.
+    start: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +115,17 @@ impl ContentsDecoder {
             entries: Vec::new(),
             entry: TocEntry::default(),
             entry_count: 0,
+            start: 0,
+        }
+    }
+
+    /// Expects only the entries once more, at `start`, of an archive with this header.
+    pub(crate) fn again(limits: Limits, header: Header, start: u64) -> Self {
+        Self {
+            step: Step::EntryCount,
+            header,
+            start,
+            ..Self::new(limits)
         }
     }
 
@@ -146,7 +159,7 @@ impl ContentsDecoder {
 
     fn check_size(&self, input: &Input<'_>) -> Result<(), ArchiveError> {
         let limit = self.limits.contents_bytes;
-        if input.position() <= limit {
+        if input.position() - self.start <= limit {
             return Ok(());
         }
         Err(ArchiveError::LimitExceeded {

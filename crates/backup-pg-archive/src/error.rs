@@ -33,9 +33,15 @@ pub enum ArchiveError {
         /// Bytes of a file offset.
         off_size: u8,
     },
-    /// The data blocks are compressed by `pg_dump` itself, so their rows cannot be read.
+    /// The data blocks are compressed by a method that is not known here.
     #[error("data blocks are compressed with {compression}")]
     Compressed {
+        /// The method in the header.
+        compression: Compression,
+    },
+    /// A data block is not what its compression makes of anything.
+    #[error("a data block cannot be unpacked with {compression}")]
+    BadCompression {
         /// The method in the header.
         compression: Compression,
     },

@@ -2,6 +2,7 @@
 
 use crate::copy::CopyBody;
 use crate::toc;
+use crate::unpack::Unpack;
 use crate::{
     ArchiveError, Contents, DumpText, Fingerprint, Header, LargeObjectHasher, LargeObjects, Limits,
     LineHasher, Summary, TocEntry, Visitor, Walker,
@@ -43,7 +44,7 @@ impl Inspector {
     ///
     /// # Errors
     /// Any [`ArchiveError`]: the bytes are no archive, are damaged, or are of a kind whose rows
-    /// cannot be read, namely compressed by `pg_dump` or written as INSERT statements.
+    /// cannot be read, namely compressed by LZ4 or written as INSERT statements.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         self.walker.push(bytes, &mut self.tally)
     }
@@ -153,11 +154,13 @@ struct Tally {
     lines: LineHasher,
     objects: LargeObjectHasher,
     object: u32,
+    unpack: Unpack,
 }
 
 impl Visitor for Tally {
     fn contents(&mut self, contents: &Contents) -> Result<(), ArchiveError> {
-        contents.require_uncompressed()
+        self.unpack = Unpack::of(contents)?;
+        Ok(())
     }
 
     fn data_start(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
@@ -167,12 +170,15 @@ impl Visitor for Tally {
 
     #[inline]
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        let lines = &mut self.lines;
-        let outcome = self.body.push(bytes, |rows| lines.push(rows));
-        outcome.map_err(|bad| bad.of(table_name(&self.tables)))
+        let (lines, body, tables) = (&mut self.lines, &mut self.body, &self.tables);
+        self.unpack.push(bytes, |clear| {
+            let outcome = body.push(clear, |rows| lines.push(rows));
+            outcome.map_err(|bad| bad.of(table_name(tables)))
+        })
     }
 
     fn data_end(&mut self) -> Result<(), ArchiveError> {
+        self.unpack.end()?;
         let ended = std::mem::take(&mut self.body).finish();
         ended.map_err(|bad| bad.of(table_name(&self.tables)))?;
         let fingerprint = std::mem::take(&mut self.lines).finish();
@@ -188,11 +194,15 @@ impl Visitor for Tally {
     }
 
     fn large_object_data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        self.objects.push(bytes);
-        Ok(())
+        let objects = &mut self.objects;
+        self.unpack.push(bytes, |clear| {
+            objects.push(clear);
+            Ok(())
+        })
     }
 
     fn large_object_end(&mut self) -> Result<(), ArchiveError> {
+        self.unpack.end()?;
         self.objects.end_object(self.object);
         Ok(())
     }

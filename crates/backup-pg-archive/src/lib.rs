@@ -1,4 +1,4 @@
-//! Reads archives of `pg_dump --format=custom --compress=0` as they stream past.
+//! Reads archives of `pg_dump --format=custom` as they stream past, best those of `--compress=0`.
 //!
 //! A backup that only stores what `pg_dump` prints knows nothing about it: not whether it is
 //! complete, not how many rows a table has, not whether a restore brought the same rows back. This
@@ -53,6 +53,7 @@ mod rows;
 mod summary;
 mod text;
 mod toc;
+mod unpack;
 mod walker;
 mod writer;
 

@@ -1,6 +1,7 @@
 //! The rows of one table.
 
 use crate::copy::CopyBody;
+use crate::unpack::Unpack;
 use crate::{ArchiveError, Contents, DumpText, Limits, TocEntry, Visitor, Walker};
 
 /// Takes the rows of one table out of an archive as it passes.
@@ -42,6 +43,7 @@ impl RowExtractor {
                 entry: None,
                 state: State::Before,
                 body: CopyBody::default(),
+                unpack: Unpack::default(),
             },
         }
     }
@@ -90,6 +92,7 @@ struct Wanted {
     entry: Option<Box<TocEntry>>,
     state: State,
     body: CopyBody,
+    unpack: Unpack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +130,8 @@ impl<F: FnMut(&[u8])> Visitor for Extraction<'_, F> {
             });
         }
         wanted.entry = Some(Box::new(entry.clone()));
-        contents.require_uncompressed()
+        wanted.unpack = Unpack::of(contents)?;
+        Ok(())
     }
 
     fn data_start(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
@@ -147,13 +151,17 @@ impl<F: FnMut(&[u8])> Visitor for Extraction<'_, F> {
         if wanted.state != State::Inside {
             return Ok(());
         }
-        let outcome = wanted.body.push(bytes, &mut self.rows);
-        outcome.map_err(|bad| bad.of(wanted.table.clone()))
+        let (body, table, rows) = (&mut wanted.body, &wanted.table, &mut self.rows);
+        wanted.unpack.push(bytes, |clear| {
+            let outcome = body.push(clear, &mut *rows);
+            outcome.map_err(|bad| bad.of(table.clone()))
+        })
     }
 
     fn data_end(&mut self) -> Result<(), ArchiveError> {
         let wanted = &mut *self.wanted;
         if wanted.state == State::Inside {
+            wanted.unpack.end()?;
             let ended = std::mem::take(&mut wanted.body).finish();
             ended.map_err(|bad| bad.of(wanted.table.clone()))?;
             wanted.state = State::After;

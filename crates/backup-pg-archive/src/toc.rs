@@ -1,7 +1,7 @@
 //! The table of contents.
 
 use crate::copy::parse_columns;
-use crate::{ArchiveError, DumpText, Header};
+use crate::{DumpText, Header};
 
 /// Header and table of contents of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +18,6 @@ impl Contents {
     #[must_use]
     pub fn encoding(&self) -> Option<&str> {
         encoding(&self.entries)
-    }
-
-    pub(crate) fn require_uncompressed(&self) -> Result<(), ArchiveError> {
-        let compression = self.header.compression;
-        if compression == crate::Compression::None || !self.entries.iter().any(|e| e.had_dumper) {
-            return Ok(());
-        }
-        Err(ArchiveError::Compressed { compression })
     }
 }
 

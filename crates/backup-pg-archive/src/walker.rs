@@ -84,14 +84,15 @@ pub trait Visitor {
 /// It accepts compressed archives too, whose chunks then are compressed bytes. Pass the same visitor
 /// to every push.
 ///
-/// Whatever follows the last block is refused. That includes what `pg_dump` since 16 makes of
+/// Whatever follows the last block is refused, but for what `pg_dump` since 16 makes of
 /// `pg_dump -Fc > file`: it finds its output seekable and goes back to fill in the positions of the
-/// blocks, but as the file is open for appending, a second table of contents lands at the end.
-/// Archives from a pipe or of `pg_dump -f file` have none.
+/// blocks, but as the file is open for appending, a second table of contents lands at the end. It
+/// must be whole and of the same entries. Archives from a pipe or of `pg_dump -f file` have none.
 #[derive(Debug)]
 pub struct Walker {
     decoder: Decoder,
     contents_decoder: ContentsDecoder,
+    limits: Limits,
     contents: Option<Contents>,
     /// Entries whose block has not come yet: dump id to index.
     awaited: HashMap<u32, usize>,
@@ -108,6 +109,8 @@ enum Phase {
     ObjectOid,
     ChunkLength(Block),
     Chunk(Block, u64),
+    ContentsAgain,
+    Over,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +126,7 @@ impl Walker {
         Self {
             decoder: Decoder::default(),
             contents_decoder: ContentsDecoder::new(limits),
+            limits,
             contents: None,
             awaited: HashMap::new(),
             phase: Phase::Contents,
@@ -180,9 +184,10 @@ impl Walker {
             Phase::ObjectOid
             | Phase::ChunkLength(Block::LargeObjects)
             | Phase::Chunk(Block::LargeObjects, _) => "large objects",
+            Phase::ContentsAgain | Phase::Over => "second table of contents",
         };
         match (self.phase, self.contents) {
-            (Phase::BlockType, Some(contents)) if self.decoder.is_empty() => {
+            (Phase::BlockType | Phase::Over, Some(contents)) if self.decoder.is_empty() => {
                 require_all(&contents, &self.awaited)?;
                 Ok(contents)
             }
@@ -203,6 +208,8 @@ impl Walker {
                 Phase::ObjectOid => self.object_oid(input, visitor)?,
                 Phase::ChunkLength(block) => self.chunk_length(block, input, visitor)?,
                 Phase::Chunk(block, left) => Some(chunk(block, left, input, visitor)?),
+                Phase::ContentsAgain => self.read_again(input)?,
+                Phase::Over => return Err(input.malformed("something comes after the end")),
             };
             if let Some(next) = next {
                 self.phase = next;
@@ -225,11 +232,47 @@ impl Walker {
         Ok(Some(Phase::BlockType))
     }
 
+    /// No position would have been filled in.
+    fn is_without_data(&self) -> bool {
+        let entries = self.contents.iter().flat_map(|c| &c.entries);
+        !entries.into_iter().any(|entry| entry.had_dumper)
+    }
+
+    /// What is read here has no header of its own.
+    fn begin_again(&mut self, first: u8, input: &Input<'_>) -> Result<Phase, ArchiveError> {
+        let start = input.position() - 1;
+        let Some(header) = self.contents.as_ref().map(|c| c.header.clone()) else {
+            return Err(input.malformed("no such type of block"));
+        };
+        self.contents_decoder = ContentsDecoder::again(self.limits, header, start);
+        let begin = [first];
+        let mut begun = Input::new(&begin, start);
+        self.contents_decoder.push(&mut self.decoder, &mut begun)?;
+        Ok(Phase::ContentsAgain)
+    }
+
+    fn read_again(&mut self, input: &mut Input<'_>) -> Result<Option<Phase>, ArchiveError> {
+        let Some(again) = self.contents_decoder.push(&mut self.decoder, input)? else {
+            return Ok(None);
+        };
+        let ids = |contents: &Contents| -> Vec<u32> {
+            contents.entries.iter().map(|entry| entry.dump_id).collect()
+        };
+        if self.contents.as_ref().map(ids) == Some(ids(&again)) {
+            Ok(Some(Phase::Over))
+        } else {
+            Err(input.malformed("the second table of contents is another"))
+        }
+    }
+
     fn block_type(&mut self, input: &mut Input<'_>) -> Result<Option<Phase>, ArchiveError> {
         match self.decoder.byte(input) {
             None => Ok(None),
             Some(1) => Ok(Some(Phase::BlockId(Block::Data))),
             Some(3) => Ok(Some(Phase::BlockId(Block::LargeObjects))),
+            Some(first @ 0) if self.awaited.is_empty() && !self.is_without_data() => {
+                self.begin_again(first, input).map(Some)
+            }
             Some(_) => Err(input.malformed("no such type of block")),
         }
     }

@@ -1,10 +1,10 @@
 //! How to reach a server: one description for our own connections and for the child programs.
 
-use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_process::ToolEnv;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
@@ -286,8 +286,10 @@ impl ConnectionConfig {
         if let Some(path) = &self.ssl_client_key {
             env = env.set("PGSSLKEY", path);
         }
-        env.passfile = passfile;
-        Ok(env)
+        Ok(match passfile {
+            Some(passfile) => env.keeping(passfile),
+            None => env,
+        })
     }
 }
 
@@ -311,31 +313,6 @@ fn options_value(settings: &[(&str, &str)]) -> String {
         })
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// The whole environment of a child: nothing is inherited.
-#[derive(Debug, Clone, Default)]
-pub struct ToolEnv {
-    vars: Vec<(OsString, OsString)>,
-    /// Lives as long as any child may read it.
-    passfile: Option<Arc<PassFile>>,
-}
-
-impl ToolEnv {
-    /// The same with one more variable.
-    #[must_use]
-    pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.vars.retain(|(known, _)| known != name);
-        self.vars.push((name.into(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// The variables.
-    pub fn vars(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.vars
-            .iter()
-            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
-    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ use std::time::Duration;
 use backup_core::clock::Clock;
 use backup_core::doctor::{Finding, compare_clocks};
 use backup_core::error::PortError;
+use backup_process::Error as ProcessError;
+use backup_process::child::{ToolCommand, run_briefly};
 use chrono::{DateTime, Utc};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::child::{ToolCommand, run_briefly};
+use crate::error::judged;
 use crate::{ConnectionConfig, Error, ToolLocator, ToolVersion, Tools, session};
 use facts::{Facts, LargeObjects, Lock};
 use judge::Setting;
@@ -217,12 +219,12 @@ impl PgDoctor {
         let tried = run_briefly(&command, STEP_LIMIT, cancel).await;
         let tried = tried.and_then(|output| output.exit.into_result().map(drop));
         Ok(match tried {
-            Err(Error::ToolFailed { words, .. }) if words.contains(NOTHING_FOUND) => logged_in(),
-            Ok(()) => logged_in(),
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
-            Err(error) => {
-                Finding::failure("client-programs-cannot-connect", &PortError::from(error))
+            Err(ProcessError::ToolFailed { words, .. }) if words.contains(NOTHING_FOUND) => {
+                logged_in()
             }
+            Ok(()) => logged_in(),
+            Err(ProcessError::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => Finding::failure("client-programs-cannot-connect", &judged(error)),
         })
     }
 }

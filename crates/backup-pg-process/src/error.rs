@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::error::{BoxError, ErrorKind, PortError};
+use backup_process::Error as ProcessError;
 
 /// A failure inside this crate. At the ports it becomes a [`PortError`] of the same kind.
 #[derive(Debug, thiserror::Error)]
@@ -98,42 +99,9 @@ pub enum Error {
         /// The server's major.
         major: u32,
     },
-    /// A program cannot be started.
-    #[error("cannot start {tool}")]
-    SpawnTool {
-        /// The program.
-        tool: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A program cannot be read from or waited for.
-    #[error("cannot talk to {tool}")]
-    ToolIo {
-        /// The program.
-        tool: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A program failed.
-    #[error("{tool} {status}{}", said(words))]
-    ToolFailed {
-        /// The program.
-        tool: String,
-        /// How it ended.
-        status: String,
-        /// The last lines of its standard error.
-        words: String,
-    },
-    /// A program hung or produced without end.
-    #[error("{tool} {problem}")]
-    ToolMisbehaved {
-        /// The program.
-        tool: String,
-        /// What it did.
-        problem: String,
-    },
+    /// A program failed, or could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The snapshot ended before the last part was done.
     #[error("the snapshot of database {database:?} was lost")]
     SnapshotLost {
@@ -169,14 +137,6 @@ pub enum Error {
     Cancelled,
 }
 
-fn said(words: &str) -> String {
-    if words.is_empty() {
-        " without a word".to_owned()
-    } else {
-        format!(": {words}")
-    }
-}
-
 impl Error {
     /// The class of the failure.
     #[must_use]
@@ -192,10 +152,8 @@ impl Error {
             Self::HiddenRows { .. } => ErrorKind::PermissionDenied,
             Self::LockTimeout { .. } | Self::TablesChange { .. } => ErrorKind::Conflict,
             Self::ToolMissing { .. } => ErrorKind::ToolMissing,
-            Self::SpawnTool { .. } | Self::ToolIo { .. } | Self::ToolMisbehaved { .. } => {
-                ErrorKind::ToolFailed
-            }
-            Self::ToolFailed { words, .. } => advice(words).0,
+            Self::Process(ProcessError::ToolFailed { words, .. }) => advice(words).0,
+            Self::Process(error) => error.kind(),
             Self::SnapshotLost { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::NotFound { .. } => ErrorKind::NotFound,
@@ -210,7 +168,9 @@ impl Error {
                  (postgresql-client-{major} on Debian, postgresql{major} on Red Hat) \
                  or name their directory in bin_dirs"
             )),
-            Self::ToolFailed { words, .. } => advice(words).1.map(str::to_owned),
+            Self::Process(ProcessError::ToolFailed { words, .. }) => {
+                advice(words).1.map(str::to_owned)
+            }
             Self::HiddenRows { .. } => {
                 Some("a backup must see every row: ALTER ROLE … BYPASSRLS".to_owned())
             }
@@ -240,14 +200,20 @@ impl Error {
         match self {
             Self::PrivateFile { source }
             | Self::ReadPassFile { source, .. }
-            | Self::SpawnTool { source, .. }
-            | Self::ToolIo { source, .. } => Some(source.into()),
+            | Self::Process(
+                ProcessError::SpawnTool { source, .. } | ProcessError::ToolIo { source, .. },
+            ) => Some(source.into()),
             Self::Connect { source, .. } | Self::Query { source, .. } => Some(cause(source)),
             Self::TablesChange { source } | Self::SnapshotLost { source, .. } => source.map(cause),
             Self::Corrupt { source, .. } => source,
             _ => None,
         }
     }
+}
+
+/// What a program's end means at the ports.
+pub(crate) fn judged(error: ProcessError) -> PortError {
+    Error::from(error).into()
 }
 
 impl From<Error> for PortError {
@@ -450,11 +416,11 @@ mod tests {
     #[case("something else", ErrorKind::ToolFailed)]
     #[case("", ErrorKind::ToolFailed)]
     fn words_refine_the_kind(#[case] words: &str, #[case] expected: ErrorKind) {
-        let error = Error::ToolFailed {
+        let error = Error::from(ProcessError::ToolFailed {
             tool: "pg_dump".to_owned(),
             status: "exited with 1".to_owned(),
             words: words.to_owned(),
-        };
+        });
         assert_eq!(error.kind(), expected);
         let port = PortError::from(error);
         assert_eq!(port.kind(), expected);

@@ -11,16 +11,19 @@ use backup_core::manifest::PartFormat;
 use backup_pg_archive::{
     ArchiveError, ArchiveReport, Contents, CsvConverter, DumpText, RowExtractor, TocEntry,
 };
+use backup_process::child::StderrLog;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::oneshot;
 
-use crate::child::StderrLog;
 use crate::error::Error;
 use crate::ident::quote_ident;
 
-/// How `pg_dumpall` ends what it wrote completely.
-const SCRIPT_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
+/// How `pg_dumpall` and `pg_dump` end what they wrote completely.
+const SCRIPT_ENDS: [&[u8]; 2] = [
+    b"-- PostgreSQL database cluster dump complete",
+    b"-- PostgreSQL database dump complete",
+];
 
 /// Reads what [`PgDumper`](crate::PgDumper) wrote.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +34,7 @@ impl Inspector for PgInspector {
         match format {
             PartFormat::Custom => inspected(body, Archive::new(|_| Ok(())), None),
             PartFormat::Sql => inspected(body, Script::default(), None),
+            PartFormat::Tar => inspected(body, Tar::default(), None),
             _ => inspected(body, Opaque, None),
         }
     }
@@ -109,15 +113,32 @@ impl Look for Script {
     }
 
     fn finish(self) -> Result<PartFacts, Error> {
-        let is_complete = self
-            .end
-            .windows(SCRIPT_END.len())
-            .any(|part| part == SCRIPT_END);
+        let has = |end: &&[u8]| self.end.windows(end.len()).any(|part| part == *end);
+        let is_complete = SCRIPT_ENDS.iter().any(has);
         if is_complete {
             Ok(PartFacts::default())
         } else {
-            Err(Error::corrupt("script of the globals ends early"))
+            Err(Error::corrupt(
+                "script ends early: its last line is missing",
+            ))
         }
+    }
+}
+
+/// A tar archive of `pg_dump`: complete if its members are, and its end is there.
+#[derive(Debug, Default)]
+struct Tar {
+    walk: crate::tar::TarWalk,
+}
+
+impl Look for Tar {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.walk.push(bytes).map_err(Error::corrupt)
+    }
+
+    fn finish(self) -> Result<PartFacts, Error> {
+        self.walk.finish().map_err(Error::corrupt)?;
+        Ok(PartFacts::default())
     }
 }
 
@@ -203,7 +224,12 @@ fn part_facts(report: &ArchiveReport) -> PartFacts {
         tables: report.tables.iter().map(table_facts).collect(),
         large_objects: (large_objects.count > 0).then_some(large_objects),
         sequences: report.entries.iter().filter_map(sequence_facts).collect(),
-        objects: object_counts(report),
+        // Beside rows they are counted where a restore takes them from: in the schema part.
+        objects: if report.tables.is_empty() {
+            object_counts(report)
+        } else {
+            backup_core::facts::ObjectCounts::new()
+        },
     }
 }
 

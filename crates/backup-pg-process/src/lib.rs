@@ -3,8 +3,8 @@
 //!
 //! One [`ConnectionConfig`] produces both the options of our SQL connections and the environment of
 //! the child programs, so "the preflight passes" means "`pg_dump` connects". Children are started
-//! by [`child`] alone: no shell, a cleared environment, a process group of their own, and an end of
-//! the byte stream that depends on the exit status.
+//! by `backup_process::child` alone: no shell, a cleared environment, a process group of their own,
+//! and an end of the byte stream that depends on the exit status.
 //!
 //! A dump is a set of parts that share one snapshot, held by a coordinator connection. Every data
 //! part, whoever made it, is an archive in `pg_dump`'s custom format that stock `pg_restore` loads.
@@ -17,8 +17,8 @@
 //! let _dumper = PgDumper::new(config);
 //! ```
 
+mod adopt;
 mod advisory;
-pub mod child;
 mod cluster;
 mod connection;
 mod databases;
@@ -26,7 +26,6 @@ mod details;
 mod doctor;
 mod dumper;
 mod error;
-mod held_dir;
 mod ident;
 mod inspector;
 mod logins;
@@ -37,10 +36,13 @@ mod replacer;
 mod restorer;
 mod sandbox;
 mod session;
+mod settings;
+mod tar;
 mod tools;
 
+pub use adopt::{DumpFile, FoundDump, PgAdopter};
 pub use cluster::{DrillCluster, DrillClusterConfig, StandingServer};
-pub use connection::{ConnectionConfig, SslMode, ToolEnv};
+pub use connection::{ConnectionConfig, SslMode};
 pub use databases::PgDatabases;
 pub use details::{
     DatabaseDetails, DatabaseGrant, DatabaseSetting, ExtensionDetails, LocaleProvider,
@@ -55,4 +57,5 @@ pub use passfile::PassFile;
 pub use replacer::{PgReplacer, ReplaceError};
 pub use restorer::{PgRestorer, PgRestorerConfig, Rehearsal, RestoreError, Words};
 pub use sandbox::PgSandboxes;
+pub use settings::PgSettingsDumper;
 pub use tools::{ToolLocator, ToolVersion, Tools};

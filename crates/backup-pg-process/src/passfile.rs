@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use backup_process::held_dir::{HeldDir, Kind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::Error;
-use crate::held_dir::{HeldDir, Kind};
 
 const KIND: Kind = Kind {
     prefix: "backup-pg-",

@@ -30,8 +30,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use backup_core::error::PortError;
+use backup_core::error::{ErrorKind, PortError};
 use backup_core::facts::Scope;
+use backup_core::manifest::Content;
 use backup_core::restorer::{
     LoadReport, PartReader, ReadBack, RestoreRequest, RestoreSession, Restorer,
 };
@@ -122,6 +123,12 @@ impl Restorer for PgRestorer {
         parts: Arc<dyn PartReader>,
         cancel: &CancellationToken,
     ) -> Result<Box<dyn RestoreSession>, PortError> {
+        let content = parts.manifest().content();
+        if content != Content::Database {
+            let what = format!("the backup is {}, which is no database", content.words());
+            return Err(PortError::new(ErrorKind::Refused, what)
+                .with_hint("restore --target-dir DIR writes it as files"));
+        }
         let session = self.prepare(request, parts, cancel).await?;
         Ok(Box::new(session))
     }

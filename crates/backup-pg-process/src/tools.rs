@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use backup_process::child::{ToolCommand, run_briefly};
+use backup_process::{Error as ProcessError, ToolEnv};
 use tokio_util::sync::CancellationToken;
 
-use crate::child::{ToolCommand, run_briefly};
-use crate::{Error, ToolEnv};
+use crate::Error;
 
 /// How long `pg_dump --version` may take.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
@@ -257,7 +258,7 @@ async fn ask_version(
         Ok(output) if output.exit.success() => {
             Ok(ToolVersion::parse(&String::from_utf8_lossy(&output.stdout)))
         }
-        Err(Error::Cancelled) => Err(Error::Cancelled),
+        Err(ProcessError::Cancelled) => Err(Error::Cancelled),
         Ok(_) | Err(_) => Ok(None),
     }
 }

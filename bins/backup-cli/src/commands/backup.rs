@@ -11,7 +11,7 @@ use backup_core::backup::{BackupId, SourceName};
 use backup_core::clock::Clock as _;
 use backup_core::engine::BackupOutcome;
 use backup_core::error::Error as CoreError;
-use backup_core::manifest::Manifest;
+use backup_core::manifest::{Content, Manifest};
 use backup_core::observer::Observer;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
@@ -206,13 +206,20 @@ fn tell(context: &Context, ended: Ended) -> Outcome {
             }
             Ok(exit_code::DONE)
         }
-        Ended::Done(source, database, run) => {
-            if context.json {
-                render::json(&BackupView::of(&source, &database, &run));
-            }
-            told(context, &source, *run)
-        }
+        Ended::Done(source, database, run) => finished(context, (&source, &database), *run),
     }
+}
+
+/// Says what came of one that has ended; an error only of what a signal stopped.
+pub(super) fn finished(
+    context: &Context,
+    (source, database): (&SourceName, &str),
+    run: BackupRun,
+) -> Outcome {
+    if context.json {
+        render::json(&BackupView::of(source, database, &run));
+    }
+    told(context, source, run)
 }
 
 fn told(context: &Context, source: &SourceName, run: BackupRun) -> Outcome {
@@ -271,12 +278,16 @@ fn done(context: &Context, source: &str, outcome: &BackupOutcome) -> u8 {
     if !context.json {
         let elapsed = (manifest.finished_at - manifest.started_at).as_seconds_f64();
         let totals = &manifest.totals;
+        let (tables, rows) = match manifest.content() {
+            Content::Redis => ("database", "key"),
+            _ => ("table", "row"),
+        };
         render::line(&format!(
             "{}  {}  {}, {}  {} -> {}  {}",
             manifest.id,
             source,
-            render::counted(totals.tables, "table"),
-            render::counted(totals.rows, "row"),
+            render::counted(totals.tables, tables),
+            render::counted(totals.rows, rows),
             render::size(totals.raw_bytes),
             render::size(totals.stored_bytes),
             render::duration(elapsed),

@@ -35,7 +35,7 @@ pub(super) async fn prepare(
         (_, true) => Replaceable::Restored,
         _ => return Ok(Place::Plain),
     };
-    let database = &arguments.target_db;
+    let database = arguments.target_db();
     let looked = context
         .stoppable(async { Ok(target.replacer.look(database).await) })
         .await?;
@@ -57,7 +57,7 @@ pub(super) async fn prepare(
         Some(_) => {}
     }
     let request = ReplaceRequest {
-        database: database.clone(),
+        database: database.to_owned(),
         replaceable,
         run: run.clone(),
         backup: found.manifest.id.clone(),

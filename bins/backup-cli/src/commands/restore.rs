@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_app::report::DefinitionsView;
-use backup_app::{AppError, Keys, Reading, RestoreTarget, begin};
+use backup_app::{AppError, Keys, Reading, RestoreTarget, begin, refuse_unless_database};
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
@@ -13,7 +13,7 @@ use backup_core::run_record::{Operation, RunId};
 use serde_json::json;
 
 use super::replace::Place;
-use super::{Context, Found, Outcome, replace};
+use super::{Context, Found, Outcome, extract, replace};
 use crate::args::RestoreArgs;
 use crate::progress::Progress;
 use crate::report::{CompareView, RestoreView};
@@ -25,6 +25,10 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let found = context
         .stoppable(context.find_quietly(backup, source, Keys::Identities))
         .await?;
+    if let Some(directory) = &arguments.target_dir {
+        return extract::run(context, &found, directory).await;
+    }
+    refuse_unless_database(&found.manifest)?;
     let server = arguments
         .target_server
         .clone()
@@ -33,7 +37,7 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     let mut run = begin(&found.engine, Operation::Restore);
     run.source = Some(found.manifest.source.clone());
     run.backup = Some(found.manifest.id.clone());
-    run.target_database = Some(arguments.target_db.clone());
+    run.target_database = Some(arguments.target_db().to_owned());
     let id = run.id.clone();
     context.journal.began(&run);
     // Until the record is written, nobody else may take the run for a killed one.
@@ -73,13 +77,13 @@ async fn restore(
     (found, target): (&Found, &RestoreTarget),
     place: &Place,
 ) -> Result<RestoreOutcome, CoreError> {
-    let label = format!("restore {}", render::name(&arguments.target_db));
+    let label = format!("restore {}", render::name(arguments.target_db()));
     let progress = Arc::new(Progress::new(&label, context.quiet));
     let observer: Arc<dyn Observer> = Arc::<Progress>::clone(&progress);
     let engine = found.engine.clone().with_observer(observer);
     let options = RestoreOptions {
         target: RestoreRequest {
-            target_database: arguments.target_db.clone(),
+            target_database: arguments.target_db().to_owned(),
             purpose: match place {
                 Place::Archive => Purpose::Archive,
                 Place::Plain | Place::Claimed(_) => Purpose::Plain,
@@ -144,7 +148,7 @@ fn done(
         render::line(&format!(
             "restored {what}{} into {} in {}, {} read",
             outcome.manifest.id,
-            render::name(&arguments.target_db),
+            render::name(arguments.target_db()),
             render::duration(elapsed),
             render::size(outcome.bytes_read),
         ));

@@ -6,7 +6,7 @@ use backup_core::engine::Engine;
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::facts::{Facts, TableFacts};
 use backup_core::history::{Proof, ProofLevel};
-use backup_core::manifest::Manifest;
+use backup_core::manifest::{Content, Manifest};
 use backup_core::pin::FoundPin;
 use backup_core::restorer::PartReader as _;
 use backup_core::run_record::RunRecord;
@@ -99,6 +99,7 @@ fn print_json(known: &Known<'_>) {
     value["compression"] = json!(manifest.compression);
     value["recipients"] = json!(manifest.encryption.as_ref().map(|e| &e.recipients));
     value["repository"] = json!(manifest.repository);
+    value["adopted"] = json!(manifest.adopted);
     value["objects"] = json!(manifest.totals.objects);
     value["verified_at"] = json!(known.proof.map(|proof| render::time(proof.at)));
     value["verified_level"] = json!(known.proof.map(|proof| proof.level.as_str()));
@@ -135,9 +136,14 @@ fn print(known: &Known<'_>) {
         Some(record) => format!("{} to {}", record.cipher, record.recipients.join(", ")),
         None => "none".to_owned(),
     };
+    let adopted = adopted_text(manifest);
+    let (tables, rows) = match manifest.content() {
+        Content::Redis => ("databases", "keys"),
+        _ => ("tables", "rows"),
+    };
     let scope = if manifest.filtered { " (filtered)" } else { "" };
     for (label, text) in [
-        ("backup", manifest.id.to_string()),
+        ("backup", format!("{}{adopted}", manifest.id)),
         ("source", render::name(manifest.source.as_str())),
         (
             "database",
@@ -158,9 +164,9 @@ fn print(known: &Known<'_>) {
         ("raw", render::size(totals.raw_bytes)),
         ("stored", render::size(totals.stored_bytes)),
         (
-            "tables",
+            tables,
             format!(
-                "{} with {} rows",
+                "{} with {} {rows}",
                 render::count(totals.tables),
                 render::count(totals.rows)
             ),
@@ -184,6 +190,14 @@ fn print(known: &Known<'_>) {
     match facts {
         Some(facts) => print_tables(facts),
         None => render::note("\ntables are encrypted; give --identity FILE to see them"),
+    }
+}
+
+fn adopted_text(manifest: &Manifest) -> &'static str {
+    if manifest.adopted {
+        " (adopted: another tool took it)"
+    } else {
+        ""
     }
 }
 

@@ -239,8 +239,11 @@ impl Chooser<'_> {
             };
             let listing = engine.catalog().list(&request).await?;
             self.journal.damaged(&place.name, &listing.damaged);
-            if !listing.backups.is_empty() {
-                found.push((source, listing.backups));
+            let mut backups = listing.backups;
+            // Of one source, all are of one kind, unless dumps of somebody else's tools are among them.
+            backups.retain(|backup| backup.content().can_be_drilled());
+            if !backups.is_empty() {
+                found.push((source, backups));
             }
         }
         if found.is_empty() {

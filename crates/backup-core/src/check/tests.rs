@@ -28,6 +28,7 @@ fn aged(hours: i64) -> Manifest {
         tool_version: "17.2".to_owned(),
         filtered: false,
         as_configured: false,
+        adopted: false,
         compression: "none".to_owned(),
         encryption: None,
         parts: Vec::new(),

@@ -208,6 +208,7 @@ mod tests {
             tool_version: "17.2".to_owned(),
             filtered,
             as_configured: false,
+            adopted: false,
             compression: "none".to_owned(),
             encryption: None,
             parts: Vec::new(),

@@ -51,6 +51,8 @@ pub struct BackupRequest {
     /// Not if there is one that began since then, whoever took it: asked again under the lease, so that of
     /// several runs one takes it.
     pub unless_since: Option<DateTime<Utc>>,
+    /// When the dump was taken, if it was not now but by somebody else's tool.
+    pub adopted: Option<DateTime<Utc>>,
     /// The ids of all repositories that it is written to, if there are several.
     pub repositories: Vec<String>,
 }
@@ -70,6 +72,7 @@ impl BackupRequest {
             stall_timeout: Duration::from_mins(30),
             as_configured: false,
             unless_since: None,
+            adopted: None,
             repositories: Vec::new(),
         }
     }
@@ -98,6 +101,7 @@ struct Run {
     repository: String,
     copies: Vec<String>,
     as_configured: bool,
+    adopted: bool,
     started_at: DateTime<Utc>,
     encryption: Option<EncryptionRecord>,
     compression: String,
@@ -118,9 +122,10 @@ impl Engine {
         request: &BackupRequest,
         cancel: &CancellationToken,
     ) -> Result<BackupOutcome, Error> {
-        let started_at = self.clock.now();
+        let now = self.clock.now();
+        let started_at = request.adopted.unwrap_or(now);
         let codec = self.codec(request)?;
-        let repository = unless(cancel, self.catalog().repository(started_at)).await??;
+        let repository = unless(cancel, self.catalog().repository(now)).await??;
         let turn = self.take_turn(&request.source, started_at, cancel).await?;
         if let Err(error) = self.check_wanted(request, turn.token()).await {
             self.end_turn(turn).await;
@@ -170,6 +175,7 @@ impl Engine {
             session,
             copies: copies(&request.repositories, &begun.repository),
             as_configured: request.as_configured,
+            adopted: request.adopted.is_some(),
             repository: begun.repository,
             started_at: begun.started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
@@ -311,7 +317,8 @@ impl Engine {
             repository: run.repository.clone(),
             copies: run.copies.clone(),
             started_at: run.started_at,
-            finished_at: self.clock.now(),
+            finished_at: self.finished_at(run),
+            adopted: run.adopted,
             server_version: source.server_version.clone(),
             tool_version: source.tool_version.clone(),
             filtered: source.filtered,
@@ -343,6 +350,15 @@ impl Engine {
             manifest,
             warnings: facts.warnings,
         })
+    }
+
+    /// How long somebody else's tool took is not known.
+    fn finished_at(&self, run: &Run) -> DateTime<Utc> {
+        if run.adopted {
+            run.started_at
+        } else {
+            self.clock.now()
+        }
     }
 
     /// Removes what a try stored that was taken for failed: an answer got lost. It would be taken

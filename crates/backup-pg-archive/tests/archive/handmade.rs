@@ -146,7 +146,7 @@ fn change_data(entry: fn(&mut Entry)) -> Result<(), ArchiveError> {
 #[case::negative_block(|a: &mut Archive| a.blocks = data_block(-5, &[END]), "block of no entry, or its second")]
 #[case::block_of_a_definition(|a: &mut Archive| a.blocks = data_block(4, &[END]), "block of no entry, or its second")]
 #[case::objects_of_a_table(|a: &mut Archive| a.blocks = object_block(5, &[]), "block of the wrong type")]
-#[case::trailing_zero(|a: &mut Archive| a.blocks.push(0), "no such type of block")]
+#[case::trailing_zero(|a: &mut Archive| a.blocks.push(0), "archive ends early, inside its second table of contents")]
 #[case::trailing_text(|a: &mut Archive| a.blocks.extend(b"more"), "no such type of block")]
 #[case::trailing_one(|a: &mut Archive| a.blocks.push(1), "archive ends early, inside its table data")]
 #[case::no_end_mark(|a: &mut Archive| a.blocks = data_block(5, &[ROWS]), "data of table t is not ended as COPY text is")]

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backup_core::error::{ErrorKind, PortError};
+use backup_process::child::Account;
+use backup_process::held_dir::{HeldDir, Kind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
-
-use crate::child::Account;
-use crate::held_dir::{HeldDir, Kind};
 
 const KIND: Kind = Kind {
     prefix: "backup-drill-",

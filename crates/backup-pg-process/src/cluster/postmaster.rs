@@ -6,14 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backup_core::error::{ErrorKind, PortError};
+use backup_process::child::{ToolChild, ToolCommand, ToolExit, run_briefly};
+use backup_process::{Error as ProcessError, ToolEnv};
 use nix::sys::signal::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::host::{Host, processes_in};
-use crate::child::{ToolChild, ToolCommand, run_briefly};
 use crate::session::execute;
-use crate::{ConnectionConfig, Error, SslMode, ToolEnv, quote_ident, quote_literal};
+use crate::{ConnectionConfig, Error, SslMode, quote_ident, quote_literal};
 
 const INITDB_LIMIT: Duration = Duration::from_mins(2);
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -226,9 +227,9 @@ impl Postmaster {
     }
 }
 
-fn ended(exit: Result<crate::child::ToolExit, Error>) -> PortError {
-    let failure = match exit.and_then(crate::child::ToolExit::into_result) {
-        Ok(_) => Error::ToolMisbehaved {
+fn ended(exit: Result<ToolExit, ProcessError>) -> PortError {
+    let failure = match exit.and_then(ToolExit::into_result) {
+        Ok(_) => ProcessError::ToolMisbehaved {
             tool: "postgres".to_owned(),
             problem: "ended at once".to_owned(),
         },

@@ -1,12 +1,13 @@
 //! Roles and tablespaces of the whole server, by `pg_dumpall`.
 
 use backup_core::dumper::PartStream;
+use backup_process::ToolEnv;
+use backup_process::child::{ToolCommand, stdout_body};
 use tokio_util::sync::CancellationToken;
 
-use crate::child::{ToolCommand, stdout_body};
-use crate::error::Error;
+use crate::error::{Error, judged};
 use crate::inspector::{Script, inspected};
-use crate::{ToolEnv, Tools, conninfo_value};
+use crate::{Tools, conninfo_value};
 
 /// What is said when the login cannot read the hashes.
 pub(super) const NO_PASSWORDS: &str =
@@ -31,6 +32,6 @@ pub(super) fn start(
     if !with_passwords {
         command = command.args(["--no-role-passwords"]);
     }
-    let (body, stderr) = stdout_body(&command, cancel)?;
+    let (body, stderr) = stdout_body(&command, judged, cancel)?;
     Ok(inspected(body, Script::default(), Some(stderr)))
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use backup_core::dumper::PartStream;
 use backup_core::facts::TableName;
 use backup_pg_archive::Contents;
+use backup_process::ToolEnv;
+use backup_process::child::{ToolCommand, stdout_body};
 use tokio_util::sync::CancellationToken;
 
 use super::DumpFilter;
-use crate::child::{ToolCommand, stdout_body};
-use crate::error::Error;
+use crate::error::{Error, judged};
 use crate::inspector::{Archive, inspected, table_name};
-use crate::{ToolEnv, exact_pattern, quote_ident};
+use crate::{exact_pattern, quote_ident};
 
 /// What every `pg_dump` of a session has in common.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ impl PgDump {
         cancel: &CancellationToken,
     ) -> Result<PartStream, Error> {
         let command = ToolCommand::new(&self.program, self.env.clone()).args(self.args(&content));
-        let (body, stderr) = stdout_body(&command, cancel)?;
+        let (body, stderr) = stdout_body(&command, judged, cancel)?;
         let database = self.database.clone();
         let check = move |contents: &Contents| {
             check_database(contents, &database)?;

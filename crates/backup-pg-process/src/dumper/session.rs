@@ -7,6 +7,7 @@ use backup_core::dumper::{DumpSession, PartPlan, PartStream, SourceFacts};
 use backup_core::error::PortError;
 use backup_core::facts::TableName;
 use backup_core::manifest::{PartFormat, PartKind, PartName};
+use backup_process::ToolEnv;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use super::{PgDumperConfig, globals};
 use crate::error::{Error, sqlstate};
 use crate::inspector::table_name;
 use crate::session;
-use crate::{ToolEnv, ToolVersion, Tools};
+use crate::{ToolVersion, Tools};
 
 /// Tries to fix a moment while tables come and go.
 const TRIES: usize = 3;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use backup_core::error::{BoxError, ErrorKind, PortError};
 use backup_core::manifest::PartName;
+use backup_process::Error as ProcessError;
 
 use crate::Error;
 
@@ -204,6 +205,12 @@ pub enum RestoreError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Words(pub String);
+
+impl From<ProcessError> for RestoreError {
+    fn from(error: ProcessError) -> Self {
+        Self::Base(error.into())
+    }
+}
 
 impl RestoreError {
     /// The class of the failure.

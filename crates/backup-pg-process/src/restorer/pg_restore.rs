@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use backup_core::body::BodyStream;
 use backup_core::manifest::PartName;
+use backup_process::ToolEnv;
+use backup_process::child::{ToolChild, ToolCommand, ToolExit};
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
@@ -15,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaints::{Complaint, Complaints, Names, Verdict};
 use super::error::{RestoreError, Words};
-use crate::child::{ToolChild, ToolCommand, ToolExit};
-use crate::{Error, ToolEnv, conninfo_value};
+use crate::{Error, conninfo_value};
 
 /// How long a failed load looks at the rest of its part for a better reason.
 const LOOK_FOR_DAMAGE: Duration = Duration::from_secs(5);
@@ -87,7 +88,8 @@ impl PgRestore {
         list: Option<&Path>,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RestoreError> {
-        let mut command = self.command().with_stdin();
+        // One that somebody else dumped has its definitions too, which came before.
+        let mut command = self.command().args(["--section=data"]).with_stdin();
         if let Some(list) = list {
             command = command.args([OsString::from("--use-list"), list.into()]);
         }

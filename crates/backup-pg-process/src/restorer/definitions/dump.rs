@@ -6,15 +6,17 @@ use backup_core::error::{ErrorKind, PortError};
 use backup_core::facts::TableName;
 use backup_core::restorer::Definitions;
 use backup_pg_archive::{ArchiveReport, Inspector};
+use backup_process::ToolEnv;
+use backup_process::child::{ToolCommand, stdout_body};
 use futures::StreamExt as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::Expected;
-use crate::child::{ToolCommand, stdout_body};
+use crate::Error;
+use crate::error::judged;
 use crate::inspector::table_name;
 use crate::restorer::error::RestoreError;
-use crate::{Error, ToolEnv};
 
 /// Sections by name as in the dump of a source: `--schema-only` would leave out that materialized
 /// views are filled. The database is named by the environment only.
@@ -65,7 +67,7 @@ impl TargetDump {
 
     async fn dump(&self, cancel: &CancellationToken) -> Result<ArchiveReport, RestoreError> {
         let command = ToolCommand::new(&self.program, self.env.clone()).args(ARGS);
-        let (mut body, _) = stdout_body(&command, cancel)?;
+        let (mut body, _) = stdout_body(&command, judged, cancel)?;
         let mut inspector = Inspector::new();
         let malformed = |source| {
             let error = PortError::new(ErrorKind::ToolFailed, "the archive is not complete");

@@ -1,6 +1,5 @@
 //! A program's standard output as a body that tells how the program ended.
 
-use std::io;
 use std::time::Duration;
 
 use backup_core::body::BodyStream;
@@ -26,8 +25,9 @@ const EOF_AFTER_EXIT: Duration = Duration::from_secs(2);
 /// Starts a program whose standard output is the body.
 ///
 /// The body ends without an error only if the program exited with 0 and its output came to its end.
-/// Otherwise the last item is a [`PortError`] with the program's last words. What it wrote to
-/// standard error although it succeeded comes through the receiver, before the body's end.
+/// Otherwise the last item is a [`PortError`] with the program's last words, of the kind that `judge`
+/// reads out of them. What it wrote to standard error although it succeeded comes through the
+/// receiver, before the body's end.
 ///
 /// # Errors
 /// `ToolFailed` when the program cannot be started.
@@ -37,6 +37,7 @@ const EOF_AFTER_EXIT: Duration = Duration::from_secs(2);
 /// program.
 pub fn stdout_body(
     command: &ToolCommand,
+    judge: fn(Error) -> PortError,
     cancel: &CancellationToken,
 ) -> Result<(BodyStream, oneshot::Receiver<StderrLog>), Error> {
     let mut child = ToolChild::spawn(command)?;
@@ -48,22 +49,18 @@ pub fn stdout_body(
         cancel: cancel.clone(),
         said: Some(said),
     };
-    let body = stream::unfold(Some(state), |state| async move {
+    let body = stream::unfold(Some(state), move |state| async move {
         let mut state = state?;
         match state.next().await {
             Ok(Some(chunk)) => Some((Ok(chunk), Some(state))),
             Ok(None) => None,
             Err(error) => {
                 state.child.terminate().await;
-                Some((Err(into_io(error)), None))
+                Some((Err(judge(error).into_io()), None))
             }
         }
     });
     Ok((body.boxed(), stderr))
-}
-
-fn into_io(error: Error) -> io::Error {
-    PortError::from(error).into_io()
 }
 
 struct Reading {

@@ -10,23 +10,26 @@ use tempfile::TempDir;
 
 /// What tells directories of one use from all others.
 #[derive(Debug)]
-pub(crate) struct Kind {
+pub struct Kind {
     /// How their names begin.
-    pub(crate) prefix: &'static str,
+    pub prefix: &'static str,
     /// The file in each that is locked as long as its owner lives.
-    pub(crate) file: &'static str,
+    pub file: &'static str,
 }
 
 /// A directory of ours, removed on drop.
 #[derive(Debug)]
-pub(crate) struct HeldDir {
+pub struct HeldDir {
     directory: TempDir,
     _locked: File,
 }
 
 impl HeldDir {
     /// Makes it within `parent`, for nobody else, with `content` in its file.
-    pub(crate) fn create(kind: &Kind, parent: &Path, content: &str) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(kind: &Kind, parent: &Path, content: &str) -> io::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix(kind.prefix)
             .permissions(std::fs::Permissions::from_mode(0o700))
@@ -46,12 +49,16 @@ impl HeldDir {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    #[must_use]
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Removes it, and says if that fails.
-    pub(crate) fn remove(self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When something of it is left.
+    pub fn remove(self) -> io::Result<()> {
         self.directory.close()
     }
 }
@@ -60,7 +67,7 @@ impl Kind {
     /// Removes the directories of owners that are no more, if `may_go` says so of each. `parent`
     /// may be open to everybody: what is not ours is not touched, and nothing is opened that could
     /// make us wait.
-    pub(crate) fn sweep(&self, parent: &Path, may_go: impl Fn(&Path) -> bool) {
+    pub fn sweep(&self, parent: &Path, may_go: impl Fn(&Path) -> bool) {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
         for entry in entries {
             let path = entry.path();

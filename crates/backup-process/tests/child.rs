@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backup_core::error::{ErrorKind, PortError};
-use backup_pg_process::child::{StderrLog, ToolChild, ToolCommand, run_briefly, stdout_body};
-use backup_pg_process::{ToolEnv, ToolLocator};
+use backup_process::ToolEnv;
+use backup_process::child::{StderrLog, ToolChild, ToolCommand, run_briefly, stdout_body};
 use backup_testing::write_program;
 use futures::StreamExt as _;
 use tempfile::TempDir;
@@ -89,7 +89,8 @@ struct Outcome {
 
 async fn read(fake: &Fake) -> Outcome {
     let start = Instant::now();
-    let (mut body, mut stderr) = stdout_body(&fake.command(), &CancellationToken::new()).unwrap();
+    let (mut body, mut stderr) =
+        stdout_body(&fake.command(), PortError::from, &CancellationToken::new()).unwrap();
     let (mut bytes, mut error) = (0, None);
     while let Some(item) = body.next().await {
         assert!(error.is_none(), "nothing comes after an error");
@@ -214,7 +215,7 @@ async fn cancelling_ends_the_program_and_then_the_body() {
     ] {
         let fake = Fake::new(script);
         let cancel = CancellationToken::new();
-        let (mut body, _stderr) = stdout_body(&fake.command(), &cancel).unwrap();
+        let (mut body, _stderr) = stdout_body(&fake.command(), PortError::from, &cancel).unwrap();
         fake.started().await;
         let start = Instant::now();
         cancel.cancel();
@@ -233,7 +234,8 @@ async fn cancelling_ends_the_program_and_then_the_body() {
 async fn dropping_the_body_kills_everything() {
     let script = "trap '' TERM; sleep 600 & echo $! >> \"${0%/*}/pids\"; cat /dev/zero";
     let fake = Fake::new(script);
-    let (mut body, _stderr) = stdout_body(&fake.command(), &CancellationToken::new()).unwrap();
+    let (mut body, _stderr) =
+        stdout_body(&fake.command(), PortError::from, &CancellationToken::new()).unwrap();
     assert!(body.next().await.unwrap().is_ok());
     drop(body);
     assert!(fake.gone_within(Duration::from_secs(5)).await);
@@ -286,37 +288,8 @@ async fn a_program_that_does_not_answer_is_given_up() {
 async fn a_missing_program_is_named() {
     let fake = Fake::new("");
     let command = ToolCommand::new(fake.path("no_such"), ToolEnv::default());
-    let error = stdout_body(&command, &CancellationToken::new())
+    let error = stdout_body(&command, PortError::from, &CancellationToken::new())
         .err()
         .unwrap();
     assert!(error.to_string().contains("no_such"));
-}
-
-#[tokio::test]
-async fn tools_are_chosen_by_the_version_they_print() {
-    let old = Fake::new("echo 'pg_dump (PostgreSQL) 15.18'");
-    let new = Fake::new("echo 'pg_dump (PostgreSQL) 18.6'");
-    let mute = Fake::new("exit 1");
-    let dirs = [&old, &new, &mute].map(|fake| fake.directory.path().to_owned());
-    let locator = ToolLocator::only_in(dirs);
-    let cancel = CancellationToken::new();
-
-    let tools = locator.locate(150_010, &cancel).await.unwrap();
-    assert_eq!(tools.pg_dump, old.path("pg_dump"));
-    let tools = locator.locate(160_001, &cancel).await.unwrap();
-    assert_eq!(tools.pg_restore, new.path("pg_restore"));
-
-    let error = PortError::from(locator.locate(190_000, &cancel).await.unwrap_err());
-    assert_eq!(error.kind(), ErrorKind::ToolMissing);
-    let expected = format!(
-        "no pg_dump for server 19.0: newest pg_dump found is 18.6 at {}",
-        new.path("pg_dump").display()
-    );
-    assert_eq!(error.to_string(), expected);
-
-    // Each program was asked once.
-    let asked = std::fs::read_to_string(old.pid_file()).unwrap();
-    assert_eq!(asked.lines().count(), 1);
-    new.write("pg_dump", "echo 'pg_dump (PostgreSQL) 19.1 (replaced)'");
-    assert!(locator.locate(190_000, &cancel).await.is_ok());
 }
