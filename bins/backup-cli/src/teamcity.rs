@@ -2,6 +2,7 @@
 //!
 //! They are lines on stdout among the others, and only with `--log-format teamcity`.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::render;
@@ -97,7 +98,8 @@ fn escaped(text: &str) -> String {
             ' '..='~' => escaped.push(c),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    escaped += &format!("|0x{unit:04X}");
+                    // A string takes whatever is written to it.
+                    let _ = write!(escaped, "|0x{unit:04X}");
                 }
             }
         }
