@@ -64,8 +64,6 @@ impl Stage {
             .with_env("AIRFLOW_HOME", &home.display().to_string())
             .with_env("AIRFLOW__CORE__DAGS_FOLDER", &dags.display().to_string())
             .with_env("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-            .with_env("AIRFLOW__CORE__DEFAULT_TASK_RETRIES", "1")
-            .with_env("AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY", "1")
             .with_env("AIRFLOW_CONN_POSTGRES_DEFAULT", &connection.to_string());
         let stage = Self {
             cluster,
@@ -85,6 +83,13 @@ impl Stage {
             &dags,
         ];
         stage.backup_cli(&made)?.exits(0)?;
+        // Once, and soon.
+        let file = format!("{dags}backup_dags.py");
+        let text = fs::read_to_string(&file)?;
+        let said = "{\"retries\": 2, \"retry_delay\": timedelta(minutes=5)}";
+        ensure!(text.contains(said), "{text}");
+        let soon = "{\"retries\": 1, \"retry_delay\": timedelta(seconds=1)}";
+        fs::write(&file, text.replace(said, soon))?;
         stage.airflow(&["db", "migrate"])?.exits(0)?;
         Ok(stage)
     }

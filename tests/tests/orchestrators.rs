@@ -18,7 +18,7 @@ const HOSTILE: [&str; 6] = [
     "two words",
     "a 'b' \"c\" `d` $(touch pwned) ${HOME} $HOME",
     "%d %% \\% \\\\%n 100%",
-    "#x; rm -rf & | < > * ? [a] {b} ~ ! = : ,",
+    "#x; rm -rf & | < > * ? [a] {b} ~ ! = ,",
     "\u{e9}\u{1f418} -- --all",
 ];
 

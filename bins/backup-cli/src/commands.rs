@@ -140,35 +140,10 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         }
         teamcity::speak();
     }
-    let overrides = match &cli.command {
-        Command::Completions { shell } => return Ok(completions(*shell)),
-        Command::Man { dir } => return man(dir),
-        Command::Init(arguments) => return init::run(arguments, cli.json),
-        Command::Keygen(arguments) => return keygen::run(arguments, cli.json),
-        Command::Config(arguments) if arguments.needs_no_file() => return Ok(config::schema()),
-        Command::Token(arguments) => return token::run(arguments, cli.json),
-        Command::Backup(arguments) => arguments.overrides(),
-        Command::Adopt(arguments) => arguments.overrides(),
-        Command::Restore(arguments) => arguments.overrides(),
-        Command::Undo(arguments) => arguments.overrides(),
-        Command::Show(arguments) => arguments.from.overrides(),
-        Command::Verify(arguments) => arguments.from.overrides(),
-        Command::Drill(arguments) => arguments.overrides(),
-        Command::Cat(arguments) => arguments.from.overrides(),
-        Command::List(arguments) => arguments.place.overrides(),
-        Command::Runs(arguments) => arguments.place.overrides(),
-        Command::Check(arguments) => arguments.place.overrides(),
-        Command::Doctor(arguments) => arguments.overrides(),
-        Command::Rekey(arguments) => arguments.overrides(),
-        Command::RecoverySheet(arguments) => arguments.overrides(),
-        Command::Copy(_) | Command::Config(_) | Command::Generate(_) | Command::Notify(_) => {
-            Overrides::default()
-        }
-        Command::Prune(arguments) => arguments.overrides(),
-        Command::Simulate(arguments) => arguments.overrides(),
-        Command::Pin(arguments) => arguments.place.overrides(),
-        Command::Unpin(arguments) => arguments.place.overrides(),
-    };
+    if let Some(outcome) = without_configuration(&cli) {
+        return outcome;
+    }
+    let overrides = overrides(&cli.command);
     let app = Arc::new(App::load(cli.config.as_deref(), environment, overrides)?);
     let journal = Journal::new(tell);
     let context = Context {
@@ -221,6 +196,52 @@ async fn work(context: &Context, cli: &Cli) -> Outcome {
         | Command::Init(_)
         | Command::Keygen(_)
         | Command::Token(_) => Ok(exit_code::DONE),
+    }
+}
+
+/// What needs no configuration is done at once.
+fn without_configuration(cli: &Cli) -> Option<Outcome> {
+    Some(match &cli.command {
+        Command::Completions { shell } => Ok(completions(*shell)),
+        Command::Man { dir } => man(dir),
+        Command::Init(arguments) => init::run(arguments, cli.json),
+        Command::Keygen(arguments) => keygen::run(arguments, cli.json),
+        Command::Config(arguments) if arguments.needs_no_file() => Ok(config::schema()),
+        Command::Token(arguments) => token::run(arguments, cli.json),
+        _ => return None,
+    })
+}
+
+/// What the command line says over the configuration.
+fn overrides(command: &Command) -> Overrides {
+    match command {
+        Command::Backup(arguments) => arguments.overrides(),
+        Command::Adopt(arguments) => arguments.overrides(),
+        Command::Restore(arguments) => arguments.overrides(),
+        Command::Undo(arguments) => arguments.overrides(),
+        Command::Show(arguments) => arguments.from.overrides(),
+        Command::Verify(arguments) => arguments.from.overrides(),
+        Command::Drill(arguments) => arguments.overrides(),
+        Command::Cat(arguments) => arguments.from.overrides(),
+        Command::List(arguments) => arguments.place.overrides(),
+        Command::Runs(arguments) => arguments.place.overrides(),
+        Command::Check(arguments) => arguments.place.overrides(),
+        Command::Doctor(arguments) => arguments.overrides(),
+        Command::Rekey(arguments) => arguments.overrides(),
+        Command::RecoverySheet(arguments) => arguments.overrides(),
+        Command::Prune(arguments) => arguments.overrides(),
+        Command::Simulate(arguments) => arguments.overrides(),
+        Command::Pin(arguments) => arguments.place.overrides(),
+        Command::Unpin(arguments) => arguments.place.overrides(),
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Init(_)
+        | Command::Keygen(_)
+        | Command::Token(_)
+        | Command::Copy(_)
+        | Command::Config(_)
+        | Command::Generate(_)
+        | Command::Notify(_) => Overrides::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! They are lines on stdout among the others, and only with `--log-format teamcity`.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::render;
@@ -73,11 +74,12 @@ fn print(line: &str) {
 }
 
 fn message(name: &str, attributes: &[(&str, &str)]) -> String {
-    let attributes = attributes.iter();
-    let attributes: String = attributes
-        .map(|(name, value)| format!(" {name}='{}'", escaped(value)))
-        .collect();
-    format!("##teamcity[{name}{attributes}]")
+    let mut said = String::new();
+    for (name, value) in attributes {
+        // A string takes whatever is written to it.
+        let _ = write!(said, " {name}='{}'", escaped(value));
+    }
+    format!("##teamcity[{name}{said}]")
 }
 
 /// A value as the server reads it; beyond ASCII by numbers, whatever the encoding of the agent's console.
@@ -97,7 +99,7 @@ fn escaped(text: &str) -> String {
             ' '..='~' => escaped.push(c),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    escaped += &format!("|0x{unit:04X}");
+                    let _ = write!(escaped, "|0x{unit:04X}");
                 }
             }
         }

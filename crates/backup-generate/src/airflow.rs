@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Artifact, Calendar, Generated, Opens, Plan, fill, quote, unsayable, upkeep_arguments};
+use crate::{
+    Artifact, Calendar, Generated, Opens, Plan, fill, put, quote, unsayable, upkeep_arguments,
+};
 
 const FILE: &str = include_str!("../templates/backup_dags.py");
 
@@ -64,14 +66,14 @@ fn rounds(plan: &Plan, notes: &mut Vec<String>) -> String {
     for source in &plan.sources {
         let key = match &source.when {
             None => Some((BY_HAND.0.to_owned(), BY_HAND.1)),
-            Some(when) => match Calendar::parse(&when.expression) {
-                Some(calendar) => Some((calendar.cron(), when.zone.as_str())),
-                None => {
+            Some(when) => {
+                let calendar = Calendar::parse(&when.expression);
+                if calendar.is_none() {
                     let what = format!("source {:?}", source.name);
                     notes.push(unsayable(&what, when, "Airflow"));
-                    None
                 }
-            },
+                calendar.map(|calendar| (calendar.cron(), when.zone.as_str()))
+            }
         };
         if let Some(key) = key {
             rounds.entry(key).or_default().push(&source.name);
@@ -100,7 +102,10 @@ fn rounds(plan: &Plan, notes: &mut Vec<String>) -> String {
         };
         let names: Vec<_> = names.into_iter().map(quote::python).collect();
         let (id, zone, names) = (quote::python(&id), quote::python(zone), names.join(", "));
-        text += &format!("    ({id}, {cron}, {zone}, [{names}]),\n");
+        put(
+            &mut text,
+            format_args!("    ({id}, {cron}, {zone}, [{names}]),\n"),
+        );
     }
     text
 }
@@ -116,12 +121,15 @@ fn upkeep(plan: &Plan, notes: &mut Vec<String>) -> String {
             .iter()
             .map(|word| quote::python(word));
         let arguments: Vec<_> = arguments.collect();
-        text += &format!(
-            "    ({}, {}, {}, [{}]),\n",
-            quote::python(&format!("backup_{}", one.operation)),
-            quote::python(&calendar.cron()),
-            quote::python(&one.when.zone),
-            arguments.join(", ")
+        put(
+            &mut text,
+            format_args!(
+                "    ({}, {}, {}, [{}]),\n",
+                quote::python(&format!("backup_{}", one.operation)),
+                quote::python(&calendar.cron()),
+                quote::python(&one.when.zone),
+                arguments.join(", ")
+            ),
         );
     }
     text

@@ -109,10 +109,10 @@ impl Calendar {
 impl Field {
     fn parse(text: &str, (low, high): (u8, u8), names: &[&str], first: u8) -> Option<Self> {
         let number = |text: &str| -> Option<u8> {
-            let named = names
+            let known = names
                 .iter()
                 .position(|name| name.eq_ignore_ascii_case(text));
-            let value = match named {
+            let value = match known {
                 Some(index) => u8::try_from(index).ok()? + first,
                 None => text.parse().ok()?,
             };

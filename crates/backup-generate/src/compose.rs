@@ -1,6 +1,6 @@
 //! A Compose file for the server alone.
 
-use crate::{Artifact, Generated, Plan, fill, in_comment, quote};
+use crate::{Artifact, Generated, Plan, fill, in_comment, put, quote};
 
 /// The file with a database and a bucket beside it, whose confinement this shares.
 const PACKAGED: &str = include_str!("../../../packaging/compose/compose.yaml");
@@ -11,9 +11,12 @@ pub(crate) fn file(plan: &Plan) -> Generated {
     let mut environment = String::new();
     for (name, _) in plan.variables() {
         let name = in_comment(name);
-        environment += &format!(
-            "      {}: \"${{{name}:?say it in .env}}\"\n",
-            quote::yaml(&name)
+        put(
+            &mut environment,
+            format_args!(
+                "      {}: \"${{{name}:?say it in .env}}\"\n",
+                quote::yaml(&name)
+            ),
         );
     }
     let (mut uses, mut secrets) = (String::new(), String::new());
@@ -28,11 +31,17 @@ pub(crate) fn file(plan: &Plan) -> Generated {
     });
     for (from, to) in files.chain(credentials) {
         let key = quote::slug(&to, 60);
-        uses += &format!(
-            "      - {{ source: {key}, target: {} }}\n",
-            quote::compose(&to)
+        put(
+            &mut uses,
+            format_args!(
+                "      - {{ source: {key}, target: {} }}\n",
+                quote::compose(&to)
+            ),
         );
-        secrets += &format!("  {key}:\n    file: {}\n", quote::compose(&from));
+        put(
+            &mut secrets,
+            format_args!("  {key}:\n    file: {}\n", quote::compose(&from)),
+        );
     }
     if !plan.credentials().is_empty() {
         environment += "      CREDENTIALS_DIRECTORY: /run/backup-credentials\n";
@@ -40,11 +49,14 @@ pub(crate) fn file(plan: &Plan) -> Generated {
     let (mut mounts, mut volumes) = (String::new(), String::new());
     for (name, path) in &plan.directories {
         let volume = format!("backup-{}", quote::slug(name, 50));
-        mounts += &format!(
-            "      - {{ type: volume, source: {volume}, target: {} }}\n",
-            quote::compose(path)
+        put(
+            &mut mounts,
+            format_args!(
+                "      - {{ type: volume, source: {volume}, target: {} }}\n",
+                quote::compose(path)
+            ),
         );
-        volumes += &format!("  {volume}:\n");
+        put(&mut volumes, format_args!("  {volume}:\n"));
     }
     let config = plan.config.as_deref().unwrap_or("/etc/backup/backup.toml");
     let text = fill(

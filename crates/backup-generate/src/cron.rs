@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Artifact, Calendar, Generated, Plan, When, in_comment, quote, unsayable, upkeep_arguments,
+    Artifact, Calendar, Generated, Plan, When, in_comment, put, quote, unsayable, upkeep_arguments,
 };
 
 const HEAD: &str = "\
@@ -36,7 +36,7 @@ pub(crate) fn crontab(plan: &Plan) -> Generated {
     let mut text = format!("{HEAD}{ZONE}\nSHELL=/bin/sh\nPATH=/usr/local/bin:/usr/bin:/bin\n");
     let command = plan.shell_command();
     for zone in zones {
-        text += &format!("\nCRON_TZ={zone}\n");
+        put(&mut text, format_args!("\nCRON_TZ={zone}\n"));
         for (source, when) in plan.scheduled().filter(|(_, when)| when.zone == zone) {
             let name = quote::shell(&source.name);
             let command = format!("{command} --quiet backup -- {name} > /dev/null");
@@ -58,7 +58,7 @@ pub(crate) fn crontab(plan: &Plan) -> Generated {
     let check = format!("said=$({command} check 2>&1) || echo \"$said\"");
     text += "\n# Are backups fresh and healthy? Mails what is not.\n";
     match quote::crontab(&check) {
-        Some(check) => text += &format!("17 * * * * {check}\n"),
+        Some(check) => put(&mut text, format_args!("17 * * * * {check}\n")),
         None => made
             .notes
             .push("check is left out: a crontab cannot say the path".to_owned()),
@@ -82,7 +82,7 @@ fn all(plan: &Plan) -> impl Iterator<Item = (&str, &When)> {
 fn add(text: &mut String, notes: &mut Vec<String>, (what, when): (&str, &When), command: &str) {
     let line = Calendar::parse(&when.expression).map(|calendar| calendar.cron());
     match (line, quote::crontab(command)) {
-        (Some(line), Some(command)) => *text += &format!("{line} {command}\n"),
+        (Some(line), Some(command)) => put(text, format_args!("{line} {command}\n")),
         (None, _) => left_out(text, notes, unsayable(what, when, "cron")),
         (_, None) => left_out(
             text,
@@ -93,6 +93,6 @@ fn add(text: &mut String, notes: &mut Vec<String>, (what, when): (&str, &When), 
 }
 
 fn left_out(text: &mut String, notes: &mut Vec<String>, note: String) {
-    *text += &format!("# {}\n", in_comment(&note));
+    put(text, format_args!("# {}\n", in_comment(&note)));
     notes.push(note);
 }

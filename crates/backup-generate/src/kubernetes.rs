@@ -1,8 +1,8 @@
 //! Manifests for Kubernetes.
 
 use crate::{
-    Artifact, Calendar, Generated, Plan, PlannedSource, When, fill, in_comment, quote, unsayable,
-    upkeep_arguments,
+    Artifact, Calendar, Generated, Plan, PlannedSource, When, fill, in_comment, put, quote,
+    unsayable, upkeep_arguments,
 };
 
 const HEAD: &str = include_str!("../templates/kubernetes/head.yaml");
@@ -16,7 +16,7 @@ const VOLUMES: &str = include_str!("../templates/kubernetes/volumes.yaml");
 const LONGEST: usize = 52;
 /// Where credentials are that systemd would have passed.
 const CREDENTIALS: &str = "/run/backup-credentials";
-/// The columns in which a pod's own settings begin: in a CronJob, and in a Deployment.
+/// The columns in which a pod's own settings begin: in a `CronJob`, and in a Deployment.
 const IN_JOB: usize = 10;
 const IN_DEPLOYMENT: usize = 6;
 
@@ -135,36 +135,56 @@ impl Pod {
         let mut keys = Vec::new();
         for (name, _) in plan.variables() {
             let quoted = quote::yaml(name);
-            pod.environment += &format!(
-                "- name: {quoted}\n  valueFrom:\n    secretKeyRef: {{ name: backup-secrets, key: {quoted} }}\n"
+            put(
+                &mut pod.environment,
+                format_args!(
+                    "- name: {quoted}\n  valueFrom:\n    secretKeyRef: {{ name: backup-secrets, key: {quoted} }}\n"
+                ),
             );
             keys.push((name.to_owned(), format!("variable {name}")));
         }
         for path in plan.files() {
             let (key, path) = (quote::slug(path, 200), in_comment(path));
             let place = quote::yaml(&path);
-            pod.mounts += &format!(
-                "- {{ name: secrets, mountPath: {place}, subPath: {key}, readOnly: true }}\n"
+            put(
+                &mut pod.mounts,
+                format_args!(
+                    "- {{ name: secrets, mountPath: {place}, subPath: {key}, readOnly: true }}\n"
+                ),
             );
             keys.push((key, format!("file {path}")));
         }
         let credentials = plan.credentials();
         if !credentials.is_empty() {
-            pod.environment +=
-                &format!("- {{ name: CREDENTIALS_DIRECTORY, value: {CREDENTIALS} }}\n");
-            pod.mounts +=
-                &format!("- {{ name: secrets, mountPath: {CREDENTIALS}, readOnly: true }}\n");
+            put(
+                &mut pod.environment,
+                format_args!("- {{ name: CREDENTIALS_DIRECTORY, value: {CREDENTIALS} }}\n"),
+            );
+            put(
+                &mut pod.mounts,
+                format_args!("- {{ name: secrets, mountPath: {CREDENTIALS}, readOnly: true }}\n"),
+            );
         }
         let credentials = credentials.into_iter();
         keys.extend(credentials.map(|name| (name.to_owned(), format!("credential {name}"))));
         for (name, path) in &plan.directories {
             let (volume, path) = (claim(name), quote::yaml(path));
-            pod.mounts += &format!("- {{ name: {volume}, mountPath: {path} }}\n");
-            pod.volumes +=
-                &format!("- name: {volume}\n  persistentVolumeClaim: {{ claimName: {volume} }}\n");
+            put(
+                &mut pod.mounts,
+                format_args!("- {{ name: {volume}, mountPath: {path} }}\n"),
+            );
+            put(
+                &mut pod.volumes,
+                format_args!(
+                    "- name: {volume}\n  persistentVolumeClaim: {{ claimName: {volume} }}\n"
+                ),
+            );
         }
         for (key, what) in keys {
-            pod.wanted += &format!("#     {}    {}\n", in_comment(&key), in_comment(&what));
+            put(
+                &mut pod.wanted,
+                format_args!("#     {}    {}\n", in_comment(&key), in_comment(&what)),
+            );
         }
         pod
     }
@@ -196,7 +216,9 @@ impl Lines {
 
 fn indented(text: &str, columns: usize) -> String {
     let lines = text.lines().filter(|line| !line.is_empty());
-    lines
-        .map(|line| format!("{:columns$}{line}\n", ""))
-        .collect()
+    let mut moved = String::new();
+    for line in lines {
+        put(&mut moved, format_args!("{:columns$}{line}\n", ""));
+    }
+    moved
 }

@@ -16,6 +16,8 @@ pub mod quote;
 mod systemd;
 mod teamcity;
 
+use std::fmt::{self, Write as _};
+
 pub use calendar::Calendar;
 
 /// Who is to run the backups.
@@ -239,6 +241,11 @@ fn upkeep_arguments(operation: &str) -> &'static [&'static str] {
         "verify" => &["verify", "--sample", "2"],
         _ => &["drill", "--all"],
     }
+}
+
+/// Adds to a text, which takes whatever is written to it.
+fn put(text: &mut String, more: fmt::Arguments<'_>) {
+    let _ = text.write_fmt(more);
 }
 
 /// A template with a value for each `@NAME@` that is known. Values are not read again.

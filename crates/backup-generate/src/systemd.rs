@@ -1,8 +1,8 @@
 //! Units and timers of systemd.
 
 use crate::{
-    Artifact, Calendar, Generated, Plan, Secret, SecretPlace, When, in_comment, quote, unsayable,
-    upkeep_arguments,
+    Artifact, Calendar, Generated, Plan, Secret, SecretPlace, When, in_comment, put, quote,
+    unsayable, upkeep_arguments,
 };
 
 /// The unit of the server, whose confinement these share.
@@ -143,26 +143,32 @@ fn confinement() -> String {
         .filter(|line| line.contains('=') && !line.starts_with('#'));
     let kept = settings.filter(|line| !OWN.iter().any(|own| line.starts_with(own)));
     let kept = kept.filter(|line| !line.starts_with("Environment=BACKUP_CONFIG"));
-    kept.map(|line| format!("{line}\n")).collect()
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn timer(title: &str, when: &When) -> Option<String> {
     let calendar = Calendar::parse(&when.expression)?;
     let mut text = format!("{HEAD}[Unit]\nDescription={title}\n\n[Timer]\n");
     for line in calendar.systemd(&when.zone) {
-        text += &format!("OnCalendar={line}\n");
+        put(&mut text, format_args!("OnCalendar={line}\n"));
     }
     if when.jitter_seconds > 0 {
         // The same delay each time, so that a day stays a day.
-        text += &format!(
-            "RandomizedDelaySec={}s\nFixedRandomDelay=yes\n",
-            when.jitter_seconds
+        put(
+            &mut text,
+            format_args!(
+                "RandomizedDelaySec={}s\nFixedRandomDelay=yes\n",
+                when.jitter_seconds
+            ),
         );
     }
     text += "AccuracySec=1s\n";
-    text += &format!(
-        "Persistent={}\n",
-        if when.catches_up { "yes" } else { "no" }
+    put(
+        &mut text,
+        format_args!(
+            "Persistent={}\n",
+            if when.catches_up { "yes" } else { "no" }
+        ),
     );
     text += "\n[Install]\nWantedBy=timers.target\n";
     Some(text)

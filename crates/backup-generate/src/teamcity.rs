@@ -1,4 +1,4 @@
-//! A script for a build step of TeamCity.
+//! A script for a build step of `TeamCity`.
 
 use crate::{Artifact, Generated, Plan, fill};
 

@@ -118,7 +118,7 @@ fn a_schedule_that_a_format_has_no_words_for_is_told_and_not_run_at_another_time
         let text: String = made
             .files
             .iter()
-            .map(|file| format!("{}\n{}", file.name, file.text))
+            .flat_map(|file| [file.name.as_str(), "\n", &file.text])
             .collect();
         let mut lines = text.lines().filter(|line| !line.starts_with('#'));
         assert!(

@@ -7,9 +7,9 @@ healthy. backup-cli and the configuration file are on every worker, at the paths
 Secrets are in Connections (table CONNECTIONS). They reach backup-cli in its environment and nothing else:
 no command line, no XCom and no log has them.
 
-A task fails when anything did, also when only a warning was left (exit code 3). Retries are Airflow's
-([core] default_task_retries and default_task_retry_delay): they do no harm, because a backup that failed has
-published nothing, and a source that another run has is left to it (exit code 5).
+A task fails when anything did, also when only a warning was left (exit code 3). Retries are Airflow's,
+as RETRIES says: they do no harm, because a backup that failed has published nothing, and a source that
+another run has is left to it (exit code 5).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import timedelta
 
 import pendulum
 from airflow.sdk import DAG, Connection, Variable, get_current_context, task, task_group
@@ -47,6 +48,10 @@ OWN = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DI
 
 # Wrong configuration, a key that does not fit, a safety rule: another try changes nothing.
 FINAL = (2, 10, 12)
+
+# Beside those of the configuration, which are within one try. Said here, because mapped tasks do not get what
+# Airflow's own configuration says.
+RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=5)}
 
 # How long a run that was stopped may take to take back what it began.
 GRACE_SECONDS = 60
@@ -149,6 +154,7 @@ def common(dag_id: str, cron: str | None, zone: str) -> dict:
         "start_date": pendulum.datetime(2024, 1, 1, tz=zone),
         "catchup": False,
         "max_active_runs": 1,
+        "default_args": RETRIES,
         "tags": ["backup"],
     }
 
