@@ -301,7 +301,9 @@ impl Context {
     async fn note_interrupted(&self) {
         let noted = self.app.note_interrupted(self.interrupt.token()).await;
         if let Some(notices) = self.journal.notices() {
-            noted.iter().for_each(|run| notices.ended(run));
+            for run in &noted {
+                notices.ended(run);
+            }
         }
     }
 

@@ -62,7 +62,9 @@ async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
         flush(server, false).await;
         let noted = app.note_interrupted(stop).await;
         if let Some(notices) = server.jobs.notices() {
-            noted.iter().for_each(|run| notices.ended(run));
+            for run in &noted {
+                notices.ended(run);
+            }
             // What was told is not told twice.
             if let Some(overview) = server.overview() {
                 notices.found(&overview.check);

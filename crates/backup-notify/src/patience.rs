@@ -97,7 +97,7 @@ mod tests {
     async fn run(failures: u32, after: Option<u64>, passes: bool) -> (u32, u64, bool) {
         let tries = AtomicU32::new(0);
         let begun = Instant::now();
-        let tried = Patience::default().tried(|| async {
+        let ended = Patience::default().tried(|| async {
             if tries.fetch_add(1, Ordering::Relaxed) >= failures {
                 return Ok(());
             }
@@ -109,7 +109,7 @@ mod tests {
                 after,
             })
         });
-        let good = tried.await.is_ok();
+        let good = ended.await.is_ok();
         (tries.into_inner(), begun.elapsed().as_secs(), good)
     }
 

@@ -12,7 +12,9 @@ pub(super) async fn run(context: &Context, command: &NotifyCommand) -> Outcome {
     if context.json {
         render::json(&tests);
     } else {
-        tests.iter().for_each(print);
+        for test in &tests {
+            print(test);
+        }
     }
     let arrived = tests.iter().filter(|test| test.arrived).count();
     Ok(match arrived {
@@ -32,12 +34,12 @@ fn print(test: &NotifyTest) {
     let Some(error) = &test.error else {
         return;
     };
-    let mut text = error.message.clone();
+    let mut why = error.message.clone();
     for cause in &error.causes {
-        text = format!("{text}: {cause}");
+        why = format!("{why}: {cause}");
     }
-    let text = render::name(&text);
-    render::line(&format!("{name} ({kind}): it was NOT taken: {text}"));
+    let why = render::name(&why);
+    render::line(&format!("{name} ({kind}): it was NOT taken: {why}"));
     if let Some(hint) = &error.hint {
         render::note(&format!("hint: {hint}"));
     }

@@ -58,8 +58,9 @@ impl App {
 }
 
 fn finding(lost: &Undelivered) -> Finding {
-    let (since, last) = (moment(&time(lost.since)), moment(&time(lost.last)));
+    let (since, tried) = (moment(&time(lost.since)), moment(&time(lost.last)));
     let why = shown(&lost.why);
-    let message = format!("nobody was told since {since}, last tried {last}: {why}: `notify test`");
+    let message =
+        format!("nobody was told since {since}, last tried {tried}: {why}: `notify test`");
     Finding::warning("not-told", message)
 }
