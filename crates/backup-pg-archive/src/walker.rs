@@ -246,8 +246,8 @@ impl Walker {
         };
         self.contents_decoder = ContentsDecoder::again(self.limits, header, start);
         let begin = [first];
-        let mut begun = Input::new(&begin, start);
-        self.contents_decoder.push(&mut self.decoder, &mut begun)?;
+        let mut one = Input::new(&begin, start);
+        self.contents_decoder.push(&mut self.decoder, &mut one)?;
         Ok(Phase::ContentsAgain)
     }
 

@@ -165,7 +165,7 @@ pub(crate) fn facts(content: &Content) -> PartFacts {
         },
         columns: String::new(),
         fingerprint: Fingerprint {
-            rows: keys.keys,
+            rows: keys.count,
             bytes: keys.bytes,
             hash: ContentHash(keys.hash),
         },
@@ -174,7 +174,7 @@ pub(crate) fn facts(content: &Content) -> PartFacts {
     let mut tables: Vec<_> = databases
         .map(|(number, keys)| table(format!("db{number}"), keys))
         .collect();
-    if content.functions.keys > 0 {
+    if content.functions.count > 0 {
         tables.push(table(FUNCTIONS.to_owned(), &content.functions));
     }
     let kinds = content

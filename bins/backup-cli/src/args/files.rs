@@ -21,8 +21,12 @@ pub(crate) struct PartsArgs {
 /// `adopt`
 #[derive(Debug, Args)]
 pub(crate) struct AdoptArgs {
-    /// Dumps that pg_dump made: custom, tar or SQL, packed by gzip or zstd or not at all
-    #[arg(required = true, value_name = "FILE")]
+    /// The dumps
+    #[arg(
+        required = true,
+        value_name = "FILE",
+        help = "Dumps that pg_dump made: custom, tar or SQL, packed by gzip or zstd or not at all"
+    )]
     pub(crate) files: Vec<PathBuf>,
     /// The source whose backups they become
     #[arg(long, value_name = "NAME")]
@@ -30,8 +34,12 @@ pub(crate) struct AdoptArgs {
     /// When the dump was taken [default: what it says itself, else the file's time]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<DateTime<Utc>>,
-    /// Where to put backups: file:///dir, s3://bucket/prefix
-    #[arg(long, value_name = "URL")]
+    /// Where backups live
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where to put backups: file:///dir, s3://bucket/prefix"
+    )]
     to: Option<String>,
     /// Encrypt to this public key; may be repeated
     #[arg(long, value_name = "age1…")]

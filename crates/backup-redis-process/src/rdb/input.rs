@@ -73,10 +73,7 @@ impl Input {
 
     /// Whether nothing comes any more.
     pub(super) fn is_over(&mut self) -> bool {
-        match self.some(1) {
-            Ok(_) => false,
-            Err(_) => true,
-        }
+        self.some(1).is_err()
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, Fault> {

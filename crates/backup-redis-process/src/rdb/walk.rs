@@ -13,7 +13,7 @@ use super::packed::{intset, listpack, ziplist};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Keys {
     /// How many.
-    pub(crate) keys: u64,
+    pub(crate) count: u64,
     /// Bytes of their names and values.
     pub(crate) bytes: u64,
     /// Sum of what identifies each: name, kind, value, end.
@@ -115,7 +115,7 @@ pub(crate) fn walk(input: &mut Input) -> Result<Content, Fault> {
 }
 
 fn add(keys: &mut Keys, hash: u128, bytes: u64) {
-    keys.keys += 1;
+    keys.count += 1;
     keys.bytes += bytes;
     keys.hash = keys.hash.wrapping_add(hash);
 }
