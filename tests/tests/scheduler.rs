@@ -220,9 +220,10 @@ fn what_a_killed_server_left_undone_is_made_up_for() -> Result<()> {
     fakes.misbehave("pg_dump", Calls::Data, &pause_after(1))?;
     let server = stage.serve()?;
     let paused = fakes.flag("paused");
-    wait_until("the dump of rows", || Ok(paused.exists()))?;
+    let waited = wait_until("the dump of rows", || Ok(paused.exists()));
     server.signal(Signal::SIGKILL)?;
-    server.wait_at_most(LIMIT)?;
+    let killed = server.wait_at_most(LIMIT)?;
+    waited.context(killed.stderr)?;
     fakes.misbehave("pg_dump", Calls::Data, "exec \"$real\" \"$@\"")?;
     let server = stage.serve()?;
     wait_until("both backups", || Ok(stage.backups().len() >= 2))?;
