@@ -76,7 +76,7 @@ pub async fn talk(server: Arc<Server>, stop: CancellationToken) {
         tracing::warn!(target: "backup", "telegram bot: nobody may talk to it, so there is none: {hint}");
         return stop.cancelled().await;
     }
-    server.bot.is_wanted();
+    server.bot.want();
     let started = SystemClock.now().timestamp();
     let mut trouble = Trouble::default();
     let client = tokio::select! {

@@ -29,7 +29,7 @@ pub(crate) struct Health {
 
 impl Health {
     /// There is to be a bot.
-    pub(super) fn is_wanted(&self) {
+    pub(super) fn want(&self) {
         self.is_wanted.store(true, Ordering::Relaxed);
     }
 
