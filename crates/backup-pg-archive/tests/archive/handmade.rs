@@ -138,7 +138,7 @@ fn change_data(entry: fn(&mut Entry)) -> Result<(), ArchiveError> {
 #[case::tar(|a: &mut Archive| a.format = 3, "archive format 3 is not the custom format")]
 #[case::int_size(|a: &mut Archive| a.int_size = 2, "integers of 2 and offsets of 8 bytes are not supported")]
 #[case::off_size(|a: &mut Archive| a.off_size = 0, "integers of 4 and offsets of 0 bytes are not supported")]
-#[case::gzip(|a: &mut Archive| a.compression = 1, "data blocks are compressed with gzip")]
+#[case::gzip(|a: &mut Archive| a.compression = 1, "a data block cannot be unpacked with gzip")]
 #[case::unknown(|a: &mut Archive| a.compression = 9, "data blocks are compressed with unknown method 9")]
 #[case::no_blocks(|a: &mut Archive| a.blocks.clear(), "archive ends without the data of 1 entries, first t")]
 #[case::second_block(|a: &mut Archive| a.blocks.extend(data_block(5, &[END])), "block of no entry, or its second")]
