@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::child::{self, Server as Process};
@@ -64,6 +64,17 @@ pub struct Server {
     program: PathBuf,
     port: u16,
     client: Client,
+}
+
+/// Credentials for a while.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The access key id.
+    pub access_key: String,
+    /// The secret access key.
+    pub secret_key: String,
+    /// What goes with them.
+    pub session_token: String,
 }
 
 impl Server {
@@ -143,6 +154,44 @@ impl Server {
     #[must_use]
     pub fn reader(&self) -> (&'static str, &'static str) {
         (READER_ACCESS_KEY, READER_SECRET_KEY)
+    }
+
+    /// A login that may do what a policy says and nothing else. `SeaweedFS` has none.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses the policy, or there is no curl that can sign.
+    pub fn assume(&self, policy: &str) -> Result<Login> {
+        let login = format!("{ACCESS_KEY}:{SECRET_KEY}");
+        let sign = format!("aws:amz:{REGION}:sts");
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--max-time",
+            "60",
+        ])
+        .args(["--aws-sigv4", &sign, "--user", &login])
+        .args([
+            "--data",
+            "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600",
+        ])
+        .args(["--data-urlencode", &format!("Policy={policy}")])
+        .arg(format!("{}/", self.endpoint()));
+        let answered = curl.output().context("run curl")?;
+        let text = String::from_utf8_lossy(&answered.stdout).into_owned();
+        ensure!(answered.status.success(), "the server answered {text}");
+        let field = |name: &str| {
+            let (_, rest) = text.split_once(&format!("<{name}>"))?;
+            Some(rest.split_once('<')?.0.to_owned())
+        };
+        let whole = || format!("the server answered {text}");
+        Ok(Login {
+            access_key: field("AccessKeyId").with_context(whole)?,
+            secret_key: field("SecretAccessKey").with_context(whole)?,
+            session_token: field("SessionToken").with_context(whole)?,
+        })
     }
 
     /// The region that requests are signed for.

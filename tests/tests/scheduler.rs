@@ -11,6 +11,7 @@ use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server as S3};
 use backup_e2e::scene::unique;
 use backup_e2e::{free_port, sample};
+use chrono::{TimeDelta, Utc};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -73,11 +74,14 @@ fn stop(server: Running) -> Result<String> {
     Ok(server.wait_at_most(LIMIT)?.exits(0)?.stderr)
 }
 
-/// Every record has a slot, and no two have the same.
+/// Every record has a slot, and no two have the same, but for runs that a server stopped when it ended
+/// and that were made up for.
 fn assert_once_each(runs: &[Value]) {
-    let slots = runs.iter().filter_map(|run| run["slot"].as_str());
-    let slots: BTreeSet<_> = slots.collect();
-    assert_eq!(slots.len(), runs.len(), "{runs:?}");
+    let ended = runs.iter().filter(|run| run["result"] != "cancelled");
+    let slots: Vec<_> = ended.filter_map(|run| run["slot"].as_str()).collect();
+    let different: BTreeSet<_> = slots.iter().collect();
+    assert_eq!(different.len(), slots.len(), "{runs:?}");
+    assert!(runs.iter().all(|run| run["slot"].is_string()), "{runs:?}");
 }
 
 #[test]
@@ -186,5 +190,92 @@ fn a_killed_server_leaves_an_interrupted_run_and_no_half_backup() -> Result<()> 
         let next = ["--config", &slow.config, "backup", "shop"];
         slow.cli.run(next)?.exits(0)?;
     }
+    Ok(())
+}
+
+/// A slot that stands for two databases: it is over when both are, whoever dies meanwhile.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_a_killed_server_left_undone_is_made_up_for() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let name = unique("killed_family");
+    for member in ["a", "b"] {
+        let database = cluster.fresh_db(&format!("{name}_{member}"))?;
+        cluster.psql(&database, &sample::bulk_sql("app", "bulk", 1))?;
+    }
+    let fakes = FakeTools::new(cluster.bin_dir())?;
+    let path = format!("{}:/usr/bin:/bin", fakes.bin_dir().display());
+    let cli = Cli::new(cluster)?.with_env("PATH", &path);
+    // One slot today, soon, and not before the server is there.
+    let slot = Utc::now() + TimeDelta::seconds(95);
+    let settings = format!(
+        "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n[server.main]\n\
+         [source.all]\nserver = 'main'\ndatabases = ['{name}_*']\ndestinations = ['near']\n\
+         schedule = '{}'\ncatch_up = '30m'\n",
+        cli.local_store(),
+        slot.format("%-M %-H * * *"),
+    );
+    let config = cli.private_file("backup.toml", &settings)?;
+    let stage = Stage { cli, config };
+    fakes.misbehave("pg_dump", Calls::Data, &pause_after(1))?;
+    let server = stage.serve()?;
+    let paused = fakes.flag("paused");
+    wait_until("the dump of rows", || Ok(paused.exists()))?;
+    server.signal(Signal::SIGKILL)?;
+    server.wait_at_most(LIMIT)?;
+    fakes.misbehave("pg_dump", Calls::Data, "exec \"$real\" \"$@\"")?;
+    let server = stage.serve()?;
+    wait_until("both backups", || Ok(stage.backups().len() >= 2))?;
+    let log = stop(server)?;
+    ensure!(log.contains("made up for: begun"), "{log}");
+    let sources: BTreeSet<_> = stage
+        .backups()
+        .iter()
+        .map(|b| b["source"].to_string())
+        .collect();
+    assert_eq!(sources.len(), 2, "{sources:?}");
+    // Whoever comes next knows that it is over.
+    let runs = stage.runs().len();
+    let server = stage.serve()?;
+    thread::sleep(Duration::from_secs(20));
+    let log = stop(server)?;
+    assert_eq!(stage.runs().len(), runs, "{log}");
+    Ok(())
+}
+
+/// A job that could not even ask for the databases is in the history.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_could_not_begin_is_known() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("no_begin"))?;
+    let cli = Cli::new(cluster)?;
+    let url = cli.local_store();
+    let gone = format!(
+        "schedule = '0 3 1 1 *'\n[defaults]\nretry = {{ attempts = 1 }}\n\
+         [server.gone]\nhost = '127.0.0.1'\nport = {}\n\
+         [source.all]\nserver = 'gone'\ndatabases = ['*']\ndestinations = ['near']\n\
+         schedule = '* * * * *'\n",
+        free_port()?
+    );
+    let stage = Stage::new(cli, &database, &url, &gone)?;
+    // Records go where there is a repository.
+    let config = ["--config", &stage.config];
+    stage
+        .cli
+        .run([config[0], config[1], "backup", "shop"])?
+        .exits(0)?;
+    let server = stage.serve()?;
+    let failed = || -> Vec<Value> {
+        let runs = stage.runs().into_iter();
+        runs.filter(|run| run["source"] == "all").collect()
+    };
+    wait_until("the record", || Ok(!failed().is_empty()))?;
+    stop(server)?;
+    let runs = failed();
+    assert_eq!(runs[0]["result"], "failed", "{runs:?}");
+    ensure!(runs[0]["slot"].is_string(), "{runs:?}");
+    let why = runs[0]["error"].as_str().context("why")?;
+    ensure!(why.contains("databases"), "{why}");
     Ok(())
 }

@@ -12,7 +12,8 @@ use serde_json::json;
 
 /// Waits until the standby has all that the primary wrote.
 fn wait_for(primary: &Cluster, standby: &Cluster) -> Result<()> {
-    let lsn = primary.query("postgres", "SELECT pg_current_wal_lsn()")?;
+    // What is written is less than what was committed: these servers commit asynchronously.
+    let lsn = primary.query("postgres", "SELECT pg_current_wal_insert_lsn()")?;
     let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
     let deadline = Instant::now() + Duration::from_mins(1);
     while standby.query("postgres", &sql)? != "t" {

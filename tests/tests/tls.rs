@@ -59,70 +59,35 @@ impl Secured {
         self.vault.cli.folder().join(name)
     }
 
-    fn openssl(&self, arguments: &[&str]) -> Result<()> {
+    /// A key and a certificate of it.
+    fn certify(&self, name: &str, subject: &str, more: &[&str]) -> Result<()> {
+        let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
+        let subject = format!("/CN={subject}");
         let mut program = Command::new("openssl");
-        program.args(arguments).current_dir(self.vault.cli.folder());
+        program
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1".split(' '))
+            .args("-nodes -days 2".split(' '))
+            .args(["-subj", &subject, "-keyout", &key, "-out", &pem])
+            .args(more)
+            .current_dir(self.vault.cli.folder());
         let made = Running::start(program)?.wait()?;
         ensure!(made.code == Some(0), "openssl: {}", made.stderr);
+        fs::set_permissions(self.path(&key), Permissions::from_mode(0o600))?;
         Ok(())
     }
 
     fn authority(&self, name: &str) -> Result<()> {
-        let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
-        let subject = format!("/CN={name}");
-        self.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-keyout",
-            &key,
-            "-out",
-            &pem,
-        ])
+        self.certify(name, name, &[])
     }
 
     fn certificate(&self, name: &str, common: &str, authority: &str) -> Result<()> {
-        let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
         let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}.key"));
-        let (subject, extension) = (
-            format!("/CN={common}"),
-            format!("subjectAltName=DNS:{common}"),
-        );
-        self.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-addext",
-            &extension,
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-keyout",
-            &key,
-            "-out",
-            &pem,
-        ])?;
-        fs::set_permissions(self.path(&key), Permissions::from_mode(0o600))?;
-        Ok(())
+        let names = format!("subjectAltName=DNS:{common}");
+        let leaf = "basicConstraints=critical,CA:FALSE";
+        let more = [
+            "-addext", &names, "-addext", leaf, "-CA", &ca, "-CAkey", &ca_key,
+        ];
+        self.certify(name, common, &more)
     }
 
     /// A configuration whose server is reached as these lines say.

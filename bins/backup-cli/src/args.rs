@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Make a key pair: the private key goes to a file or stdout, the public one to stderr
     Keygen(KeygenArgs),
+    /// Print what somebody needs who has lost everything but the places and the private key
+    RecoverySheet(PlaceArgs),
     /// Make a token for the server: it is shown once, its hash goes into the configuration
     Token(TokenArgs),
     /// Look at the configuration

@@ -17,6 +17,7 @@ mod list;
 mod listing;
 mod pin;
 mod prune;
+mod recovery_sheet;
 mod rekey;
 mod replace;
 mod restore;
@@ -157,6 +158,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         Command::Check(arguments) => context.stoppable(check::run(&context, arguments)).await,
         Command::Doctor(arguments) => context.stoppable(doctor::run(&context, arguments)).await,
         Command::Rekey(arguments) => rekey::run(&context, arguments).await,
+        Command::RecoverySheet(_) => context.stoppable(recovery_sheet::run(&context)).await,
         Command::Copy(arguments) => copy::run(&context, arguments).await,
         Command::Cat(arguments) => context.stoppable(cat::run(&context, arguments)).await,
         Command::Prune(arguments) => prune::run(&context, arguments).await,
@@ -203,6 +205,7 @@ fn overrides(command: &Command) -> Overrides {
         Command::Check(arguments) => arguments.place.overrides(),
         Command::Doctor(arguments) => arguments.overrides(),
         Command::Rekey(arguments) => arguments.overrides(),
+        Command::RecoverySheet(arguments) => arguments.overrides(),
         Command::Prune(arguments) => arguments.overrides(),
         Command::Simulate(arguments) => arguments.overrides(),
         Command::Pin(arguments) => arguments.place.overrides(),

@@ -14,6 +14,9 @@ use backup_app::access::{Action, Decision, Principal};
 use crate::problem::Problem;
 use crate::state::Server;
 
+/// What proxies add to.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
 /// Who asks: every handler that tells something takes one.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(pub(crate) Arc<Principal>);
@@ -54,7 +57,9 @@ pub(crate) async fn authenticate(
 ) -> Response {
     let owner = bearer(&request).and_then(|token| server.tokens().owner(token));
     let Some(owner) = owner else {
-        let too_many = server.failures.count(address(&request), Instant::now());
+        let too_many = server
+            .failures
+            .count(address(&server, &request), Instant::now());
         let problem = if too_many {
             let detail = "too many wrong tokens; wait a minute";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
@@ -81,8 +86,16 @@ fn bearer(request: &Request) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Where a request comes from.
-pub(crate) fn address(request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip())
+/// Where a request comes from. Of a proxy that is said to be in front, we believe what it added: the
+/// last address, and nothing that was there before.
+pub(crate) fn address(server: &Server, request: &Request) -> IpAddr {
+    let behind_proxy = server.app.config().server_http.behind_tls_proxy;
+    let forwarded = request.headers().get_all(FORWARDED_FOR).iter().next_back();
+    let last = forwarded
+        .filter(|_| behind_proxy)
+        .and_then(|said| said.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    last.unwrap_or_else(|| {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip())
+    })
 }

@@ -49,7 +49,7 @@ pub(crate) async fn denials(
     let changes = !request.method().is_safe();
     // Behind a proxy, everybody comes from there.
     let is_direct = !server.app.config().server_http.behind_tls_proxy;
-    let from = is_direct.then(|| AddressClass::of(address(&request)));
+    let from = is_direct.then(|| AddressClass::of(address(&server, &request)));
     let action = action(&request);
     let response = next.run(request).await;
     let action = match response.status() {

@@ -291,6 +291,8 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// How many jobs have ended.
+    ends: watch::Sender<u64>,
 }
 
 /// All work that this process does for others. Clones share it.
@@ -316,6 +318,7 @@ impl Jobs {
             entries: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            ends: watch::Sender::new(0),
         }))
     }
 
@@ -371,6 +374,12 @@ impl Jobs {
     pub fn watch(&self, id: &str) -> Option<watch::Receiver<JobView>> {
         let entries = self.0.entries();
         entries.get(id).map(|entry| entry.view.subscribe())
+    }
+
+    /// Changes whenever a job has ended.
+    #[must_use]
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.0.ends.subscribe()
     }
 
     /// Stops a job. False when there is none of that id, or none any more.
@@ -479,6 +488,7 @@ impl Inner {
             entry.access = access;
         }
         job.ended(end.state, end.error, sandbox);
+        self.ends.send_modify(|ended| *ended += 1);
     }
 
     /// A job that comes to no end by itself has failed, and must not look as if it went on.

@@ -256,6 +256,7 @@ impl Journal {
         let work = Work {
             operation: reading.operation.clone(),
             backup: Some(reading.backup.id.clone()),
+            slot: None,
         };
         let taking = leases.reading(&reading.backup.source, &work, stop);
         let taken = tokio::select! {
@@ -263,7 +264,10 @@ impl Journal {
             () = stop.cancelled() => return None,
         };
         let why = match taken {
-            Ok(Ok(lease)) => return Some(lease),
+            Ok(Ok(lease)) => {
+                works(&self.unprotected, reading.place);
+                return Some(lease);
+            }
             Ok(Err(error)) => chain(&error),
             Err(_) => "the store did not answer in time".to_owned(),
         };

@@ -135,10 +135,12 @@ impl Scheduler {
         if places.is_empty() {
             return places;
         }
-        let (records, unread) = self.app.records_of_slots(places, self.clock.now()).await;
-        for record in records {
-            self.planner
-                .recall(&record.operation, record.source.as_ref(), record.slot);
+        let schedules = self.planner.schedules();
+        let now = self.clock.now();
+        let (slots, unread) = self.app.slots_of(&schedules, places, now).await;
+        for found in slots {
+            let source = found.source.as_deref();
+            self.planner.recall(&found.operation, source, found.slot);
         }
         unread
     }
@@ -181,18 +183,31 @@ impl Runner {
                 tracing::info!(target: "backup", "{what} of {} was run by another server", time(due.slot));
                 return Done::Settled(due.slot);
             }
+            Claim::GivenUp => {
+                let slot = time(due.slot);
+                tracing::error!(
+                    target: "backup",
+                    "{what} of {slot}: given up, since every server that began it died with it",
+                );
+                self.count_missed(1);
+                return Done::Settled(due.slot);
+            }
             Claim::Stopped | Claim::Lost => return Done::Later,
             Claim::Ours(lease) => lease,
         };
-        let done = self.job(due).await;
+        let done = self.job(due, stop).await;
         if let Some(lease) = lease {
-            let _ = lease.release().await;
+            // Where that does not go, the slot is run once more after a restart.
+            let _ = match done {
+                Done::Settled(_) => lease.settle().await,
+                Done::Later => lease.release().await,
+            };
         }
         done
     }
 
     /// The job, from its beginning to its end.
-    async fn job(&self, due: DueRun) -> Done {
+    async fn job(&self, due: DueRun, stop: &CancellationToken) -> Done {
         let what = self.name();
         let Some(work) = self.work() else {
             return Done::Settled(due.slot);
@@ -214,8 +229,13 @@ impl Runner {
         };
         let late = if due.made_up { ", made up for" } else { "" };
         tracing::info!(target: "backup", job = job.id, "{what} of {}{late}: begun", time(due.slot));
-        if let Some(state) = self.ended(&job.id).await {
+        let state = self.ended(&job.id).await;
+        if let Some(state) = state {
             tracing::info!(target: "backup", job = job.id, "{what} of {}: {state}", time(due.slot));
+        }
+        // What was stopped with this server is made up for; what a person stopped is not.
+        if stop.is_cancelled() && state == Some(JobView::CANCELLED) {
+            return Done::Later;
         }
         Done::Settled(due.slot)
     }
@@ -240,10 +260,7 @@ impl Runner {
         let Some(last) = missed.last() else {
             return;
         };
-        let operation = self.scheduled.operation.to_string();
-        let of = (operation, self.scheduled.source.clone());
-        let mut all = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        *all.entry(of).or_default() += missed.len() as u64;
+        self.count_missed(missed.len() as u64);
         let more = if errand.more_missed { " and more" } else { "" };
         tracing::warn!(
             target: "backup",
@@ -252,6 +269,13 @@ impl Runner {
             crate::text::counted(missed.len() as u64, "slot"),
             time(last.slot),
         );
+    }
+
+    fn count_missed(&self, slots: u64) {
+        let operation = self.scheduled.operation.to_string();
+        let of = (operation, self.scheduled.source.clone());
+        let mut all = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(of).or_default() += slots;
     }
 
     fn name(&self) -> String {

@@ -107,6 +107,17 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// A word of a shell's command line, quoted where it needs to be.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +147,9 @@ mod tests {
         assert_eq!(counted(1, "row"), "1 row");
         assert_eq!(counted(1_234_567, "row"), "1,234,567 rows");
         assert_eq!(moment("2026-02-05T03:00:00Z"), "2026-02-05 03:00:00 UTC");
+        assert_eq!(shell_word("s3://bucket/pre-fix"), "s3://bucket/pre-fix");
+        assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
+        assert_eq!(shell_word(""), "''");
         assert_eq!(shown("a\u{202e}b\nc<d>"), "a\\u{202e}b\\nc<d>");
     }
 }

@@ -14,6 +14,7 @@ mod given_up;
 mod held;
 mod readers;
 mod record;
+mod slot;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use dead::DeadRun;
 pub use given_up::GivenUp;
 pub use held::Lease;
 use record::{LeaseRecord, MAX_LEASE_BYTES};
+pub use slot::SlotMark;
 
 /// How far apart the clocks of hosts that share a store may be before one takes the other for
 /// dead.
@@ -138,6 +140,8 @@ pub struct Work {
     pub operation: Operation,
     /// The backup that will be written, or is read.
     pub backup: Option<BackupId>,
+    /// What a schedule asks for.
+    pub slot: Option<DateTime<Utc>>,
 }
 
 /// Takes leases in one store.
@@ -233,6 +237,7 @@ impl Leases {
         let work = Work {
             operation: Operation::Prune,
             backup: None,
+            slot: None,
         };
         match self.exclusive(kind, source, &work, cancel).await {
             // The backup that began meanwhile has barred it.
@@ -257,6 +262,16 @@ impl Leases {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// How far a schedule is; none if nobody ever began what it asks for.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn slot(&self, source: &SourceName) -> Result<Option<SlotMark>, Error> {
+        let key = layout::lease_key(LeaseKind::Schedule, source);
+        let found = self.read(&key).await?;
+        Ok(found.and_then(|(_, record)| record.slot))
     }
 
     async fn take(&self, key: &StoreKey, what: &str, work: &Work) -> Result<Stored, Error> {

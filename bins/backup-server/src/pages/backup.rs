@@ -1,12 +1,13 @@
 //! One backup: what is in it, where it is, and what proves that it can be restored.
 
 use askama::Template;
-use axum::extract::Path;
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backup_app::access::Action;
 use backup_app::text::shown;
 use backup_app::{BackupView, ListView};
+use serde::Deserialize;
 
 use super::runs::{Row, row};
 use super::show::{Chip, When, in_path};
@@ -53,13 +54,29 @@ struct Place {
     problem: String,
 }
 
-pub(super) async fn page(visit: Visit, Path(id): Path<String>) -> Response {
+/// Which source, since two may have a backup of the same second and name.
+#[derive(Deserialize)]
+pub(super) struct Which {
+    source: Option<String>,
+}
+
+pub(super) async fn page(
+    visit: Visit,
+    Path(id): Path<String>,
+    Query(which): Query<Which>,
+) -> Response {
     let w = visit.w;
     let all = visit.overview.backups.iter();
-    let mut own = all.filter(|one| one.view.id == id && visit.sees(Some(&one.view.source)));
+    let is_meant = |source: &String| which.source.as_ref().is_none_or(|meant| meant == source);
+    let mut own = all.filter(|one| {
+        one.view.id == id && is_meant(&one.view.source) && visit.sees(Some(&one.view.source))
+    });
     let Some((entry, details)) = own.next().and_then(|one| Some((one, one.details()?))) else {
         return visit.not_found();
     };
+    if own.next().is_some() {
+        return visit.note(StatusCode::BAD_REQUEST, w.refused, w.several_sources);
+    }
     let view = &entry.view;
     let zone = visit.zone_of(&view.source);
     let at = visit.when_text(&view.started_at, zone);

@@ -85,7 +85,10 @@ async fn change_pin(posted: &Posted, action: Action, id: &str, change: PinChange
     let by = (Arc::clone(&visit.server), &visit.caller);
     match change_for(by, of, change).await {
         // What was last read of the places may not know of it for some seconds.
-        Ok(_) => Redirect::to(&format!("/backups/{}", in_path(id))).into_response(),
+        Ok(_) => {
+            let (id, source) = (in_path(id), in_path(posted.field("source")));
+            Redirect::to(&format!("/backups/{id}?source={source}")).into_response()
+        }
         Err(problem) => visit.problem(&problem),
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn page(
 }
 
 pub(super) async fn enter(State(server): State<Arc<Server>>, request: Request) -> Response {
-    let from = address(&request);
+    let from = address(&server, &request);
     let w = accepted(request.headers());
     let own = is_from_here(request.headers());
     let fields = Form::<HashMap<String, String>>::from_request(request, &server).await;

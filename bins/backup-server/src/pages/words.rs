@@ -200,6 +200,8 @@ words! {
         "Пароль будет показан один раз и только вам. Приготовьте, куда его вставить.";
     show_access: "Show how to connect", "Показать, как подключиться";
     under_way: "Under way", "Выполняется сейчас";
+    several_sources: "Several sources have a backup of that name. Go there from the page of the source.",
+        "Резервная копия с таким именем есть у нескольких источников. Откройте её со страницы источника.";
     wrong_names: "Names of schemas and tables may not be that long or that many.",
         "Имена схем и таблиц слишком длинные, или их слишком много.";
     failure_refused: "It is not within the limits or the rules of the server.",

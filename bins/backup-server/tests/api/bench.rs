@@ -44,8 +44,33 @@ impl Answer {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap().to_str().unwrap()
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
     }
+}
+
+/// What a server answers.
+pub(crate) async fn send(server: &Arc<Server>, request: Request<Body>) -> Answer {
+    let response = router(Arc::clone(server)).oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+/// Lets somebody in of that name; his token.
+pub(crate) fn let_in(toml: &mut String, name: &str, role: Role, source: &str) -> String {
+    let (new, role) = (new_token(), role.as_str());
+    let hash = new.sha256;
+    let _ = write!(
+        toml,
+        "[[access]]\nname = '{name}'\ntoken_sha256 = '{hash}'\nrole = '{role}'\n\
+         sources = ['{source}']\n"
+    );
+    new.token.expose_secret().to_owned()
 }
 
 impl Bench {
@@ -60,15 +85,8 @@ impl Bench {
         let mut tokens = Vec::new();
         for role in Role::ALL {
             for source in ["*", "shop", "nothing", "everything/*"] {
-                let new = new_token();
-                let (name, hash) = (role.as_str(), new.sha256);
-                let _ = write!(
-                    toml,
-                    "[[access]]\nname = '{name}-{source}'\ntoken_sha256 = '{hash}'\n\
-                     role = '{name}'\nsources = ['{source}']\n"
-                );
-                let token = new.token.expose_secret().to_owned();
-                tokens.push((role, source, token));
+                let name = format!("{}-{source}", role.as_str());
+                tokens.push((role, source, let_in(&mut toml, &name, role, source)));
             }
         }
         let app = Arc::new(load(dir.path(), &toml));
@@ -100,17 +118,7 @@ impl Bench {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = router(Arc::clone(&self.server))
-            .oneshot(request)
-            .await
-            .unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8(body.to_vec()).unwrap(),
-        }
+        send(&self.server, request).await
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
@@ -160,24 +168,35 @@ pub(crate) fn load(dir: &Path, toml: &str) -> App {
     App::load(Some(&path), Environment::default(), Overrides::default()).unwrap()
 }
 
-/// Takes backups, a minute after each other, and leaves records; the ids of the backups.
-async fn fill(app: &App) -> Vec<String> {
+/// What writes into the place, and the clock that it looks at.
+pub(crate) fn writer(app: &App) -> (Engine, FixedClock) {
     let place = app.place("near").unwrap();
     let store = place.open(app.environment()).unwrap();
     let clock = FixedClock::new("2026-02-05T03:00:00Z".parse().unwrap());
-    let engine =
-        Engine::new(store, Arc::new(clock.clone())).with_compressor(Arc::new(FakeCompressor));
+    let engine = Engine::new(store, Arc::new(clock.clone()));
+    (engine.with_compressor(Arc::new(FakeCompressor)), clock)
+}
+
+/// Takes a backup; its id.
+pub(crate) async fn back_up(engine: &Engine, name: &str) -> String {
+    let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-rest", "rows"));
+    let request = BackupRequest {
+        compression: "fake".to_owned(),
+        encrypt: false,
+        ..BackupRequest::new(SourceName::new(name).unwrap())
+    };
+    let stop = CancellationToken::new();
+    let taken = engine.backup(&dumper, &request, &stop).await.unwrap();
+    taken.manifest.id.to_string()
+}
+
+/// Takes backups, a minute after each other, and leaves records; the ids of the backups.
+async fn fill(app: &App) -> Vec<String> {
+    let (engine, clock) = writer(app);
     let stop = CancellationToken::new();
     let mut ids = Vec::new();
     for name in ["shop", "other", "shop", "shop", "everything/shop"] {
-        let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-rest", "rows"));
-        let request = BackupRequest {
-            compression: "fake".to_owned(),
-            encrypt: false,
-            ..BackupRequest::new(SourceName::new(name).unwrap())
-        };
-        let taken = engine.backup(&dumper, &request, &stop).await.unwrap();
-        ids.push(taken.manifest.id.to_string());
+        ids.push(back_up(&engine, name).await);
         clock.advance(Duration::from_mins(1));
     }
     for (operation, source) in [

@@ -1,10 +1,11 @@
-//! The routes over a directory with backups, as people with different tokens see them.
+//! The routes and pages over a directory with backups, as people with different tokens see them.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod access;
 mod bench;
 mod orders;
+mod pages;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -143,6 +144,35 @@ async fn nobody_comes_in_without_a_token() {
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(answer.header("retry-after"), "60");
     bench.view("/api/v1/sources").await;
+}
+
+/// What a client says of itself before the proxy adds its address counts for nothing.
+#[tokio::test]
+async fn behind_a_proxy_each_address_has_its_own_count() {
+    let ask = async |bench: &Bench, from: &str| {
+        let request = Request::get("/api/v1/sources")
+            .header("Authorization", "Bearer wrong")
+            .header("X-Forwarded-For", from);
+        bench
+            .send(request.body(Body::empty()).unwrap())
+            .await
+            .status
+    };
+    let bench = Bench::new("[server_http]\nbehind_tls_proxy = true\n").await;
+    for number in 0..10 {
+        let from = format!("198.51.100.{number}, 192.0.2.1");
+        assert_eq!(ask(&bench, &from).await, StatusCode::UNAUTHORIZED);
+    }
+    let many = StatusCode::TOO_MANY_REQUESTS;
+    assert_eq!(ask(&bench, "198.51.100.99, 192.0.2.1").await, many);
+    assert_eq!(ask(&bench, "192.0.2.2").await, StatusCode::UNAUTHORIZED);
+    // Without a proxy, nobody is believed.
+    let bench = Bench::new("").await;
+    for number in 0..10 {
+        let from = format!("192.0.2.{number}");
+        assert_eq!(ask(&bench, &from).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(ask(&bench, "192.0.2.99").await, many);
 }
 
 #[tokio::test]

@@ -255,5 +255,12 @@ mod tests {
         stopped.add(End::new(State::Success));
         stopped.add(failed(&CoreError::Cancelled.into()));
         assert_eq!(stopped.end().state, State::Cancelled);
+        // What failed before that is still told.
+        let mut both = Sum::default();
+        both.add(error("no"));
+        both.add(failed(&CoreError::Cancelled.into()));
+        let end = both.end();
+        assert_eq!(end.state, State::Failed);
+        assert_eq!(end.error.unwrap().message, "1 of 2 failed: no");
     }
 }

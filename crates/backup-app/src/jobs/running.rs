@@ -70,6 +70,11 @@ impl Running {
         self.change(|view| view.runs.extend(runs));
     }
 
+    /// Whether it left a record.
+    pub(super) fn has_recorded(&self) -> bool {
+        !self.view.borrow().runs.is_empty()
+    }
+
     /// It took this backup.
     pub(super) fn took(&self, backup: &BackupId) {
         self.change(|view| view.backup = Some(backup.to_string()));

@@ -26,7 +26,7 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
@@ -112,6 +112,9 @@ pub struct SandboxView {
 }
 
 impl JobView {
+    /// The state of one that was stopped.
+    pub const CANCELLED: &str = State::Cancelled.as_str();
+
     pub(super) fn queued(id: &RunId, order: &Order, now: DateTime<Utc>) -> Self {
         let work = &order.work;
         Self {

@@ -8,6 +8,7 @@ use backup_core::catalog::Selector;
 use backup_core::engine::{SandboxOutcome, VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
+use backup_core::observer::NoopObserver;
 use backup_core::restorer::Selection;
 
 use super::running::Running;
@@ -155,6 +156,39 @@ impl AppWorker {
     }
 }
 
+impl AppWorker {
+    /// Leaves the record of a job that failed before anything began that leaves one: the history would
+    /// know nothing of it.
+    async fn leave_record(&self, job: &Running, error: &AppError) {
+        let is_cancelled = matches!(error, AppError::Engine(CoreError::Cancelled));
+        if is_cancelled || job.has_recorded() {
+            return;
+        }
+        let work = &job.order.work;
+        let mut record = job.mark().begin(work.operation());
+        record.source = work.source().cloned();
+        record.backup = work.backup().cloned();
+        match error {
+            AppError::Engine(error) => record.failed(error),
+            error => record.ended_with(error, error.kind()),
+        }
+        let places = match work.source() {
+            Some(source) => self.app.places_of_source(source),
+            None => self.app.places(),
+        };
+        for place in places.unwrap_or_default() {
+            let observer = Arc::new(NoopObserver);
+            let Ok(engine) = self.app.engine(&place, Keys::None, observer) else {
+                continue;
+            };
+            let record = record.clone();
+            let journal = &self.journal;
+            let left = journal.record(&engine, &place.name, record, &job.cancel);
+            job.recorded(left.await.as_slice());
+        }
+    }
+}
+
 #[async_trait]
 impl Worker for AppWorker {
     fn has_sandboxes(&self) -> bool {
@@ -179,7 +213,13 @@ impl Worker for AppWorker {
             Work::DrillDue => self.drill_due(job).await,
             Work::Prune => self.prune(job).await,
         };
-        done.unwrap_or_else(|error| failed(&error))
+        match done {
+            Ok(end) => end,
+            Err(error) => {
+                self.leave_record(job, &error).await;
+                failed(&error)
+            }
+        }
     }
 }
 

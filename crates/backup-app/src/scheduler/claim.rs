@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::backup::SourceName;
+use backup_core::clock::Clock as _;
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::history::HistoryRequest;
-use backup_core::lease::{Lease, LeaseKind};
+use backup_core::lease::{Lease, SlotMark};
 use backup_core::observer::NoopObserver;
 use backup_core::run_record::{Operation, RunRecord, RunResult};
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 
 use super::planner::concerns;
+use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::error::AppError;
 use crate::keys::Keys;
@@ -34,24 +36,34 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How often a server that waits for another looks.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// How often a slot is begun by servers that die with it.
+const MOST_BEGUN: u32 = 3;
+
 /// A slot that was run.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) operation: Operation,
-    pub(super) source: Option<SourceName>,
+    pub(super) source: Option<String>,
     pub(super) slot: DateTime<Utc>,
 }
 
 impl Record {
     /// A run that was stopped, maybe with its server, settles nothing: else the night's backup would be
-    /// lost by a restart.
+    /// lost by a restart. That of one database of several does not either, nor that of one backup of
+    /// all: those are settled by the lease of their schedule, when everything is over.
     fn new(run: RunRecord) -> Option<Self> {
         let slot = run.slot?;
-        (run.result != RunResult::Cancelled).then_some(Self {
+        let is_over = !matches!(run.result, RunResult::Cancelled | RunResult::Interrupted);
+        (run.operation == Operation::Backup && is_over).then_some(Self {
             operation: run.operation,
-            source: run.source,
+            source: run.source.map(|source| source.to_string()),
             slot,
         })
+    }
+
+    /// Whether it is about this schedule.
+    fn is_of(&self, scheduled: &Scheduled) -> bool {
+        concerns(scheduled, &self.operation, self.source.as_deref())
     }
 }
 
@@ -62,6 +74,8 @@ pub(super) enum Claim {
     Ours(Option<Lease>),
     /// It was run.
     Done,
+    /// It was begun too often by servers that died with it.
+    GivenUp,
     /// Another server had it, and ended without having run it.
     Lost,
     /// Somebody wants us to stop.
@@ -69,22 +83,28 @@ pub(super) enum Claim {
 }
 
 impl App {
-    /// All slots that the records of places tell of, in the order in which they were run, and the
-    /// places that did not answer.
-    pub(super) async fn records_of_slots(
+    /// All slots that places tell of, in the order in which they were run, and the places that did
+    /// not answer.
+    pub(super) async fn slots_of(
         &self,
+        schedules: &[Scheduled],
         places: Vec<Place>,
         now: DateTime<Utc>,
     ) -> (Vec<Record>, Vec<Place>) {
         let readings = places.iter().map(|place| async move {
-            let reading = tokio::time::timeout(LIMIT, self.runs_since(place, now - REMEMBERED));
+            let reading = async {
+                let mut slots = self.slots_run(place, now - REMEMBERED).await?;
+                slots.extend(self.slots_settled(schedules, place, now).await?);
+                Ok(slots)
+            };
+            let reading = tokio::time::timeout(LIMIT, reading);
             reading.await.unwrap_or(Err(AppError::Timeout(LIMIT)))
         });
         let found = join_all(readings).await;
-        let (mut runs, mut unread) = (Vec::new(), Vec::new());
+        let (mut slots, mut unread) = (Vec::new(), Vec::new());
         for (place, found) in places.into_iter().zip(found) {
             match found {
-                Ok(found) => runs.extend(found),
+                Ok(found) => slots.extend(found),
                 Err(error) => {
                     let (name, why) = (shown(&place.name), shown(&chain(&error)));
                     tracing::debug!(target: "backup", "{name}: what ran by schedule is not known: {why}");
@@ -92,8 +112,8 @@ impl App {
                 }
             }
         }
-        runs.sort_by(|a, b| a.id.cmp(&b.id));
-        (runs.into_iter().filter_map(Record::new).collect(), unread)
+        slots.sort_by_key(|found| found.slot);
+        (slots, unread)
     }
 
     /// The slots of one schedule from `first` on that were run, by anybody.
@@ -104,27 +124,74 @@ impl App {
     ) -> BTreeSet<DateTime<Utc>> {
         let mut slots = BTreeSet::new();
         for place in self.places_of_scheduled(scheduled) {
-            let reading = tokio::time::timeout(LIMIT, self.runs_since(&place, first - APART));
-            let runs = reading.await.unwrap_or(Err(AppError::Timeout(LIMIT)));
-            let records = runs.unwrap_or_default().into_iter().filter_map(Record::new);
-            let own = records
-                .filter(|found| concerns(scheduled, &found.operation, found.source.as_ref()));
-            slots.extend(own.map(|found| found.slot));
+            let reading = tokio::time::timeout(LIMIT, self.slots_run(&place, first - APART));
+            let found = reading.await.unwrap_or(Err(AppError::Timeout(LIMIT)));
+            let own = found.unwrap_or_default().into_iter();
+            slots.extend(
+                own.filter(|found| found.is_of(scheduled))
+                    .map(|found| found.slot),
+            );
+            let reading = tokio::time::timeout(LIMIT, self.mark_of(scheduled, &place));
+            if let Ok(Ok(Some(mark))) = reading.await
+                && mark.settled
+            {
+                slots.insert(mark.at);
+            }
         }
         slots
     }
 
-    async fn runs_since(
+    /// The slots that the records of one place tell of.
+    async fn slots_run(
         &self,
         place: &Place,
         since: DateTime<Utc>,
-    ) -> Result<Vec<RunRecord>, AppError> {
+    ) -> Result<Vec<Record>, AppError> {
         let lister = self.lister(place).await?;
         let request = HistoryRequest {
             since: Some(since),
+            operation: Some(Operation::Backup),
             ..HistoryRequest::default()
         };
-        Ok(lister.engine.history().list(&request).await?.runs)
+        let listing = lister.engine.history().list(&request).await?;
+        Ok(listing.runs.into_iter().filter_map(Record::new).collect())
+    }
+
+    /// The slots that the leases of schedules tell of at one place.
+    async fn slots_settled(
+        &self,
+        schedules: &[Scheduled],
+        place: &Place,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Record>, AppError> {
+        let here = schedules.iter().filter(|scheduled| {
+            let places = self.places_of_scheduled(scheduled);
+            places.iter().any(|other| other.name == place.name)
+        });
+        let marks = try_join_all(here.map(|scheduled| async move {
+            let mark = self.mark_of(scheduled, place).await?;
+            Ok::<_, AppError>(mark.map(|mark| (scheduled, mark)))
+        }));
+        let settled = marks.await?.into_iter().flatten();
+        let settled = settled.filter(|(_, mark)| mark.settles(mark.at, now));
+        let record = |(scheduled, mark): (&Scheduled, SlotMark)| Record {
+            operation: scheduled.operation.clone(),
+            source: scheduled.source.clone(),
+            slot: mark.at,
+        };
+        Ok(settled.map(record).collect())
+    }
+
+    async fn mark_of(
+        &self,
+        scheduled: &Scheduled,
+        place: &Place,
+    ) -> Result<Option<SlotMark>, AppError> {
+        let Some(name) = lease_name(scheduled) else {
+            return Ok(None);
+        };
+        let engine = self.engine(place, Keys::None, Arc::new(NoopObserver))?;
+        Ok(engine.slot(&name).await?)
     }
 
     fn places_of_scheduled(&self, scheduled: &Scheduled) -> Vec<Place> {
@@ -146,21 +213,17 @@ impl App {
         let mut waited = false;
         loop {
             let lease = tokio::select! {
-                taken = self.take_slot(scheduled, stop) => taken,
+                taken = self.take_slot(scheduled, slot, stop) => taken,
                 () = stop.cancelled() => return Claim::Stopped,
             };
             match lease {
                 Err(CoreError::Held { .. }) => waited = true,
                 Err(_) => return Claim::Stopped,
                 Ok(lease) => {
-                    let is_done = self.slots_since(scheduled, slot).await.contains(&slot);
-                    if !is_done && !waited {
-                        return Claim::Ours(lease);
-                    }
-                    if let Some(lease) = lease {
-                        let _ = lease.release().await;
-                    }
-                    return if is_done { Claim::Done } else { Claim::Lost };
+                    return match self.taken(scheduled, (slot, waited), lease.as_ref()).await {
+                        Taken::Ours => Claim::Ours(lease),
+                        taken => end_of(taken, lease).await,
+                    };
                 }
             }
             tokio::select! {
@@ -170,19 +233,37 @@ impl App {
         }
     }
 
+    async fn taken(
+        &self,
+        scheduled: &Scheduled,
+        (slot, waited): (DateTime<Utc>, bool),
+        lease: Option<&Lease>,
+    ) -> Taken {
+        let mark = match lease {
+            Some(lease) => lease.slot().await,
+            None => None,
+        };
+        let is_over = mark.is_some_and(|mark| mark.settles(slot, SystemClock.now()));
+        if is_over || self.slots_since(scheduled, slot).await.contains(&slot) {
+            Taken::Over
+        } else if mark.is_some_and(|mark| mark.at == slot && mark.begun > MOST_BEGUN) {
+            Taken::TooOften
+        } else if waited {
+            Taken::Lost
+        } else {
+            Taken::Ours
+        }
+    }
+
     /// The lease of a schedule, from the first place that gives one. None where no place does: then
     /// only the lease of the work itself keeps two apart.
     async fn take_slot(
         &self,
         scheduled: &Scheduled,
+        slot: DateTime<Utc>,
         stop: &CancellationToken,
     ) -> Result<Option<Lease>, CoreError> {
-        let name = match &scheduled.source {
-            Some(source) => source.clone(),
-            // No configured source has a name with a slash.
-            None => format!("all/{}", scheduled.operation),
-        };
-        let Ok(name) = SourceName::new(name) else {
+        let Some(name) = lease_name(scheduled) else {
             return Ok(None);
         };
         let keys = match scheduled.operation {
@@ -195,7 +276,7 @@ impl App {
                 continue;
             };
             let operation = scheduled.operation.clone();
-            let taking = engine.hold(LeaseKind::Schedule, &name, operation, stop);
+            let taking = engine.hold_slot(&name, operation, slot, stop);
             match tokio::time::timeout(LIMIT, taking).await {
                 Ok(Ok(lease)) => return Ok(lease),
                 Ok(Err(held @ (CoreError::Held { .. } | CoreError::Cancelled))) => {
@@ -209,5 +290,67 @@ impl App {
             }
         }
         Ok(None)
+    }
+}
+
+/// What is found once the turn is taken.
+enum Taken {
+    Ours,
+    Over,
+    TooOften,
+    Lost,
+}
+
+/// Gives a turn back that nothing is done with.
+async fn end_of(taken: Taken, lease: Option<Lease>) -> Claim {
+    let is_over = matches!(taken, Taken::Over | Taken::TooOften);
+    if let Some(lease) = lease {
+        let _ = if is_over {
+            lease.settle().await
+        } else {
+            lease.release().await
+        };
+    }
+    match taken {
+        Taken::Over => Claim::Done,
+        Taken::TooOften => Claim::GivenUp,
+        Taken::Lost | Taken::Ours => Claim::Lost,
+    }
+}
+
+/// Under which name the lease of a schedule is kept.
+fn lease_name(scheduled: &Scheduled) -> Option<SourceName> {
+    let name = match &scheduled.source {
+        Some(source) => source.clone(),
+        // No configured source has a name with a slash.
+        None => format!("all/{}", scheduled.operation),
+    };
+    SourceName::new(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::who::who;
+
+    #[test]
+    fn a_run_that_was_stopped_settles_nothing() {
+        let slot: DateTime<Utc> = "2026-03-02T03:00:00Z".parse().unwrap();
+        for (result, settles) in [
+            (RunResult::Success, true),
+            (RunResult::Warnings, true),
+            (RunResult::Failed, true),
+            (RunResult::Interrupted, false),
+            (RunResult::Cancelled, false),
+        ] {
+            let mut run = RunRecord::begin(Operation::Backup, who(), slot);
+            run.result = result;
+            assert!(Record::new(run.clone()).is_none(), "it had no slot");
+            run.slot = Some(slot);
+            let found = Record::new(run.clone()).map(|record| record.slot);
+            assert_eq!(found, settles.then_some(slot), "{result:?}");
+            run.operation = Operation::Prune;
+            assert!(Record::new(run).is_none(), "it is one of several");
+        }
     }
 }

@@ -1,11 +1,9 @@
 //! What is to be begun at a moment. Pure.
 
-use backup_core::backup::SourceName;
 use backup_core::run_record::Operation;
 use backup_schedule::{DueRun, Missed, State, decide};
 use chrono::{DateTime, Utc};
 
-use crate::families::is_about;
 use crate::schedules::Scheduled;
 
 /// What is to be seen to of one schedule.
@@ -50,11 +48,15 @@ impl Planner {
         &self.0[index].scheduled
     }
 
-    /// A record says that a slot was run.
+    pub(super) fn schedules(&self) -> Vec<Scheduled> {
+        self.0.iter().map(|entry| entry.scheduled.clone()).collect()
+    }
+
+    /// A place says that a slot was run.
     pub(super) fn recall(
         &mut self,
         operation: &Operation,
-        source: Option<&SourceName>,
+        source: Option<&str>,
         slot: DateTime<Utc>,
     ) {
         for entry in &mut self.0 {
@@ -99,14 +101,9 @@ impl Planner {
     }
 }
 
-/// Whether a record with a slot is about this schedule.
-pub(super) fn concerns(
-    scheduled: &Scheduled,
-    operation: &Operation,
-    source: Option<&SourceName>,
-) -> bool {
-    let is_of = |name: &String| source.is_some_and(|source| is_about(name, source.as_str()));
-    scheduled.operation == *operation && scheduled.source.as_ref().is_none_or(is_of)
+/// Whether what is known of a slot is about this schedule.
+pub(super) fn concerns(scheduled: &Scheduled, operation: &Operation, source: Option<&str>) -> bool {
+    scheduled.operation == *operation && scheduled.source.as_deref() == source
 }
 
 #[cfg(test)]
@@ -167,15 +164,13 @@ mod tests {
 
     #[test]
     fn what_records_tell_is_not_run_again_after_a_restart() {
-        let source = |name| Some(SourceName::new(name).unwrap());
         let mut planner = planner("02 03:01");
-        planner.recall(&Operation::Backup, source("shop").as_ref(), at("02 03:00"));
-        planner.recall(
-            &Operation::Backup,
-            source("crowd/a").as_ref(),
-            at("01 03:30"),
-        );
-        planner.recall(&Operation::Prune, source("any").as_ref(), at("01 03:00"));
+        planner.recall(&Operation::Backup, Some("shop"), at("02 03:00"));
+        planner.recall(&Operation::Backup, Some("crowd"), at("01 03:30"));
+        planner.recall(&Operation::Prune, None, at("01 03:00"));
+        // One of several is not all of them.
+        planner.recall(&Operation::Backup, Some("crowd/a"), at("02 03:30"));
+        planner.recall(&Operation::Prune, Some("shop"), at("02 03:00"));
         // The prune of today was not begun, and there is time for it.
         assert_eq!(names(&mut planner, "02 03:01"), ["prune - 0"]);
         assert_eq!(names(&mut planner, "02 03:30"), ["backup crowd 0"]);

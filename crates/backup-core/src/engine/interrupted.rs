@@ -58,8 +58,12 @@ impl Engine {
             return Ok(None);
         };
         let noted = self.note_dead(dead, cancel).await;
-        lease.release().await?;
-        noted
+        let released = lease.release().await;
+        match noted {
+            // It is noted, and a lease that stays ends by itself.
+            Ok(Some(record)) => Ok(Some(record)),
+            noted => released.and(noted),
+        }
     }
 
     /// Leaves the record of a dead run, unless it left one by itself.

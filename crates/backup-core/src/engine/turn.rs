@@ -12,7 +12,7 @@ use crate::backup::{BackupId, SourceName};
 use crate::catalog::{Catalog, ListRequest};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
-use crate::lease::{Lease, LeaseKind, Work};
+use crate::lease::{Lease, LeaseKind, SlotMark, Work};
 use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::run_record::Operation;
@@ -120,15 +120,58 @@ impl Engine {
         operation: Operation,
         cancel: &CancellationToken,
     ) -> Result<Option<Lease>, Error> {
-        let Some(leases) = self.leases() else {
-            return Ok(None);
-        };
         let work = Work {
             operation,
             backup: None,
+            slot: None,
         };
-        let taking = leases.exclusive(kind, source, &work, cancel);
+        self.hold_for(kind, source, &work, cancel).await
+    }
+
+    /// Holds the turn to do what a schedule asks for at its slot. None where the engine was not told
+    /// how to.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another run has it.
+    pub async fn hold_slot(
+        &self,
+        schedule: &SourceName,
+        operation: Operation,
+        slot: DateTime<Utc>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
+        let work = Work {
+            operation,
+            backup: None,
+            slot: Some(slot),
+        };
+        let kind = LeaseKind::Schedule;
+        self.hold_for(kind, schedule, &work, cancel).await
+    }
+
+    async fn hold_for(
+        &self,
+        kind: LeaseKind,
+        source: &SourceName,
+        work: &Work,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Lease>, Error> {
+        let Some(leases) = self.leases() else {
+            return Ok(None);
+        };
+        let taking = leases.exclusive(kind, source, work, cancel);
         Ok(Some(unless(cancel, taking).await??))
+    }
+
+    /// How far a schedule is.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn slot(&self, schedule: &SourceName) -> Result<Option<SlotMark>, Error> {
+        match self.leases() {
+            Some(leases) => leases.slot(schedule).await,
+            None => Ok(None),
+        }
     }
 
     /// Each store has leases of its own.
@@ -200,6 +243,7 @@ impl Engine {
         let work = Work {
             operation: Operation::Backup,
             backup: Some(turn.id.clone()),
+            slot: None,
         };
         let lease = leases
             .exclusive(LeaseKind::Backup, source, &work, &turn.token)

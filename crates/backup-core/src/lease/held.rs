@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::record::LeaseRecord;
-use super::{Holder, Leases, Stored, TRIES, contended};
+use super::{Holder, Leases, SlotMark, Stored, TRIES, contended};
 use crate::backup::BackupId;
 use crate::body::{body_of, lock};
 use crate::error::{Error, ErrorKind, PortError};
@@ -147,13 +147,33 @@ impl Lease {
     ///
     /// # Errors
     /// What the store reports, which is no failure of the run: the lease ends by itself.
-    pub async fn release(mut self) -> Result<(), Error> {
+    pub async fn release(self) -> Result<(), Error> {
+        self.end(LeaseRecord::released).await
+    }
+
+    /// Gives it back as [`Self::release`] does, and leaves word that the slot was run.
+    ///
+    /// # Errors
+    /// As of [`Self::release`].
+    pub async fn settle(self) -> Result<(), Error> {
+        self.end(LeaseRecord::settled).await
+    }
+
+    /// How far the schedule is that it was taken for, this time included.
+    pub async fn slot(&self) -> Option<SlotMark> {
+        self.held.current.lock().await.1.slot
+    }
+
+    async fn end(
+        mut self,
+        last: fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
+    ) -> Result<(), Error> {
         self.stop.cancel();
         self.is_over = lock(&self.held.loss).is_some();
         if self.is_over {
             return Ok(());
         }
-        match timeout(RELEASE_LIMIT, self.held.give_back()).await {
+        match timeout(RELEASE_LIMIT, self.held.give_back(last)).await {
             Ok(Ok(()) | Err(NotWritten::Lost(_))) => {
                 self.is_over = true;
                 Ok(())
@@ -264,9 +284,12 @@ impl Held {
         }
     }
 
-    async fn give_back(&self) -> Result<(), NotWritten> {
+    async fn give_back(
+        &self,
+        last: fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
+    ) -> Result<(), NotWritten> {
         match self.form {
-            Form::Exclusive => self.write(LeaseRecord::released).await,
+            Form::Exclusive => self.write(last).await,
             Form::Reader => {
                 let deleted = self.leases.store.delete(&self.key).await;
                 deleted.map_err(|e| Error::store(format!("release {}", self.what), e).into())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, Leases, ProcessMark, Work};
+use super::{Holder, Leases, ProcessMark, SlotMark, Work};
 use crate::backup::BackupId;
 use crate::error::PortError;
 use crate::run_record::{Operation, Who};
@@ -55,6 +55,9 @@ pub(super) struct LeaseRecord {
     /// that they will not be committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unbarred: Vec<BackupId>,
+    /// How far a schedule is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slot: Option<SlotMark>,
 }
 
 impl LeaseRecord {
@@ -62,6 +65,7 @@ impl LeaseRecord {
         let now = leases.clock.now();
         let settings = &leases.settings;
         let unbarred = before.into_iter().flat_map(Self::uncommitted);
+        let slot = before.and_then(|before| before.slot);
         Self {
             format: FORMAT,
             epoch: before.map_or(1, |before| before.epoch.saturating_add(1)),
@@ -76,6 +80,9 @@ impl LeaseRecord {
             renewed_at: now,
             ttl_seconds: u32::try_from(settings.ttl.as_secs()).unwrap_or(u32::MAX),
             unbarred: unbarred.cloned().collect(),
+            slot: work
+                .slot
+                .map_or(slot, |at| Some(SlotMark::begin(at, slot, now))),
         }
     }
 
@@ -92,7 +99,17 @@ impl LeaseRecord {
     pub(super) fn released(&self, now: DateTime<Utc>) -> Self {
         Self {
             state: State::Released,
+            // Only who dies leaves it counted.
+            slot: self.slot.map(SlotMark::given_back),
             ..self.renewed(now)
+        }
+    }
+
+    /// The last content, once the slot was run.
+    pub(super) fn settled(&self, now: DateTime<Utc>) -> Self {
+        Self {
+            slot: self.slot.map(SlotMark::settle),
+            ..self.released(now)
         }
     }
 

@@ -51,6 +51,7 @@ impl House {
         let work = Work {
             operation: Operation::Restore,
             backup: Some(backup.clone()),
+            slot: None,
         };
         let leases = self.engine(2).leases().unwrap();
         let (app, never) = (source("app"), CancellationToken::new());
@@ -148,6 +149,7 @@ async fn what_is_being_written_is_no_orphan_and_a_bar_stays() {
     let work = |id: &BackupId| Work {
         operation: Operation::Backup,
         backup: Some(id.clone()),
+        slot: None,
     };
     // The one of the dead run is taken over, which bars its manifest.
     let leases = house.engine(2).leases().unwrap();
@@ -187,6 +189,7 @@ async fn a_run_that_stood_still_is_barred_before_its_parts_go() {
     let work = Work {
         operation: Operation::Backup,
         backup: Some(asleep.clone()),
+        slot: None,
     };
     let leases = house.engine(2).leases().unwrap();
     let app = source("app");
@@ -223,6 +226,7 @@ async fn who_may_not_write_leaves_what_a_silent_run_wrote() {
     let work = Work {
         operation: Operation::Backup,
         backup: Some(asleep.clone()),
+        slot: None,
     };
     let leases = house.engine(2).leases().unwrap();
     let app = source("app");

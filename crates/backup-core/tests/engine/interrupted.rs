@@ -63,6 +63,7 @@ impl House {
         let work = Work {
             operation: Operation::Backup,
             backup: Some("20260205T030100Z-0001".parse().unwrap()),
+            slot: None,
         };
         let (leases, never) = (self.engine(pid).leases().unwrap(), CancellationToken::new());
         leases
@@ -179,4 +180,27 @@ async fn a_run_that_left_a_record_is_not_interrupted() {
     assert_eq!(house.note(2).await, []);
     assert_eq!(house.records().await, [run]);
     assert!(house.bar().is_some(), "it commits nothing any more");
+}
+
+/// Another host had the same minute in its crontab, was told that the source is held, and wrote that down.
+#[tokio::test]
+async fn a_run_that_was_refused_meanwhile_does_not_stand_for_the_one_that_was_killed() {
+    for refused_by in [1, 2] {
+        let house = House::new().await;
+        let engine = house.engine(refused_by);
+        let mut refused = engine.history().begin(Operation::Backup, who(refused_by));
+        refused.source = Some(source("app"));
+        refused.result = RunResult::Failed;
+        let lease = house.begin(1).await;
+        let never = CancellationToken::new();
+        engine.history().record(&mut refused, &never).await.unwrap();
+        // The other goes on, and is killed.
+        house.clock.advance(Duration::from_secs(20));
+        lease.confirm().await.unwrap();
+        drop(lease);
+        house.processes.end(1);
+        let noted = house.note(3).await;
+        assert_eq!(noted.len(), 1, "refused by {refused_by}");
+        assert_eq!(noted[0].result, RunResult::Interrupted);
+    }
 }

@@ -78,6 +78,7 @@ impl House {
         let work = Work {
             operation: Operation::Backup,
             backup: Some(id_of(pid)),
+            slot: None,
         };
         let never = CancellationToken::new();
         let leases = self.leases(pid);
@@ -156,6 +157,7 @@ async fn other_sources_and_other_work_are_not_in_the_way() {
     let work = Work {
         operation: Operation::Backup,
         backup: None,
+        slot: None,
     };
     for (kind, name) in [(LeaseKind::Backup, "app2"), (LeaseKind::Prune, "app")] {
         let taken = leases.exclusive(kind, &source(name), &work, &never).await;
@@ -201,6 +203,7 @@ async fn what_a_process_gave_up_stops_others_and_not_itself() {
         let work = |draw: u32| Work {
             operation: Operation::Backup,
             backup: Some(id_of(draw)),
+            slot: None,
         };
         let (kind, app, first) = (LeaseKind::Backup, source("app"), work(1));
         let away = Fault::on(op).rejects(ErrorKind::Unavailable);
@@ -508,6 +511,7 @@ async fn what_is_read_and_written_is_in_use() {
     let reading = |pid| Work {
         operation: Operation::Restore,
         backup: Some(id_of(pid)),
+        slot: None,
     };
     let never = CancellationToken::new();
     let readers = house.leases(2);
@@ -583,4 +587,45 @@ async fn what_somebody_emptied_meanwhile_is_not_committed() {
     let text = backup_core::error::chain(&error);
     assert!(text.contains("gone from"), "{text}");
     assert_eq!(house.published(), Vec::<String>::new());
+}
+
+/// What a schedule asks for: a slot that was run is known to whoever comes next, and one with which
+/// servers died is known by how often that was.
+#[tokio::test]
+async fn the_lease_of_a_schedule_tells_how_far_it_is() {
+    let house = House::new();
+    let never = CancellationToken::new();
+    let shop = source("shop");
+    let slot = house.clock.now();
+    let engine = |pid: u32| {
+        Engine::new(house.store(pid), Arc::new(house.clock.clone()))
+            .with_leases(house.settings(pid))
+    };
+    let take = async |pid: u32| {
+        let engine = engine(pid);
+        let taken = engine.hold_slot(&shop, Operation::Backup, slot, &never);
+        taken.await.unwrap().unwrap()
+    };
+    assert_eq!(engine(2).slot(&shop).await.unwrap(), None);
+    // One dies with it, the next one ends in good order, and a third one runs it.
+    let first = take(1).await;
+    assert_eq!(first.slot().await.unwrap().begun, 1);
+    house.processes.end(1);
+    let second = take(2).await;
+    let mark = second.slot().await.unwrap();
+    assert_eq!((mark.begun, mark.settles(slot, slot)), (2, false));
+    second.release().await.unwrap();
+    let third = take(3).await;
+    assert_eq!(third.slot().await.unwrap().begun, 2);
+    third.settle().await.unwrap();
+    let mark = engine(2).slot(&shop).await.unwrap().unwrap();
+    assert!(mark.settled && mark.settles(slot, slot), "{mark:?}");
+    // Looking once more does not begin it again.
+    let fourth = take(3).await;
+    assert_eq!(fourth.slot().await.unwrap(), mark);
+    fourth.release().await.unwrap();
+    assert!(engine(2).slot(&shop).await.unwrap().unwrap().settled);
+    // Other leases know of no slot.
+    house.take(2).await.unwrap().release().await.unwrap();
+    assert!(house.lease().get("slot").is_none());
 }

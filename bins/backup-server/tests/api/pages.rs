@@ -1,50 +1,29 @@
 //! The pages over a directory with backups, as people with different tokens and languages read
 //! them, and what a browser is made to promise.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
-
-use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
-use backup_app::token::new_token;
-use backup_app::{App, Environment, Overrides, Role, who};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use backup_app::{App, Role, who};
 use backup_core::backup::SourceName;
-use backup_core::engine::{BackupRequest, Engine};
 use backup_core::run_record::{Operation, RunResult};
-use backup_server::{Server, read_once, router};
-use backup_testing::{FakeCompressor, FixedClock, ScriptedDumper, ScriptedPart};
-use secrecy::ExposeSecret as _;
+use backup_server::{Server, read_once};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+
+use crate::bench::{Answer, back_up, let_in, load, send, writer};
 
 const HOSTILE: &str = "x<script>alert(1)</script>\u{202e}";
 const HOSTILE_PATH: &str = "/sources/x%3Cscript%3Ealert%281%29%3C%2Fscript%3E%E2%80%AE";
 
 /// Backups of `shop` and of a source with a hostile name.
 struct Bench {
-    router: Router,
+    server: Arc<Server>,
     tokens: Vec<(Role, &'static str, String)>,
     /// A backup of `shop`.
     id: String,
     _dir: tempfile::TempDir,
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.map_or("", |value| value.to_str().unwrap())
-    }
 }
 
 /// Somebody with a browser.
@@ -57,7 +36,6 @@ struct Visitor<'a> {
 impl Bench {
     async fn new(filled: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("store")).unwrap();
         let mut toml = format!(
             "[encryption]\nmode = 'none'\n[destination.near]\nurl = 'file://{}'\n",
             dir.path().join("store").display()
@@ -71,22 +49,11 @@ impl Bench {
         let mut tokens = Vec::new();
         for role in Role::ALL {
             for source in ["*", "shop"] {
-                let new = new_token();
-                let _ = write!(
-                    toml,
-                    "[[access]]\nname = '{name}-{source}-<b>'\ntoken_sha256 = '{hash}'\nrole = '{name}'\n\
-                     sources = ['{source}']\n",
-                    name = role.as_str(),
-                    hash = new.sha256
-                );
-                tokens.push((role, source, new.token.expose_secret().to_owned()));
+                let name = format!("{}-{source}-<b>", role.as_str());
+                tokens.push((role, source, let_in(&mut toml, &name, role, source)));
             }
         }
-        let path = dir.path().join("backup.toml");
-        std::fs::write(&path, toml).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let app = App::load(Some(&path), Environment::default(), Overrides::default());
-        let app = Arc::new(app.unwrap());
+        let app = Arc::new(load(dir.path(), &toml));
         let id = if filled {
             fill(&app).await
         } else {
@@ -95,7 +62,7 @@ impl Bench {
         let server = Arc::new(Server::new(&app));
         read_once(app, &server).await.unwrap();
         Self {
-            router: router(server),
+            server,
             tokens,
             id,
             _dir: dir,
@@ -103,14 +70,7 @@ impl Bench {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8(body.to_vec()).unwrap(),
-        }
+        send(&self.server, request).await
     }
 
     async fn sign_in(&self, token: &str) -> Answer {
@@ -168,23 +128,13 @@ impl Visitor<'_> {
 
 /// Takes backups, a day after each other; the id of one of `shop`.
 async fn fill(app: &App) -> String {
-    let place = app.place("near").unwrap();
-    let store = place.open(app.environment()).unwrap();
-    let clock = FixedClock::new("2026-02-05T03:00:00Z".parse().unwrap());
-    let engine =
-        Engine::new(store, Arc::new(clock.clone())).with_compressor(Arc::new(FakeCompressor));
+    let (engine, clock) = writer(app);
     let stop = CancellationToken::new();
     let mut id = String::new();
     for name in ["shop", HOSTILE, "shop"] {
-        let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-rest", "rows"));
-        let request = BackupRequest {
-            compression: "fake".to_owned(),
-            encrypt: false,
-            ..BackupRequest::new(SourceName::new(name).unwrap())
-        };
-        let taken = engine.backup(&dumper, &request, &stop).await.unwrap();
+        let taken = back_up(&engine, name).await;
         if name == "shop" {
-            id = taken.manifest.id.to_string();
+            id = taken;
         }
         clock.advance(Duration::from_hours(24));
     }
@@ -279,6 +229,19 @@ async fn everybody_sees_his_own_sources_and_what_he_may_do() {
         let answer = visitor.post(&format!("{backup}/verify"), &other, own).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{role:?}");
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_shown_of_the_source_that_is_meant() {
+    let bench = Bench::new(true).await;
+    let visitor = bench.visitor(Role::Admin, "*").await;
+    let backup = format!("/backups/{}", bench.id);
+    let text = visitor.read(&format!("{backup}?source=shop")).await;
+    assert!(text.contains("/sources/shop\""), "{text}");
+    let answer = visitor.get(&format!("{backup}?source=other")).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let text = visitor.read("/sources/shop").await;
+    assert!(text.contains(&format!("{backup}?source=shop\"")), "{text}");
 }
 
 #[tokio::test]
