@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::child::{self, Server as Process};
@@ -179,9 +179,7 @@ impl Server {
         ])
         .args(["--data-urlencode", &format!("Policy={policy}")])
         .arg(format!("{}/", self.endpoint()));
-        let answered = curl.output().context("run curl")?;
-        let text = String::from_utf8_lossy(&answered.stdout).into_owned();
-        ensure!(answered.status.success(), "the server answered {text}");
+        let text = child::run(curl)?;
         let field = |name: &str| {
             let (_, rest) = text.split_once(&format!("<{name}>"))?;
             Some(rest.split_once('<')?.0.to_owned())

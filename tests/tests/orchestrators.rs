@@ -516,6 +516,7 @@ fn teamcity_is_told_progress_numbers_and_problems() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs servers: run ./scripts/test"]
 fn what_is_there_is_written_over_only_when_told_so() -> Result<()> {
     let stage = Stage::hostile()?;
     let file = stage.cli.folder().join("Makefile.mine");

@@ -151,9 +151,9 @@ fn told(run: &Run) -> Result<BTreeMap<String, String>> {
     for line in run.text().lines() {
         let view: Value = serde_json::from_str(line)?;
         let source = view["source"].as_str().context("a source")?.to_owned();
-        let status = view["status"].as_str().context("a status")?.to_owned();
+        let outcome = view["status"].as_str().context("a status")?.to_owned();
         ensure!(
-            states.insert(source, status).is_none(),
+            states.insert(source, outcome).is_none(),
             "told twice: {line}"
         );
     }

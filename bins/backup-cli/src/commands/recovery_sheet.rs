@@ -1,5 +1,7 @@
 //! `recovery-sheet`: the commands that bring everything back, for a sheet of paper.
 
+use std::fmt::Write as _;
+
 use backup_app::{PlaceSheet, RecoverySheet, SourceSheet};
 use backup_core::error::Error as CoreError;
 
@@ -47,7 +49,7 @@ fn text(sheet: &RecoverySheet) -> String {
     if !sheet.opens_all.is_empty() {
         text.push_str("- as identity.txt, the private key of any one of these:\n");
         for key in &sheet.opens_all {
-            text.push_str(&format!("  {}\n", render::name(key)));
+            let _ = writeln!(text, "  {}", render::name(key));
         }
     }
     for place in &sheet.places {
@@ -70,9 +72,7 @@ fn about_place(place: &PlaceSheet) -> String {
         format!("\n## Place {name}: {url}\n\n")
     };
     if let Some(error) = &place.error {
-        text.push_str(&format!(
-            "IT COULD NOT BE READ when this was made: {error}\n\n"
-        ));
+        let _ = writeln!(text, "IT COULD NOT BE READ when this was made: {error}\n");
     }
     text.push_str("```sh\n");
     for (name, value) in &place.variables {
@@ -80,17 +80,18 @@ fn about_place(place: &PlaceSheet) -> String {
             Some(value) => backup_app::text::shell_word(value),
             None => "…".to_owned(),
         };
-        text.push_str(&format!("export {name}={value}\n"));
+        let _ = writeln!(text, "export {name}={value}");
     }
     let url = backup_app::text::shell_word(&place.url);
-    text.push_str(&format!("backup-cli list --from {url}\n```\n"));
+    let _ = writeln!(text, "backup-cli list --from {url}\n```");
     text
 }
 
 fn about_source(source: &SourceSheet, sheet: &RecoverySheet) -> String {
     let mut text = format!("\n## Source {}\n\n", render::name(&source.source));
-    text.push_str(&format!(
-        "{}; the newest whole one is {},\nof {}: database {} of PostgreSQL {}, {} of rows, {} stored, at {}.\n",
+    let _ = writeln!(
+        text,
+        "{}; the newest whole one is {},\nof {}: database {} of PostgreSQL {}, {} of rows, {} stored, at {}.",
         render::counted(source.backups as u64, "backup"),
         source.newest,
         source.started_at,
@@ -99,23 +100,20 @@ fn about_source(source: &SourceSheet, sheet: &RecoverySheet) -> String {
         render::size(source.raw_bytes),
         render::size(source.stored_bytes),
         render::name(&source.place),
-    ));
-    text.push_str(&match &source.proved {
-        Some((id, at)) => format!("Every byte of {id} was found good on {at}.\n"),
-        None => "NO BACKUP OF IT WAS EVER PROVED.\n".to_owned(),
-    });
+    );
+    let _ = match &source.proved {
+        Some((id, at)) => writeln!(text, "Every byte of {id} was found good on {at}."),
+        None => writeln!(text, "NO BACKUP OF IT WAS EVER PROVED."),
+    };
     if source.is_clear {
         text.push_str("It is not encrypted.\n");
     } else if source.recipients != sheet.opens_all {
         text.push_str("It opens with the private key of any one of these:\n");
         for key in &source.recipients {
-            text.push_str(&format!("  {}\n", render::name(key)));
+            let _ = writeln!(text, "  {}", render::name(key));
         }
     }
-    text.push_str(&format!(
-        "\n```sh\n{}\n{}\n```\n",
-        source.verify, source.restore
-    ));
+    let _ = writeln!(text, "\n```sh\n{}\n{}\n```", source.verify, source.restore);
     text
 }
 
