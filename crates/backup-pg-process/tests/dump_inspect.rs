@@ -59,7 +59,8 @@ async fn a_whole_archive_passes_and_is_reported(#[case] name: &str) {
     let invoices = table("app", "invoice");
     let invoice = facts.tables.iter().find(|facts| facts.table == invoices);
     assert_eq!(invoice.unwrap().fingerprint.rows, 40);
-    assert_eq!(facts.objects["triggers"], 1);
+    // They are counted in the schema part, which this archive, having rows, is not.
+    assert!(facts.objects.is_empty());
     assert!(!facts.sequences.is_empty());
 }
 

@@ -60,10 +60,8 @@ mod tests {
 
     #[test]
     fn it_is_the_sum_that_redis_computes() {
-        // What crc64.c of Redis says in its own test.
+        // The check value of CRC-64/REDIS, which crc64.c of Redis tests too.
         assert_eq!(update(0, b"123456789"), 0xe9c6_d914_c4b8_d9ca);
-        let text = b"This is a test of the emergency broadcast system.";
-        assert_eq!(update(0, text), 0x27db_187f_c15b_bc72);
     }
 
     #[test]
