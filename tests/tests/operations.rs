@@ -202,59 +202,97 @@ fn policy(kind: &str, vault: &Vault) -> Result<String> {
     Ok(value.to_string())
 }
 
-/// The program with a login of the bucket and one of the database.
-fn as_login(vault: &Vault, cluster: &Cluster, kind: &str, role: &str) -> Result<Cli> {
-    let (server, _) = vault.bucket().context("a bucket")?;
-    let Login {
-        access_key,
-        secret_key,
-        session_token,
-    } = server.assume(&policy(kind, vault)?)?;
-    let cli = Cli::new(cluster)?.with_s3(server);
-    Ok(cli
-        .with_env("AWS_ACCESS_KEY_ID", &access_key)
-        .with_env("AWS_SECRET_ACCESS_KEY", &secret_key)
-        .with_env("AWS_SESSION_TOKEN", &session_token)
-        .with_env("PGUSER", role))
+/// A database and a bucket with the logins of the page.
+struct House {
+    cluster: Cluster,
+    vault: Vault,
+    identity: String,
 }
 
-fn published(vault: &Vault) -> Result<usize> {
-    let keys = vault.keys_stored()?;
-    let manifests = keys.iter().filter(|key| key.ends_with("/manifest.json"));
-    Ok(manifests.count())
+impl House {
+    fn new() -> Result<Self> {
+        let cluster = Cluster::start(17, &ClusterOptions::default())?;
+        let vault = Vault::in_bucket(&cluster, Kind::MinIo)?;
+        cluster.create_db("shop")?;
+        cluster.psql("shop", SHOP)?;
+        for sql in blocks("sql").into_values().flatten() {
+            cluster.psql("postgres", sql)?;
+        }
+        let identity = Path::new(&vault.keys.identity).display().to_string();
+        Ok(Self {
+            cluster,
+            vault,
+            identity,
+        })
+    }
+
+    /// The program with a login of the bucket and one of the database.
+    fn as_login(&self, kind: &str, role: &str) -> Result<Cli> {
+        let (server, _) = self.vault.bucket().context("a bucket")?;
+        let login: Login = server.assume(&policy(kind, &self.vault)?)?;
+        let cli = Cli::new(&self.cluster)?.with_s3(server);
+        Ok(cli
+            .with_env("AWS_ACCESS_KEY_ID", &login.access_key)
+            .with_env("AWS_SECRET_ACCESS_KEY", &login.secret_key)
+            .with_env("AWS_SESSION_TOKEN", &login.session_token)
+            .with_env("PGUSER", role))
+    }
+
+    fn published(&self) -> Result<usize> {
+        let keys = self.vault.keys_stored()?;
+        let manifests = keys.iter().filter(|key| key.ends_with("/manifest.json"));
+        Ok(manifests.count())
+    }
+
+    /// What a login is told who would take a backup, or do something else with the place.
+    fn backs_up(&self, cli: &Cli) -> Result<Run> {
+        let (url, recipient) = (&self.vault.url, &self.vault.keys.recipient);
+        let source = [
+            "backup",
+            "-d",
+            "shop",
+            "--to",
+            url,
+            "--recipient",
+            recipient,
+        ];
+        cli.run(source.into_iter().chain(["--json"]))
+    }
+
+    fn prunes(&self, cli: &Cli) -> Result<Run> {
+        let policy = ["--keep-last", "1", "--min-keep", "1", "--yes"];
+        let prune = ["prune", "--from", &self.vault.url];
+        cli.run(prune.into_iter().chain(policy))
+    }
+
+    fn verifies(&self, cli: &Cli) -> Result<Run> {
+        let how = ["--level", "decoded", "--identity", &self.identity];
+        let verify = ["verify", "--all", "--from", &self.vault.url];
+        cli.run(verify.into_iter().chain(how))
+    }
+
+    /// How many verifications are recorded.
+    fn proofs(&self, cli: &Cli) -> Result<usize> {
+        let url = self.vault.url.as_str();
+        let runs = ["runs", "--operation", "verify", "--from", url, "--json"];
+        let runs = cli.run(runs)?.exits(0)?.json()?;
+        runs.as_array().map(Vec::len).context("an array")
+    }
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn each_login_does_its_work_and_no_more() -> Result<()> {
-    let cluster = Cluster::start(17, &ClusterOptions::default())?;
-    let vault = Vault::in_bucket(&cluster, Kind::MinIo)?;
-    cluster.create_db("shop")?;
-    cluster.psql("shop", SHOP)?;
-    for sql in blocks("sql").into_values().flatten() {
-        cluster.psql("postgres", sql)?;
-    }
-    let url = vault.url.as_str();
-    let (identity, recipient) = (&vault.keys.identity, &vault.keys.recipient);
-    let identity = Path::new(identity).display().to_string();
-    let back_up = [
-        "backup",
-        "-d",
-        "shop",
-        "--to",
-        url,
-        "--recipient",
-        recipient,
-        "--json",
-    ];
+fn minio_lets_each_login_do_its_work_and_no_more() -> Result<()> {
+    let house = House::new()?;
+    let url = house.vault.url.as_str();
 
-    let writer = as_login(&vault, &cluster, "writer", "backup")?;
+    let writer = house.as_login("writer", "backup")?;
     for _ in 0..2 {
-        let taken = writer.run(back_up)?.exits(0)?.json()?;
+        let taken = house.backs_up(&writer)?.exits(0)?.json()?;
         assert_eq!(taken["status"], "success", "{taken:#}");
         assert_eq!(taken["rows"], 2000, "{taken:#}");
     }
-    assert_eq!(published(&vault)?, 2);
+    let recipient = &house.vault.keys.recipient;
     let doctor = [
         "doctor",
         "-d",
@@ -266,77 +304,42 @@ fn each_login_does_its_work_and_no_more() -> Result<()> {
     ];
     let found = writer.run(doctor)?.exits(0)?.text();
     ensure!(found.contains("0 problems, 0 warnings"), "{found}");
-    let prune = [
-        "prune",
-        "--from",
-        url,
-        "--keep-last",
-        "1",
-        "--min-keep",
-        "1",
-        "--yes",
-    ];
-    let refused = writer.run(prune)?;
-    ensure!(
-        refused.code != Some(0),
-        "a writer deletes nothing: {}",
-        refused.text()
-    );
-    assert_eq!(published(&vault)?, 2);
+    let refused = house.prunes(&writer)?;
+    ensure!(refused.code != Some(0), "a writer deletes nothing");
+    assert_eq!(house.published()?, 2);
 
-    let reader = as_login(&vault, &cluster, "reader", "restorer")?;
-    let listed = reader
-        .run(["list", "--from", url, "--json"])?
-        .exits(0)?
-        .json()?;
-    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed:#}");
-    let restore = [
-        "restore",
-        "latest",
-        "--source",
-        "shop",
-        "--from",
-        url,
+    let reader = house.as_login("reader", "restorer")?;
+    let listed = reader.run(["list", "--from", url, "--json"])?.exits(0)?;
+    assert_eq!(listed.json()?.as_array().map(Vec::len), Some(2));
+    let restore = ["restore", "latest", "--source", "shop", "--from", url];
+    let into = [
         "--identity",
-        &identity,
+        &house.identity,
         "--no-owner",
         "--target-db",
-        "looked_at",
+        "seen",
         "--json",
     ];
-    let restored = reader.run(restore)?.exits(0)?.json()?;
-    assert_eq!(restored["compare"]["different"], serde_json::json!([]));
+    let restored = reader.run(restore.into_iter().chain(into))?.exits(0)?;
     assert_eq!(
-        cluster.query("looked_at", "SELECT count(*) FROM orders")?,
-        "2000"
+        restored.json()?["compare"]["different"],
+        serde_json::json!([])
     );
-    reader.run(back_up)?.exits(8)?;
-    assert_eq!(published(&vault)?, 2);
+    let count = "SELECT count(*) FROM orders";
+    assert_eq!(house.cluster.query("seen", count)?, "2000");
+    house.backs_up(&reader)?.exits(8)?;
 
-    let verify = [
-        "verify",
-        "--all",
-        "--from",
-        url,
-        "--identity",
-        &identity,
-        "--level",
-        "decoded",
-    ];
-    let verify_runs = ["runs", "--operation", "verify", "--from", url, "--json"];
-    reader.run(verify)?.exits(0)?;
-    let runs = writer.run(verify_runs)?.exits(0)?.json()?;
-    assert_eq!(runs, serde_json::json!([]), "a reader leaves no record");
-    let prover = as_login(&vault, &cluster, "prover", "restorer")?;
-    prover.run(verify)?.exits(0)?;
-    let runs = writer.run(verify_runs)?.exits(0)?.json()?;
-    assert_eq!(runs.as_array().map(Vec::len), Some(2), "{runs:#}");
-    prover.run(back_up)?.exits(8)?;
+    house.verifies(&reader)?.exits(0)?;
+    assert_eq!(house.proofs(&writer)?, 0, "a reader leaves no record");
+    let prover = house.as_login("prover", "restorer")?;
+    house.verifies(&prover)?.exits(0)?;
+    assert_eq!(house.proofs(&writer)?, 2);
+    house.backs_up(&prover)?.exits(8)?;
 
-    let pruner = as_login(&vault, &cluster, "pruner", "restorer")?;
-    pruner.run(back_up)?.exits(8)?;
-    assert_eq!(published(&vault)?, 2);
-    pruner.run(prune)?.exits(0)?;
-    assert_eq!(published(&vault)?, 1);
+    let pruner = house.as_login("pruner", "restorer")?;
+    house.backs_up(&pruner)?.exits(8)?;
+    assert_eq!(house.published()?, 2);
+    house.prunes(&pruner)?.exits(0)?;
+    assert_eq!(house.published()?, 1);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Running};
@@ -11,7 +11,7 @@ use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server as S3};
 use backup_e2e::scene::unique;
 use backup_e2e::{free_port, sample};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -207,7 +207,7 @@ fn what_a_killed_server_left_undone_is_made_up_for() -> Result<()> {
     let path = format!("{}:/usr/bin:/bin", fakes.bin_dir().display());
     let cli = Cli::new(cluster)?.with_env("PATH", &path);
     // One slot today, soon, and not before the server is there.
-    let slot = Utc::now() + TimeDelta::seconds(95);
+    let slot = DateTime::<Utc>::from(SystemTime::now()) + TimeDelta::seconds(95);
     let settings = format!(
         "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n[server.main]\n\
          [source.all]\nserver = 'main'\ndatabases = ['{name}_*']\ndestinations = ['near']\n\

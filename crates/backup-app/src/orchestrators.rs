@@ -122,6 +122,22 @@ fn secrets(config: &Config) -> Vec<Secret> {
             admin.and_then(|admin| admin.password.as_ref()),
         );
     }
+    for source in config.source.values() {
+        add(Opens::Other, source.password.as_ref());
+    }
+    for notifier in config.notify.values() {
+        let own = [
+            &notifier.password,
+            &notifier.url,
+            &notifier.secret,
+            &notifier.token,
+        ];
+        for secret in own {
+            add(Opens::Other, secret.as_ref());
+        }
+    }
+    let bot = config.telegram_bot.as_ref();
+    add(Opens::Other, bot.map(|bot| &bot.token));
     for (name, destination) in &config.destination {
         let (id, key) = (
             destination.access_key_id.as_ref(),
