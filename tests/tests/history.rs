@@ -2,9 +2,11 @@
 //! proved.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::cli::Cli;
 use backup_e2e::drills;
 use backup_e2e::fake_tools::{Calls, FakeTools, pause_after};
 use backup_e2e::pg::Cluster;
@@ -370,5 +372,71 @@ fn a_login_that_may_only_read_lists_and_verifies() -> Result<()> {
         .run(&["backup", SOURCE])?
         .expect(8, &["backup of shop"])?;
     assert_eq!(scene.place.keys()?, before);
+    Ok(())
+}
+
+/// For those who collect files and read no store.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn proofs_have_a_log_of_their_own() -> Result<()> {
+    let cluster = Cluster::shared(17)?;
+    let database = cluster.fresh_db(&unique("proofs"))?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 1))?;
+    let cli = Cli::new(cluster)?;
+    let log = cli.folder().join("proofs.jsonl");
+    let config = |proofs: &Path| {
+        let text = format!(
+            "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n\
+             [log]\nproofs = '{}'\n[source.shop]\ndatabase = '{database}'\n",
+            cli.local_store(),
+            proofs.display(),
+        );
+        cli.private_file("backup.toml", &text)
+    };
+    let own = config(&log)?;
+    let run = |config: &str, words: &[&str]| cli.run([&["--config", config], words].concat());
+    let backup = run(&own, &["backup", "shop", "--json"])?.exits(0)?.json()?;
+    ensure!(!log.exists(), "a backup proves nothing");
+    run(&own, &["verify", "--all"])?.exits(0)?;
+    let id = backup["id"].as_str().context("an id")?;
+    let data = cli.local_root().join(format!("backups/shop/{id}"));
+    let data = fs::read_dir(data)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
+    let mut data = data.filter(|path| path.to_string_lossy().contains("/data-"));
+    let object = data.next().context("rows")?;
+    let mut bytes = fs::read(&object)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&object, bytes)?;
+    run(&own, &["verify", "--all"])?.exits(6)?;
+    let lines = fs::read_to_string(&log)?;
+    let lines = lines.lines().map(serde_json::from_str);
+    let lines = lines.collect::<Result<Vec<Value>, _>>()?;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                &line["operation"],
+                &line["backup"],
+                &line["result"],
+                &line["verify"]["problems"],
+            )
+        })
+        .collect();
+    let (verify, success, failed) = (json!("verify"), json!("success"), json!("failed"));
+    let (none, one) = (json!(0), json!(1));
+    let of = &backup["id"];
+    assert_eq!(
+        told,
+        [(&verify, of, &success, &none), (&verify, of, &failed, &one)]
+    );
+    // It changes nothing where it cannot be written, and that is said.
+    let wrong = config(Path::new("/nowhere/proofs.jsonl"))?;
+    let said = run(&wrong, &["verify", "--all"])?.exits(6)?.stderr;
+    ensure!(
+        said.contains("/nowhere/proofs.jsonl: this run is not in it"),
+        "{said}"
+    );
     Ok(())
 }

@@ -356,7 +356,7 @@ fn kubernetes_takes_the_manifests_and_each_name_as_it_is() -> Result<()> {
 #[ignore = "needs servers: run ./scripts/test"]
 fn the_compose_reader_takes_the_file() -> Result<()> {
     let stage = Stage::hostile()?;
-    let file = stage.made("compose", "backup-cli", 0)?.join("compose.yaml");
+    let file = stage.made("compose", "backup-cli", 3)?.join("compose.yaml");
     let file = file.display().to_string();
     let read = stage.tool(
         compose_reader()?,

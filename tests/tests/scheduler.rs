@@ -210,9 +210,13 @@ fn what_a_killed_server_left_undone_is_made_up_for() -> Result<()> {
     let slot = DateTime::<Utc>::from(SystemTime::now()) + TimeDelta::seconds(95);
     let settings = format!(
         "[encryption]\nmode = 'none'\n[destination.near]\nurl = '{}'\n[server.main]\n\
+         host = '{}'\nport = {}\nuser = '{}'\n\
          [source.all]\nserver = 'main'\ndatabases = ['{name}_*']\ndestinations = ['near']\n\
          schedule = '{}'\ncatch_up = '30m'\n",
         cli.local_store(),
+        cluster.host(),
+        cluster.port(),
+        cli.env()["PGUSER"],
         slot.format("%-M %-H * * *"),
     );
     let config = cli.private_file("backup.toml", &settings)?;

@@ -314,7 +314,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) prometheus: Option<PathBuf>,
     /// Tell those who are configured under [notify.NAME] what is new or over
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from")]
     pub(crate) notify: bool,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -506,7 +506,7 @@ pub(crate) struct VerifyArgs {
     /// Every backup
     #[arg(long, conflicts_with = "sample")]
     pub(crate) all: bool,
-    /// N backups picked at random, the newest among them
+    /// N backups of each source at each place, picked at random, the newest among them
     #[arg(long, value_name = "N")]
     pub(crate) sample: Option<usize>,
     /// How deep: objects are there, their bytes are right, their content is a dump that holds
@@ -620,6 +620,7 @@ pub(crate) struct RunsArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum OperationArg {
     Backup,
+    Adopt,
     Restore,
     Verify,
     Undo,

@@ -302,7 +302,7 @@ impl Context {
         let noted = self.app.note_interrupted(self.interrupt.token()).await;
         if let Some(notices) = self.journal.notices() {
             for run in &noted {
-                notices.ended(run);
+                notices.ended(run, None);
             }
         }
     }

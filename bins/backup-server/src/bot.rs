@@ -15,12 +15,14 @@ mod machine;
 mod speech;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backup_app::{SystemClock, TelegramBotConfig};
 use backup_core::clock::Clock as _;
 use backup_telegram::{ApiError, Client, Update, UpdateKind, Waiting};
+use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -92,7 +94,13 @@ pub async fn talk(server: Arc<Server>, stop: CancellationToken) {
         tasks: TaskTracker::new(),
         stop,
     });
-    bot.listen(started, trouble).await;
+    let listening = AssertUnwindSafe(bot.listen(started, trouble)).catch_unwind();
+    if listening.await.is_err() {
+        // No backup depends on it.
+        bot.server.bot.set_up(false);
+        tracing::error!(target: "backup", "telegram bot: it died; the server goes on without it");
+        bot.stop.cancelled().await;
+    }
     bot.tasks.close();
     if tokio::time::timeout(GRACE, bot.tasks.wait()).await.is_err() {
         tracing::warn!(target: "backup", "telegram bot: not everything could be told in time");

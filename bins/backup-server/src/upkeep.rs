@@ -63,7 +63,7 @@ async fn sweep(app: &App, server: &Server, stop: &CancellationToken) {
         let noted = app.note_interrupted(stop).await;
         if let Some(notices) = server.jobs.notices() {
             for run in &noted {
-                notices.ended(run);
+                notices.ended(run, None);
             }
             // What was told is not told twice.
             if let Some(overview) = server.overview() {

@@ -88,12 +88,14 @@ impl App {
         cancel: &CancellationToken,
     ) -> BackupRun {
         let begun = SystemClock.now();
-        if let Some(notices) = journal.notices() {
+        // What is adopted says nothing of how backups go.
+        let is_own = job.request.adopted.is_none();
+        if let Some(notices) = journal.notices().filter(|_| is_own) {
             notices.began(&Operation::Backup, &job.source);
         }
         let done = Box::pin(self.tried(job, journal, observer, cancel)).await;
         // What another run has, or has taken, is no failure of those that share with it.
-        let is_news = job.request.unless_since.is_none() || !is_anothers(&done);
+        let is_news = is_own && (job.request.unless_since.is_none() || !is_anothers(&done));
         if let Some(notices) = journal.notices().filter(|_| is_news) {
             notices.backed_up((&job.source, &job.database), &done, begun);
         }
@@ -160,7 +162,10 @@ impl App {
             1 => &job.mark,
             _ => &job.mark.unnamed(),
         };
-        let mut record = mark.begin(Operation::Backup);
+        let mut record = mark.begin(match job.request.adopted {
+            None => Operation::Backup,
+            Some(_) => Operation::Adopt,
+        });
         record.source = Some(job.source.clone());
         let hooks = attempt.hooks.of_attempt(&record.id, attempt.number);
         let mut done = match self.attempt(attempt, &hooks, cancel).await {

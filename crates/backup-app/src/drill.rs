@@ -86,7 +86,7 @@ impl App {
                 // There is no record of one that did not begin, and it is told all the same.
                 ended.ended_with(&error, error.kind());
                 if let Some(notices) = journal.notices() {
-                    notices.ended(&ended);
+                    notices.ended(&ended, None);
                 }
                 (Err(error), false)
             }

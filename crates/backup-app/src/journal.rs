@@ -25,6 +25,7 @@ use crate::clock::SystemClock;
 use crate::compose::App;
 use crate::keys::Keys;
 use crate::notices::{Notices, Tell};
+use crate::proof_log::ProofLog;
 use crate::text::shown;
 use crate::who::who;
 
@@ -47,6 +48,8 @@ pub struct Journal {
     tell: Tell,
     /// Who is told how runs end.
     notices: Option<Notices>,
+    /// Where proofs are told besides.
+    proofs: Option<ProofLog>,
     /// The places that took no record.
     unrecorded: Mutex<BTreeSet<String>>,
     /// The places where readers leave no note.
@@ -125,6 +128,7 @@ impl Journal {
         Self {
             tell: Arc::new(tell),
             notices: None,
+            proofs: None,
             unrecorded: Mutex::default(),
             unprotected: Mutex::default(),
             unaudited: Mutex::default(),
@@ -132,10 +136,11 @@ impl Journal {
         }
     }
 
-    /// The same that tells all who are configured how runs end.
+    /// The same that tells all who are configured how runs end, and the log of proofs, if there is one.
     #[must_use]
     pub fn telling(mut self, app: &Arc<App>) -> Self {
         self.notices = Notices::new(app, &self.tell);
+        self.proofs = app.config().log.proofs.clone().map(ProofLog::new);
         self
     }
 
@@ -224,26 +229,55 @@ impl Journal {
         &self,
         engine: &Engine,
         place: &str,
-        mut run: RunRecord,
+        run: RunRecord,
         stop: &CancellationToken,
     ) -> Option<RunId> {
+        let (noted, run) = self.note(engine, place, run, stop).await;
+        // A backup has a record for each attempt at each place, and is told of once; what is adopted
+        // says nothing of how backups go.
+        let is_told_here = !matches!(run.operation, Operation::Backup | Operation::Adopt);
+        if let Some(notices) = self.notices.as_ref().filter(|_| is_told_here) {
+            notices.ended(&run, Some(place));
+        }
+        noted
+    }
+
+    /// Writes the record of a run that has ended and has nothing told; its id, if it is there, and the
+    /// record.
+    pub(crate) async fn note(
+        &self,
+        engine: &Engine,
+        place: &str,
+        mut run: RunRecord,
+        stop: &CancellationToken,
+    ) -> (Option<RunId>, RunRecord) {
         self.audit_end(place, &run, stop).await;
         let recorded = engine.history().record(&mut run, stop).await;
-        // A backup has a record for each attempt at each place, and is told of once.
-        if let Some(notices) = &self.notices
-            && run.operation != Operation::Backup
-        {
-            notices.ended(&run);
-        }
+        self.log_proof(place, &run);
         let Err(error) = recorded else {
             works(&self.unrecorded, place);
-            return Some(run.id);
+            return (Some(run.id.clone()), run);
         };
         if first(&self.unrecorded, place) {
             let why = shown(&chain(&error));
             self.warn(format!("{place}: this run is not recorded: {why}"));
         }
-        None
+        (None, run)
+    }
+
+    /// Tells the log of proofs of a verification or a drill.
+    fn log_proof(&self, place: &str, run: &RunRecord) {
+        let Some(log) = self.proofs.as_ref().filter(|_| ProofLog::takes(run)) else {
+            return;
+        };
+        let name = log.name();
+        match log.append(run, place) {
+            Ok(()) => works(&self.unrecorded, &name),
+            Err(error) if first(&self.unrecorded, &name) => {
+                self.warn(format!("{}: this run is not in it: {error}", shown(&name)));
+            }
+            Err(_) => {}
+        }
     }
 
     /// Does `work`, which reads a backup, while the store says so, so that nobody removes it

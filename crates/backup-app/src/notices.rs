@@ -105,9 +105,9 @@ impl Notices {
         }
     }
 
-    /// Any other run has ended, or one whose process is gone was noticed.
-    pub fn ended(&self, run: &RunRecord) {
-        if let Some(report) = Report::of_run(&self.app, run) {
+    /// Any other run has ended, at one place if it was about one, or one whose process is gone was noticed.
+    pub fn ended(&self, run: &RunRecord, place: Option<&str>) {
+        if let Some(report) = Report::of_run(&self.app, run, place) {
             self.post(report);
         }
     }

@@ -79,6 +79,10 @@ impl App {
             upkeep: upkeep.collect(),
             secrets: secrets(self.config()),
             directories: directories(self.config()),
+            is_reachable: {
+                let http = &self.config().server_http;
+                http.tls_cert.is_some() || http.behind_tls_proxy
+            },
         }
     }
 }
@@ -118,7 +122,7 @@ fn secrets(config: &Config) -> Vec<Secret> {
         add(Opens::Server(name.clone()), server.password.as_ref());
         let admin = server.admin.as_ref();
         add(
-            Opens::Other,
+            Opens::Restores,
             admin.and_then(|admin| admin.password.as_ref()),
         );
     }
@@ -137,7 +141,7 @@ fn secrets(config: &Config) -> Vec<Secret> {
         }
     }
     let bot = config.telegram_bot.as_ref();
-    add(Opens::Other, bot.map(|bot| &bot.token));
+    add(Opens::Serving, bot.map(|bot| &bot.token));
     for (name, destination) in &config.destination {
         let (id, key) = (
             destination.access_key_id.as_ref(),
@@ -154,7 +158,7 @@ fn secrets(config: &Config) -> Vec<Secret> {
             add(Opens::Other, other.as_ref());
         }
     }
-    add(Opens::Other, config.encryption.identities.as_ref());
+    add(Opens::Restores, config.encryption.identities.as_ref());
     found
 }
 

@@ -8,7 +8,7 @@ use backup_core::catalog::ListRequest;
 use backup_core::clock::Clock as _;
 use backup_core::error::{Error as CoreError, chain};
 use backup_core::history::{HistoryRequest, Proofs};
-use backup_core::manifest::Manifest;
+use backup_core::manifest::{Content, Manifest};
 use serde::Serialize;
 
 use crate::clock::SystemClock;
@@ -64,6 +64,8 @@ pub struct SourceSheet {
     pub raw_bytes: u64,
     /// Its size as it is stored.
     pub stored_bytes: u64,
+    /// What it is a backup of.
+    pub content: &'static str,
     /// Of which server.
     pub server_version: String,
     /// Public keys whose private ones open it; none where it is in the clear.
@@ -105,7 +107,9 @@ impl App {
             let what = "backup at any place".to_owned();
             return Err(CoreError::NotFound { what }.into());
         }
-        let majors = newest.values().filter_map(|one| major(&one.manifest));
+        let databases = newest.values().map(|one| &one.manifest);
+        let databases = databases.filter(|manifest| manifest.content() == Content::Database);
+        let majors = databases.filter_map(major);
         Ok(RecoverySheet {
             made_at: time(SystemClock.now()),
             tool_version: env!("CARGO_PKG_VERSION"),
@@ -156,10 +160,13 @@ impl App {
                     proved: None,
                 });
             if known.manifest.id < manifest.id {
+                if known.place.name != place.name {
+                    known.count = 0;
+                }
                 known.manifest = manifest.clone();
                 known.place = place.clone();
             }
-            // Several places have the same backups: those of the one that has most are counted.
+            // Several places have the same backups: those of the one that is named are counted.
             if known.place.name == place.name {
                 known.count += 1;
             }
@@ -226,14 +233,21 @@ fn source_sheet(newest: Newest) -> SourceSheet {
     } else {
         " --identity identity.txt"
     };
-    let target = shell_word(&manifest.database);
+    let restore = format!(
+        "backup-cli restore {} --source {source} --from {url}{key}",
+        manifest.id
+    );
+    let restore = match manifest.content() {
+        Content::Database => {
+            let target = shell_word(&manifest.database);
+            format!("{restore} \\\n    -h HOST -U USER --create-roles --target-db {target}")
+        }
+        _ => format!("{restore} \\\n    --target-dir restored-{}", manifest.id),
+    };
     SourceSheet {
         verify: format!("backup-cli verify {} --from {url}{key}", manifest.id),
-        restore: format!(
-            "backup-cli restore {} --source {source} --from {url}{key} \\\n    \
-             -h HOST -U USER --create-roles --target-db {target}",
-            manifest.id
-        ),
+        restore,
+        content: manifest.content().words(),
         source: manifest.source.to_string(),
         database: manifest.database.clone(),
         backups: count,

@@ -199,8 +199,8 @@ impl Runner {
         if let Some(lease) = lease {
             // Where that does not go, the slot is run once more after a restart.
             let _ = match done {
-                Done::Settled(_) => lease.settle().await,
-                Done::Later => lease.release().await,
+                Done::Settled(slot) => lease.settle(slot).await,
+                Done::Later => lease.postpone(due.slot).await,
             };
         }
         done
@@ -234,7 +234,8 @@ impl Runner {
             tracing::info!(target: "backup", job = job.id, "{what} of {}: {state}", time(due.slot));
         }
         // What was stopped with this server is made up for; what a person stopped is not.
-        if stop.is_cancelled() && state == Some(JobView::CANCELLED) {
+        let is_done = state.is_some_and(|state| JobView::DONE.contains(&state));
+        if stop.is_cancelled() && !is_done {
             return Done::Later;
         }
         Done::Settled(due.slot)

@@ -1,9 +1,12 @@
 //! One verification from its backup to its record, the same for every frontend.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backup_core::backup::SourceName;
 use backup_core::engine::{VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
+use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, RunId};
 use tokio_util::sync::CancellationToken;
 
@@ -68,8 +71,23 @@ impl VerifyTask<'_> {
     }
 }
 
+/// Keeps so many of each source, newest first: the newest and random others.
+pub fn sample_each(backups: &mut Vec<Manifest>, count: usize) {
+    let mut by_source: BTreeMap<SourceName, Vec<Manifest>> = BTreeMap::new();
+    for backup in backups.drain(..) {
+        by_source
+            .entry(backup.source.clone())
+            .or_default()
+            .push(backup);
+    }
+    for mut own in by_source.into_values() {
+        sample(&mut own, count);
+        backups.extend(own);
+    }
+}
+
 /// Keeps the newest and random others.
-pub fn sample<T>(newest_first: &mut Vec<T>, count: usize) {
+pub(crate) fn sample<T>(newest_first: &mut Vec<T>, count: usize) {
     while newest_first.len() > count.max(1) {
         let others = newest_first.len() - 1;
         newest_first.remove(1 + rand::random_range(0..others));

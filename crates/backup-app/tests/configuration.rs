@@ -213,8 +213,11 @@ fn apply(text: &str, mutation: &Mutation) -> String {
 fn whole() -> String {
     let identity = Path::new("/keys/identity.txt");
     let text = starter(RECIPIENT, identity);
-    // The only secret that a backup would ask for.
+    // The secrets that would be looked for; a login needs its own.
     let text = text.replace("#password = ", "# password = ");
+    let (servers, notifiers) = text.split_once("#[notify.noc]").unwrap();
+    let notifiers = notifiers.replacen("#user = ", "# user = ", 1);
+    let text = format!("{servers}#[notify.noc]{notifiers}");
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(code) if !code.starts_with(' ') => code,
         _ => line,

@@ -14,6 +14,7 @@ use crate::drill::DrillConfig;
 use crate::error::Error;
 use crate::hooks::{HooksConfig, SourceHooks};
 use crate::http::{AccessConfig, HttpConfig};
+use crate::log::LogConfig;
 use crate::notify::NotifyConfig;
 use crate::retention::RetentionConfig;
 use crate::sandbox::SandboxConfig;
@@ -56,6 +57,8 @@ pub struct Config {
     pub hooks: HooksConfig,
     /// Who is told how runs end.
     pub notify: BTreeMap<String, NotifyConfig>,
+    /// What is written down on this machine.
+    pub log: LogConfig,
     /// The server.
     pub server_http: HttpConfig,
     /// Who may do what there.

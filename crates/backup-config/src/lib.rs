@@ -33,6 +33,7 @@ mod file;
 mod hooks;
 mod http;
 mod load;
+mod log;
 mod notify;
 mod origin;
 mod retention;
@@ -57,6 +58,7 @@ pub use file::{
 };
 pub use hooks::{Argv, HooksConfig, SourceHooks};
 pub use http::{AccessConfig, HttpConfig, Role, SCHEDULE, TELEGRAM};
+pub use log::LogConfig;
 pub use notify::{MailTls, NotifyConfig, NotifyEvent, NotifyKind, NotifyOperation, WebhookShape};
 pub use origin::{Origin, Setting};
 pub use retention::{RetentionConfig, Tiers};

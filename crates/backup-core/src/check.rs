@@ -229,7 +229,8 @@ pub fn judge(
     match copies.newest(now) {
         None => found.push(Finding::critical("no-backup", nothing_good(copies))),
         Some(newest) => {
-            found.extend(age(newest, limits, now));
+            let own = copies.good(now).find(|backup| !backup.adopted);
+            found.extend(age(own.unwrap_or(newest), limits, now));
             let before = copies.good(now).skip(1);
             if let Some(before) = before.into_iter().find(|b| b.filtered == newest.filtered) {
                 found.extend(shrunk(newest, before, limits));
@@ -301,7 +302,13 @@ fn damage(copies: &Copies, now: DateTime<Utc>) -> Vec<Finding> {
 }
 
 fn age(newest: &Manifest, limits: &Limits, now: DateTime<Utc>) -> Option<Finding> {
-    let age = now - newest.finished_at;
+    // What was adopted is as old as it says, however late it came.
+    let at = if newest.adopted {
+        newest.started_at
+    } else {
+        newest.finished_at
+    };
+    let age = now - at;
     (age > limits.max_age).then(|| {
         let message = format!(
             "the newest backup is {} old, more than {}: look at the schedule and at `runs`",

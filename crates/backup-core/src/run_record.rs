@@ -79,6 +79,8 @@ stamped_name!(RunId, ParseRunIdError, SUFFIX_LEN);
 pub enum Operation {
     /// Took a backup.
     Backup,
+    /// Made one of what another tool took.
+    Adopt,
     /// Put one into a new database.
     Restore,
     /// Proved a stored one.
@@ -108,6 +110,7 @@ impl Operation {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Backup => "backup",
+            Self::Adopt => "adopt",
             Self::Restore => "restore",
             Self::Verify => "verify",
             Self::Undo => "undo",

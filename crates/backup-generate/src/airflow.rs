@@ -179,7 +179,9 @@ fn connections(plan: &Plan) -> String {
             Opens::Server(name) => (connection(servers, "postgres", name), "password"),
             Opens::DestinationId(name) => (connection(destinations, "minio", name), "login"),
             Opens::DestinationKey(name) => (connection(destinations, "minio", name), "password"),
-            Opens::Other => (format!("backup_{}", variable.to_lowercase()), "password"),
+            Opens::Restores | Opens::Serving | Opens::Other => {
+                (format!("backup_{}", variable.to_lowercase()), "password")
+            }
         };
         line((variable, &connection, field))
     });

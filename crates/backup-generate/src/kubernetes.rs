@@ -1,8 +1,8 @@
 //! Manifests for Kubernetes.
 
 use crate::{
-    Artifact, Calendar, Generated, Plan, PlannedSource, When, fill, in_comment, put, quote,
-    unsayable, upkeep_arguments,
+    Artifact, Calendar, Generated, Plan, PlannedSource, UNREACHABLE, When, fill, in_comment, put,
+    quote, unsayable, upkeep_arguments,
 };
 
 const HEAD: &str = include_str!("../templates/kubernetes/head.yaml");
@@ -23,6 +23,9 @@ const IN_DEPLOYMENT: usize = 6;
 pub(crate) fn manifests(plan: &Plan) -> Generated {
     let mut made = Generated::default();
     let pod = Pod::new(plan);
+    if !plan.is_reachable {
+        made.notes.push(UNREACHABLE.to_owned());
+    }
     let mut text = fill(HEAD, &[("SECRETS", &pod.wanted)]);
     for (source, when) in plan.scheduled() {
         let words = ["backup", "--", &source.name];
@@ -32,7 +35,7 @@ pub(crate) fn manifests(plan: &Plan) -> Generated {
             words: &words,
             limit: deadline(source),
         };
-        match job.manifest(plan, &pod, when) {
+        match job.manifest(plan, when) {
             Some(job) => text += &job,
             None => made.notes.push(unsayable(
                 &format!("source {:?}", source.name),
@@ -49,7 +52,7 @@ pub(crate) fn manifests(plan: &Plan) -> Generated {
             words: upkeep_arguments(&one.operation),
             limit: String::new(),
         };
-        match job.manifest(plan, &pod, &one.when) {
+        match job.manifest(plan, &one.when) {
             Some(job) => text += &job,
             None => made
                 .notes
@@ -92,7 +95,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn manifest(&self, plan: &Plan, pod: &Pod, when: &When) -> Option<String> {
+    fn manifest(&self, plan: &Plan, when: &When) -> Option<String> {
+        let pod = Pod::new(&plan.wanted_by(self.words));
         let schedule = quote::yaml(&Calendar::parse(&when.expression)?.cron());
         let words = ["backup-cli", "--log-format", "json"];
         let words = words.iter().chain(self.words);
@@ -122,6 +126,8 @@ struct Pod {
     environment: String,
     mounts: String,
     volumes: String,
+    /// The keys of the Secret that are files in there, and no others.
+    items: String,
     /// What the Secret is to hold, as lines of a comment.
     wanted: String,
 }
@@ -152,6 +158,7 @@ impl Pod {
                     "- {{ name: secrets, mountPath: {place}, subPath: {key}, readOnly: true }}\n"
                 ),
             );
+            pod.item(&key);
             keys.push((key, format!("file {path}")));
         }
         let credentials = plan.credentials();
@@ -165,8 +172,10 @@ impl Pod {
                 format_args!("- {{ name: secrets, mountPath: {CREDENTIALS}, readOnly: true }}\n"),
             );
         }
-        let credentials = credentials.into_iter();
-        keys.extend(credentials.map(|name| (name.to_owned(), format!("credential {name}"))));
+        for name in credentials {
+            pod.item(name);
+            keys.push((name.to_owned(), format!("credential {name}")));
+        }
         for (name, path) in &plan.directories {
             let (volume, path) = (claim(name), quote::yaml(path));
             put(
@@ -189,6 +198,15 @@ impl Pod {
         pod
     }
 
+    /// Shows the pod a key of the Secret.
+    fn item(&mut self, key: &str) {
+        let key = quote::yaml(key);
+        put(
+            &mut self.items,
+            format_args!("      - {{ key: {key}, path: {key} }}\n"),
+        );
+    }
+
     /// Its lines, for a pod that begins in that column.
     fn lines(&self, column: usize) -> Lines {
         let container = fill(
@@ -198,7 +216,18 @@ impl Pod {
                 ("MOUNTS", &indented(&self.mounts, 2)),
             ],
         );
-        let volumes = fill(VOLUMES, &[("VOLUMES", &self.volumes)]);
+        // Without a list, everything in the Secret would be there.
+        let secrets = match self.items.as_str() {
+            "" => String::new(),
+            items => format!(
+                "- name: secrets\n  secret:\n    secretName: backup-secrets\n    defaultMode: 0440\n    \
+                 items:\n{items}"
+            ),
+        };
+        let volumes = fill(
+            VOLUMES,
+            &[("SECRETS", &secrets), ("VOLUMES", &self.volumes)],
+        );
         Lines([
             ("CONFINED", indented(CONFINED, column)),
             ("CONTAINER", indented(&container, column + 4)),

@@ -56,6 +56,8 @@ pub struct Plan {
     pub secrets: Vec<Secret>,
     /// Destinations in directories: their names and paths.
     pub directories: Vec<(String, String)>,
+    /// Whether the server may be reached from elsewhere: it has a certificate, or a proxy has.
+    pub is_reachable: bool,
 }
 
 /// A source.
@@ -109,6 +111,10 @@ pub enum Opens {
     DestinationId(String),
     /// A destination: the private half.
     DestinationKey(String),
+    /// Backups that are stored, or a server as its superuser: restores want it.
+    Restores,
+    /// What only the server does.
+    Serving,
     /// Anything else.
     Other,
 }
@@ -168,7 +174,27 @@ pub fn generate(orchestrator: Orchestrator, plan: &Plan) -> Generated {
     }
 }
 
+/// What is to be known where a server runs that others cannot reach.
+const UNREACHABLE: &str = "the server refuses to listen to others: say tls_cert and tls_key, or \
+                           behind_tls_proxy = true, under [server_http]";
+
 impl Plan {
+    /// The same with no more secrets than such a command wants: who takes backups need not be able to
+    /// read them.
+    fn wanted_by(&self, arguments: &[&str]) -> Self {
+        let restores = arguments.first() == Some(&"drill");
+        let is_wanted = |secret: &&Secret| match secret.opens {
+            Opens::Serving => false,
+            Opens::Restores => restores,
+            _ => true,
+        };
+        let secrets = self.secrets.iter().filter(is_wanted).cloned();
+        Self {
+            secrets: secrets.collect(),
+            ..self.clone()
+        }
+    }
+
     /// The program and the configuration file, as words of a command line.
     fn command(&self) -> Vec<&str> {
         let mut words = vec![self.program.as_str()];
@@ -291,7 +317,8 @@ fn in_comment(text: &str) -> String {
 
 /// Whether a character breaks or turns a line around.
 fn is_turning(c: char) -> bool {
-    matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{61c}')
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn service(plan: &Plan, title: &str, arguments: &[&str]) -> String {
     if let Some(config) = &plan.config {
         text += &credential("backup.toml", config);
     }
-    for name in plan.credentials() {
+    for name in plan.wanted_by(arguments).credentials() {
         text += &credential(name, &format!("/etc/backup/{name}"));
     }
     text + &confinement()

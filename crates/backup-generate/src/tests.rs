@@ -21,6 +21,7 @@ fn plan(sources: Vec<PlannedSource>) -> Plan {
         config: Some("/etc/backup/backup.toml".to_owned()),
         image: "backup:1".to_owned(),
         sources,
+        is_reachable: true,
         ..Plan::default()
     }
 }
@@ -249,6 +250,74 @@ fn secrets_are_named_and_sources_of_connections_told_apart() {
         .remove(0)
         .text;
     assert!(manifests.contains("secretKeyRef: { name: backup-secrets, key: \"OTHER_PASSWORD\" }"));
+}
+
+/// Who takes backups need not be able to read them.
+#[test]
+fn a_job_gets_no_more_secrets_than_it_wants() {
+    let secret = |opens, name: &str| Secret {
+        opens,
+        place: SecretPlace::Credential(name.to_owned()),
+    };
+    let mut plan = plan(vec![source("shop", "0 3 * * *")]);
+    plan.upkeep = vec![PlannedUpkeep {
+        operation: "drill".to_owned(),
+        when: source("shop", "0 5 * * 0").when.unwrap(),
+    }];
+    plan.secrets = vec![
+        secret(Opens::Server("main".to_owned()), "pg"),
+        secret(Opens::Restores, "identity"),
+        secret(Opens::Serving, "bot"),
+    ];
+    let made = generate(Orchestrator::Systemd, &plan);
+    let unit = |what: &str| {
+        let mut services = made
+            .files
+            .iter()
+            .filter(|file| file.name.ends_with(".service"));
+        services
+            .find(|file| file.name.contains(what))
+            .unwrap()
+            .text
+            .clone()
+    };
+    let loads = |text: &str, name: &str| text.contains(&format!("LoadCredential={name}"));
+    for (what, expected) in [("@", [true, false, false]), ("drill", [true, true, false])] {
+        let text = unit(what);
+        let found = ["pg", "identity", "bot"].map(|name| loads(&text, name));
+        assert_eq!(found, expected, "{what}: {text}");
+    }
+    plan.is_reachable = false;
+    let manifests = generate(Orchestrator::Kubernetes, &plan);
+    let text = &manifests.files[0].text;
+    // What lies above the first of them is the head.
+    let documents: Vec<_> = text.split("\n---\n").skip(1).collect();
+    let sees = |begin: &str, key: &str| {
+        let mut found = documents.iter();
+        let found = found.find(|text| text.contains(begin)).unwrap();
+        found.contains(&format!("{{ key: \"{key}\", path: \"{key}\" }}"))
+    };
+    for (begin, expected) in [
+        ("name: backup-shop\n", [true, false, false]),
+        ("name: backup--drill\n", [true, true, false]),
+        ("kind: Deployment", [true, true, true]),
+    ] {
+        let found = ["pg", "identity", "bot"].map(|key| sees(begin, key));
+        assert_eq!(found, expected, "{begin}: {text}");
+    }
+    // Nobody could reach the server, and that is said.
+    assert!(
+        manifests
+            .notes
+            .iter()
+            .any(|note| note.contains("behind_tls_proxy"))
+    );
+    plan.is_reachable = true;
+    let notes = generate(Orchestrator::Compose, &plan).notes;
+    assert!(
+        !notes.iter().any(|note| note.contains("behind_tls_proxy")),
+        "{notes:?}"
+    );
 }
 
 proptest! {

@@ -77,7 +77,8 @@ impl Patience {
                 Err(failure) => failure,
             };
             let wait = failure.after.map_or(pause, |after| after.max(pause));
-            if !failure.passes || Instant::now() + wait >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !failure.passes || wait >= left {
                 return Err(failure.error);
             }
             last = Some(failure.error);

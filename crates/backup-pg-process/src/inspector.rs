@@ -19,11 +19,10 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::ident::quote_ident;
 
-/// How `pg_dumpall` and `pg_dump` end what they wrote completely.
-const SCRIPT_ENDS: [&[u8]; 2] = [
-    b"-- PostgreSQL database cluster dump complete",
-    b"-- PostgreSQL database dump complete",
-];
+/// How `pg_dumpall` begins, and how it and `pg_dump` end what they wrote completely.
+const CLUSTER_BEGIN: &[u8] = b"-- PostgreSQL database cluster dump";
+const CLUSTER_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
+const DATABASE_END: &[u8] = b"-- PostgreSQL database dump complete";
 
 /// Reads what [`PgDumper`](crate::PgDumper) wrote.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,12 +98,16 @@ fn malformed(source: ArchiveError) -> Error {
 /// A script of `pg_dumpall`: complete if it ends as one.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
+    begin: Vec<u8>,
     end: Vec<u8>,
 }
 
 impl Look for Script {
     fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         const KEEP: usize = 512;
+        let room = KEEP - self.begin.len();
+        self.begin
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.end
             .extend_from_slice(&bytes[bytes.len().saturating_sub(KEEP)..]);
         let surplus = self.end.len().saturating_sub(KEEP);
@@ -113,9 +116,14 @@ impl Look for Script {
     }
 
     fn finish(self) -> Result<PartFacts, Error> {
-        let has = |end: &&[u8]| self.end.windows(end.len()).any(|part| part == *end);
-        let is_complete = SCRIPT_ENDS.iter().any(has);
-        if is_complete {
+        let has = |text: &[u8], mark: &[u8]| text.windows(mark.len()).any(|part| part == mark);
+        // A dump of all databases has the end of one after each of them.
+        let end = if has(&self.begin, CLUSTER_BEGIN) {
+            CLUSTER_END
+        } else {
+            DATABASE_END
+        };
+        if has(&self.end, end) {
             Ok(PartFacts::default())
         } else {
             Err(Error::corrupt(
@@ -480,6 +488,27 @@ mod tests {
             ErrorKind::Corrupt
         );
         assert!(cut.report.await.is_err());
+    }
+
+    /// Of all databases, each has an end of its own.
+    #[tokio::test]
+    async fn a_dump_of_all_databases_ends_with_all_of_them() {
+        let (begin, one) = (
+            "--\n-- PostgreSQL database cluster dump\n--\n",
+            "CREATE TABLE a ();\n",
+        );
+        let end_of_one = "--\n-- PostgreSQL database dump complete\n--\n";
+        let end = "--\n-- PostgreSQL database cluster dump complete\n--\n";
+        let cut = format!("{begin}{one}{end_of_one}\\connect b\n");
+        for (text, is_whole) in [
+            (cut.clone(), false),
+            (format!("{cut}{one}{end_of_one}{end}"), true),
+            (format!("{one}{end_of_one}"), true),
+        ] {
+            let passed = PgInspector.inspect(PartFormat::Sql, body_of(text.clone()));
+            let read = collect(passed.body, 10_000).await;
+            assert_eq!(read.is_ok(), is_whole, "{text}");
+        }
     }
 
     #[tokio::test]

@@ -30,7 +30,8 @@ pub(super) async fn run(context: &Context, arguments: &AdoptArgs) -> Outcome {
             Err(error) if arguments.files.len() == 1 => return Err(error),
             Err(error) => {
                 let file = render::name(&file.to_string_lossy());
-                render::complain(&format!("{file}: {}", error.render()));
+                render::note(&format!("{file}:"));
+                render::error(&error, context.json);
                 codes.push(exit_code::of(&error));
                 continue;
             }

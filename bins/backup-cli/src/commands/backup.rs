@@ -145,6 +145,9 @@ async fn one(context: &Context, queue: &BackupQueue, job: Box<BackupJob>, severa
             // What is wrong with a place the backup itself says, and records.
             Ok(Whose::Ours | Whose::Anothers) | Err(_) => {
                 let run = taken(context, &job, several).await;
+                if let Err(AppError::Engine(CoreError::Taken { backup, .. })) = &run.result {
+                    return Ended::Elsewhere(job, backup.clone());
+                }
                 // Another run was quicker by a moment.
                 if !(job.request.unless_since.is_some() && may_wait && is_anothers(&run)) {
                     return Ended::Done(job.source, job.database, Box::new(run));

@@ -91,10 +91,11 @@ fn about_source(source: &SourceSheet, sheet: &RecoverySheet) -> String {
     let mut text = format!("\n## Source {}\n\n", render::name(&source.source));
     let _ = writeln!(
         text,
-        "{}; the newest whole one is {},\nof {}: database {} of PostgreSQL {}, {} of rows, {} stored, at {}.",
+        "{}; the newest whole one is {},\nof {}: {}, {}, server version {}; {} raw, {} stored, at {}.",
         render::counted(source.backups as u64, "backup"),
         source.newest,
         source.started_at,
+        source.content,
         render::name(&source.database),
         render::name(&source.server_version),
         render::size(source.raw_bytes),

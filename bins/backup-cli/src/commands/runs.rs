@@ -14,6 +14,7 @@ pub(super) async fn run(context: &Context, arguments: &RunsArgs) -> Outcome {
         since: arguments.days.map(days_ago),
         operation: arguments.operation.map(|operation| match operation {
             OperationArg::Backup => Operation::Backup,
+            OperationArg::Adopt => Operation::Adopt,
             OperationArg::Restore => Operation::Restore,
             OperationArg::Verify => Operation::Verify,
             OperationArg::Undo => Operation::Undo,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_app::{AppError, Found, Keys, Mark, VerifyTask, sample};
+use backup_app::{AppError, Found, Keys, Mark, VerifyTask, sample_each};
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{VerifyLevel, VerifyReport, VerifyRequest};
 use backup_core::error::Error as CoreError;
@@ -108,7 +108,7 @@ async fn choose(
         }
         unreadable += listing.damaged.len();
         if let Some(count) = arguments.sample {
-            sample(&mut listing.backups, count);
+            sample_each(&mut listing.backups, count);
         }
         chosen.extend(listing.backups.into_iter().map(|manifest| Found {
             manifest,

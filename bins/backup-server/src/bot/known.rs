@@ -38,7 +38,7 @@ impl Knows for Known<'_> {
             return Vec::new();
         };
         let own = overview.backups.iter();
-        let own = own.filter(|backup| backup.view.source == source);
+        let own = own.filter(|backup| backup.view.source == source && backup.view.is_database());
         let lines = own.filter_map(|backup| {
             Some(BackupLine {
                 id: backup.view.id.clone(),

@@ -114,7 +114,7 @@ pub(super) async fn page(
         facts: facts(&visit, view, &details),
         places: places.collect(),
         may: May {
-            restore: visit.may(Action::Restore, &view.source),
+            restore: view.is_database() && visit.may(Action::Restore, &view.source),
             prove: visit.may(Action::Verify, &view.source)
                 && visit.may(Action::Drill, &view.source),
             pin: visit.may(pinning, &view.source),

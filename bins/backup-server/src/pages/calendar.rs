@@ -132,6 +132,7 @@ mod tests {
 
     fn view(id: &str, started_at: &str, tiers: &[&str]) -> ListView {
         ListView {
+            content: backup_core::manifest::Content::Database,
             id: id.to_owned(),
             source: "shop".to_owned(),
             database: "shop".to_owned(),

@@ -96,16 +96,23 @@ async fn change_pin(posted: &Posted, action: Action, id: &str, change: PinChange
 /// Makes a database to look into.
 pub(super) async fn restore(posted: Posted) -> Response {
     let visit = &posted.visit;
+    let w = visit.w;
     let id = posted.field("backup");
     let (source, backup) = match posted.backup(Action::Restore, id) {
         Ok(found) => found,
         Err(problem) => return posted.visit.problem(&problem),
     };
+    let mut all = visit.overview.backups.iter();
+    let is_database = all.any(|one| {
+        one.view.id == id && one.view.source == source.as_str() && one.view.is_database()
+    });
+    if !is_database {
+        return visit.note(StatusCode::CONFLICT, w.refused, w.no_database);
+    }
     let (Some(schemas), Some(tables)) = (
         names(posted.field("schemas")),
         names(posted.field("tables")),
     ) else {
-        let w = visit.w;
         return visit.note(StatusCode::BAD_REQUEST, w.refused, w.wrong_names);
     };
     let selection = Selection {

@@ -51,7 +51,7 @@ pub(super) async fn page(visit: Visit, Said(query): Said<HashMap<String, String>
     let zone = visit.zone_of(source);
     let own = visit.overview.backups.iter();
     let own: Vec<_> = own
-        .filter(|one| known && one.view.source == source)
+        .filter(|one| known && one.view.source == source && one.view.is_database())
         .collect();
     let offered = own.iter().take(OFFERED).map(|one| {
         let at = visit.when_text(&one.view.started_at, zone);

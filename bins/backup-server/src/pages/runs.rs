@@ -18,8 +18,8 @@ use super::words::Words;
 use super::{Frame, Said, Visit, render};
 
 const LISTED: usize = 50;
-const OPERATIONS: [&str; 9] = [
-    "backup", "verify", "drill", "restore", "copy", "prune", "pin", "unpin", "rekey",
+const OPERATIONS: [&str; 10] = [
+    "backup", "adopt", "verify", "drill", "restore", "copy", "prune", "pin", "unpin", "rekey",
 ];
 const RESULTS: [&str; 5] = ["success", "warnings", "failed", "interrupted", "cancelled"];
 

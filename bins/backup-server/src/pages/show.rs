@@ -205,6 +205,7 @@ impl Words {
     pub(crate) fn operation<'a>(&'a self, operation: &'a str) -> &'a str {
         match operation {
             "backup" => self.op_backup,
+            "adopt" => self.op_adopt,
             "restore" => self.op_restore,
             "verify" => self.op_verify,
             "drill" => self.op_drill,

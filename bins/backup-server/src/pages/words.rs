@@ -200,6 +200,8 @@ words! {
         "Пароль будет показан один раз и только вам. Приготовьте, куда его вставить.";
     show_access: "Show how to connect", "Показать, как подключиться";
     under_way: "Under way", "Выполняется сейчас";
+    no_database: "This backup is of no database, so nothing can be made of it to look into.",
+        "Это копия не базы данных, поэтому открыть её для просмотра нельзя.";
     several_sources: "Several sources have a backup of that name. Go there from the page of the source.",
         "Резервная копия с таким именем есть у нескольких источников. Откройте её со страницы источника.";
     wrong_names: "Names of schemas and tables may not be that long or that many.",
@@ -266,6 +268,7 @@ words! {
     running: "running", "выполняется";
     complete: "complete", "полностью";
     op_backup: "backup", "копирование";
+    op_adopt: "adoption", "приём чужой копии";
     op_restore: "restore", "восстановление";
     op_verify: "verification", "проверка";
     op_drill: "drill", "учение";

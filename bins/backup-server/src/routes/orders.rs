@@ -108,6 +108,10 @@ pub(crate) async fn restore(
     Sent(order): Sent<RestoreOrder>,
 ) -> Answer {
     let (source, backup) = reader.stored(Action::Restore, &id, &which)?;
+    if !reader.entry(&id, &which)?.view.is_database() {
+        let detail = "this backup is of no database: restore --target-dir writes it as files";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
     let RestoreOrder {
         target: Target::Archive,
         schemas,

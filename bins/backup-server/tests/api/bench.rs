@@ -179,7 +179,12 @@ pub(crate) fn writer(app: &App) -> (Engine, FixedClock) {
 
 /// Takes a backup; its id.
 pub(crate) async fn back_up(engine: &Engine, name: &str) -> String {
-    let dumper = ScriptedDumper::new().part(ScriptedPart::new("data-rest", "rows"));
+    back_up_of(engine, name, ScriptedPart::new("data-rest", "rows")).await
+}
+
+/// The same, of one part.
+pub(crate) async fn back_up_of(engine: &Engine, name: &str, part: ScriptedPart) -> String {
+    let dumper = ScriptedDumper::new().part(part);
     let request = BackupRequest {
         compression: "fake".to_owned(),
         encrypt: false,

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use backup_app::Role;
+use backup_core::manifest::{PartFormat, PartKind};
+use backup_testing::ScriptedPart;
 use serde_json::{Value, json};
 
-use crate::bench::{Answer, Bench, load};
+use crate::bench::{Answer, Bench, back_up_of, load, writer};
 
 const STORED: &str = r#"{"level":"stored"}"#;
 
@@ -408,4 +410,25 @@ async fn the_page_about_the_interface_runs_nothing() {
             .text
             .contains("POST</span> <code>/api/v1/backups/{id}/restores</code>")
     );
+}
+
+/// Whoever asks for one all the same must not find it damaged.
+#[tokio::test]
+async fn what_is_no_database_is_kept_and_never_restored_into_one() {
+    let bench =
+        Bench::new("[sandbox]\nserver = 'looks'\n[server.looks]\nadmin = { user = 'postgres' }\n")
+            .await;
+    let (engine, _) = writer(&bench.app);
+    let part = ScriptedPart::new("redis", "snapshot").kind(PartKind::Data, PartFormat::Rdb);
+    let id = back_up_of(&engine, "shop", part).await;
+    bench.read().await;
+    let token = bench.token(Role::Admin, "*");
+    let path = format!("/api/v1/backups/{id}/restores?source=shop");
+    let answer = bench
+        .ask("POST", &path, token, r#"{"target":"archive"}"#)
+        .await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+    assert!(answer.text.contains("no database"), "{}", answer.text);
+    let listed = bench.view("/api/v1/sources/shop/backups").await.json();
+    assert!(listed.to_string().contains(&id), "{listed:#}");
 }

@@ -1,5 +1,6 @@
 //! Jobs for all sources at once, which schedules ask for.
 
+use backup_core::backup::SourceName;
 use backup_core::catalog::ListRequest;
 use backup_core::engine::{ExpiryPlan, VerifyLevel, VerifyRequest};
 use backup_core::error::Error as CoreError;
@@ -96,7 +97,13 @@ impl AppWorker {
                     }
                 }
                 // The other places are looked at all the same.
-                Err(error) => sum.add(failed(&error)),
+                Err(error) => {
+                    if !matches!(error, AppError::Engine(CoreError::Cancelled)) {
+                        self.leave_record_of(job, (marks.next(), None), &error)
+                            .await;
+                    }
+                    sum.add(failed(&error));
+                }
             }
         }
         if sum.0.is_empty() {
@@ -184,8 +191,8 @@ impl AppWorker {
     pub(super) async fn prune(&self, job: &Running) -> Result<End, AppError> {
         let (mut sum, mut marks) = (Sum::default(), Marks { job, named: false });
         let mut prunes = Vec::new();
-        for source in self.app.sources() {
-            let source = [source];
+        for name in self.app.sources() {
+            let source = [name.clone()];
             let found = tokio::select! {
                 found = self.app.prune_jobs(&source) => found,
                 () = job.cancel.cancelled() => return Err(CoreError::Cancelled.into()),
@@ -193,7 +200,12 @@ impl AppWorker {
             match found {
                 Ok(found) => prunes.extend(found),
                 // The others are pruned all the same.
-                Err(error) => sum.add(failed(&error)),
+                Err(error) => {
+                    let source = SourceName::new(name).ok();
+                    let of = (marks.next(), source.as_ref());
+                    self.leave_record_of(job, of, &error).await;
+                    sum.add(failed(&error));
+                }
             }
         }
         for mut prune in prunes {

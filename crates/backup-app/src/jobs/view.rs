@@ -112,8 +112,12 @@ pub struct SandboxView {
 }
 
 impl JobView {
-    /// The state of one that was stopped.
-    pub const CANCELLED: &str = State::Cancelled.as_str();
+    /// The states of one that did all that it was for.
+    pub const DONE: [&str; 3] = [
+        State::Success.as_str(),
+        State::Warnings.as_str(),
+        State::Partial.as_str(),
+    ];
 
     pub(super) fn queued(id: &RunId, order: &Order, now: DateTime<Utc>) -> Self {
         let work = &order.work;

@@ -10,7 +10,6 @@ use backup_core::error::Error as CoreError;
 use backup_core::manifest::Manifest;
 use backup_core::observer::NoopObserver;
 use backup_core::restorer::Selection;
-use backup_core::run_record::Operation;
 
 use super::running::Running;
 use super::view::{JobError, SandboxView, State};
@@ -19,6 +18,7 @@ use crate::backup_run::BackupQueue;
 use crate::compose::App;
 use crate::drill::DrillTask;
 use crate::error::AppError;
+use crate::extract::refuse_unless_database;
 use crate::found::{Found, Wanted};
 use crate::journal::{Journal, Mark, Notice};
 use crate::keys::Keys;
@@ -139,6 +139,7 @@ impl AppWorker {
         let setup =
             setup.ok_or_else(|| AppError::usage("no server for sandboxes is configured"))?;
         let found = self.find(job, of, Keys::Identities).await?;
+        refuse_unless_database(&found.manifest)?;
         let task = SandboxTask {
             found: &found,
             person: &job.order.by,
@@ -167,15 +168,27 @@ impl AppWorker {
         if is_cancelled || job.has_recorded() {
             return;
         }
+        let mark = job.mark();
+        self.leave_record_of(job, (mark, job.order.work.source()), error)
+            .await;
+    }
+
+    /// The same for one source, of a job that may be for several.
+    pub(super) async fn leave_record_of(
+        &self,
+        job: &Running,
+        (mark, source): (Mark, Option<&SourceName>),
+        error: &AppError,
+    ) {
         let work = &job.order.work;
-        let mut record = job.mark().begin(work.operation());
-        record.source = work.source().cloned();
+        let mut record = mark.begin(work.operation());
+        record.source = source.cloned();
         record.backup = work.backup().cloned();
         match error {
             AppError::Engine(error) => record.failed(error),
             error => record.ended_with(error, error.kind()),
         }
-        let places = match work.source() {
+        let places = match source {
             Some(source) => self.app.places_of_source(source),
             None => self.app.places(),
         };
@@ -186,12 +199,13 @@ impl AppWorker {
             };
             let record = record.clone();
             let journal = &self.journal;
-            let left = journal.record(&engine, &place.name, record, &job.cancel);
-            job.recorded(left.await.as_slice());
+            let (left, _) = journal
+                .note(&engine, &place.name, record, &job.cancel)
+                .await;
+            job.recorded(left.as_slice());
         }
-        // Backups are told of where they are taken, and this one was not begun.
-        if let (Operation::Backup, Some(notices)) = (&record.operation, self.journal.notices()) {
-            notices.ended(&record);
+        if let Some(notices) = self.journal.notices() {
+            notices.ended(&record, None);
         }
     }
 }

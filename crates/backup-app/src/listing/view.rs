@@ -4,7 +4,7 @@
 use backup_core::catalog::Incomplete;
 use backup_core::engine::JudgedBackup;
 use backup_core::history::Proof;
-use backup_core::manifest::Manifest;
+use backup_core::manifest::{Content, Manifest};
 use backup_core::retention::{KeepReason, Tier, Verdict};
 use backup_core::run_record::{CompareFacts, DrillFacts, PruneFacts, RunRecord, VerifyFacts, Who};
 use serde::Serialize;
@@ -51,6 +51,9 @@ pub struct ListView {
     pub drilled_at: Option<String>,
     pub drill_status: Option<String>,
     pub destinations: Vec<DestinationView>,
+    /// What it is a backup of.
+    #[serde(skip)]
+    pub content: Content,
 }
 
 impl ListView {
@@ -76,8 +79,15 @@ impl ListView {
             drilled_at: None,
             drill_status: None,
             destinations: Vec::new(),
+            content: manifest.content(),
         }
         .also_at(place)
+    }
+
+    /// Whether a restore makes a database of it.
+    #[must_use]
+    pub fn is_database(&self) -> bool {
+        self.content == Content::Database
     }
 
     /// The same, with the newest proof of several places.
@@ -270,6 +280,7 @@ mod tests {
             drilled_at: None,
             drill_status: None,
             destinations: vec![DestinationView::good(place)],
+            content: Content::Database,
         }
     }
 

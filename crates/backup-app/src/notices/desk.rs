@@ -97,6 +97,13 @@ impl Desk {
     /// Leaves a report.
     pub(super) fn post(&self, report: Arc<Report>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever died of a mistake of ours is replaced.
+        if open.as_ref().is_some_and(|open| open.clerk.is_finished()) {
+            let name = shown(&self.name);
+            let text = format!("notifier {name}: something went wrong, and a notice is lost");
+            (self.tell)(&journal::Notice::Warning(text));
+            *open = None;
+        }
         let open = open.get_or_insert_with(|| {
             let (sender, mut receiver) = unbounded_channel::<Arc<Report>>();
             let (mut clerk, waiting) = (self.clerk(), Arc::clone(&self.waiting));

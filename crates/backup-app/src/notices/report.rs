@@ -38,6 +38,9 @@ pub(super) struct Report {
     pub(super) operation: Option<Operation>,
     pub(super) source: SourceName,
     pub(super) places: Vec<Place>,
+    /// The backup and the place that it was about.
+    backup: Option<String>,
+    place: Option<String>,
     /// What is not fine; nothing if all is.
     kinds: BTreeSet<String>,
     /// Whether it only begins.
@@ -62,6 +65,8 @@ impl Report {
             operation,
             source: source.clone(),
             places: app.places_of_source(source).unwrap_or_default(),
+            backup: None,
+            place: None,
             kinds: BTreeSet::new(),
             begins: false,
             at: SystemClock.now(),
@@ -107,7 +112,7 @@ impl Report {
         }
         record.source = Some(source.clone());
         record.finished_at = SystemClock.now();
-        let mut report = Self::of_run(app, &record)?;
+        let mut report = Self::of_run(app, &record, None)?;
         let away = run
             .destinations
             .iter()
@@ -127,7 +132,7 @@ impl Report {
     }
 
     /// Any other run. None if somebody stopped it, and of work that nobody is told of.
-    pub(super) fn of_run(app: &App, run: &RunRecord) -> Option<Self> {
+    pub(super) fn of_run(app: &App, run: &RunRecord, place: Option<&str>) -> Option<Self> {
         let kind = match run.result {
             RunResult::Success => None,
             RunResult::Warnings => Some("warnings".to_owned()),
@@ -142,6 +147,8 @@ impl Report {
             _ => Tone::Bad,
         };
         report.kinds = kind.into_iter().collect();
+        report.backup = run.backup.as_ref().map(ToString::to_string);
+        report.place = place.map(str::to_owned);
         report.error.clone_from(&run.error);
         report.hint.clone_from(&run.hint);
         if run.warnings > 0 && run.result == RunResult::Warnings {
@@ -206,13 +213,19 @@ impl Report {
     }
 
     /// What it is about, as it is remembered.
-    pub(super) fn topic(&self) -> &str {
-        self.operation.as_ref().map_or(STALE, Operation::as_str)
+    pub(super) fn topic(&self) -> String {
+        match &self.operation {
+            Some(operation) => {
+                let of = (self.backup.as_deref(), self.place.as_deref());
+                topic_of(operation, of)
+            }
+            None => STALE.to_owned(),
+        }
     }
 
     pub(super) fn situation(&self) -> Situation {
         Situation {
-            topic: self.topic().to_owned(),
+            topic: self.topic(),
             kinds: self.kinds.clone(),
             since: self.at,
         }
@@ -290,4 +303,45 @@ fn is_told(severity: Status, kind: &str) -> bool {
 fn since_then(since: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let (when, long) = (words::when(since), words::lasting(now - since));
     format!("It is not fine since {when}, for {long}.")
+}
+
+/// That one backup, or one place, is fine says nothing of another.
+fn topic_of(operation: &Operation, (backup, place): (Option<&str>, Option<&str>)) -> String {
+    let of = match operation {
+        Operation::Verify => [backup, place],
+        Operation::Prune | Operation::Copy | Operation::Rekey => [None, place],
+        _ => [None, None],
+    };
+    let mut topic = operation.to_string();
+    for part in of.into_iter().flatten() {
+        topic.push(' ');
+        topic.push_str(part);
+    }
+    topic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fine_ends_no_trouble_of_another() {
+        let of = |operation, backup, place| topic_of(&operation, (Some(backup), Some(place)));
+        let damaged = of(Operation::Verify, "a", "near");
+        assert_ne!(of(Operation::Verify, "b", "near"), damaged);
+        assert_ne!(of(Operation::Verify, "a", "far"), damaged);
+        assert_eq!(of(Operation::Verify, "a", "near"), damaged);
+        assert_ne!(
+            of(Operation::Prune, "a", "near"),
+            of(Operation::Prune, "a", "far")
+        );
+        assert_eq!(
+            of(Operation::Prune, "a", "near"),
+            of(Operation::Prune, "b", "near")
+        );
+        assert_eq!(
+            of(Operation::Backup, "a", "near"),
+            of(Operation::Backup, "b", "far")
+        );
+    }
 }

@@ -20,6 +20,7 @@ pub(super) fn host() -> Line {
 pub(super) fn named(operation: &Operation) -> &str {
     match operation {
         Operation::Backup => "Backup",
+        Operation::Adopt => "Adoption of a dump",
         Operation::Restore => "Restore",
         Operation::Verify => "Verification",
         Operation::Undo => "Undo of a restore",

@@ -94,7 +94,7 @@ impl App {
         let readings = places.iter().map(|place| async move {
             let reading = async {
                 let mut slots = self.slots_run(place, now - REMEMBERED).await?;
-                slots.extend(self.slots_settled(schedules, place, now).await?);
+                slots.extend(self.slots_settled(schedules, place).await?);
                 Ok(slots)
             };
             let reading = tokio::time::timeout(LIMIT, reading);
@@ -162,7 +162,6 @@ impl App {
         &self,
         schedules: &[Scheduled],
         place: &Place,
-        now: DateTime<Utc>,
     ) -> Result<Vec<Record>, AppError> {
         let here = schedules.iter().filter(|scheduled| {
             let places = self.places_of_scheduled(scheduled);
@@ -172,14 +171,12 @@ impl App {
             let mark = self.mark_of(scheduled, place).await?;
             Ok::<_, AppError>(mark.map(|mark| (scheduled, mark)))
         }));
-        let settled = marks.await?.into_iter().flatten();
-        let settled = settled.filter(|(_, mark)| mark.settles(mark.at, now));
         let record = |(scheduled, mark): (&Scheduled, SlotMark)| Record {
             operation: scheduled.operation.clone(),
             source: scheduled.source.clone(),
-            slot: mark.at,
+            slot: settled_until(&mark),
         };
-        Ok(settled.map(record).collect())
+        Ok(marks.await?.into_iter().flatten().map(record).collect())
     }
 
     async fn mark_of(
@@ -222,7 +219,7 @@ impl App {
                 Ok(lease) => {
                     return match self.taken(scheduled, (slot, waited), lease.as_ref()).await {
                         Taken::Ours => Claim::Ours(lease),
-                        taken => end_of(taken, lease).await,
+                        taken => end_of(taken, (lease, slot)).await,
                     };
                 }
             }
@@ -293,6 +290,16 @@ impl App {
     }
 }
 
+/// Until when everything is settled. A slot that was begun and is not over is still to be run, though
+/// this process was not there when it came.
+fn settled_until(mark: &SlotMark) -> DateTime<Utc> {
+    if mark.settled {
+        mark.at
+    } else {
+        mark.at - TimeDelta::milliseconds(1)
+    }
+}
+
 /// What is found once the turn is taken.
 enum Taken {
     Ours,
@@ -302,13 +309,13 @@ enum Taken {
 }
 
 /// Gives a turn back that nothing is done with.
-async fn end_of(taken: Taken, lease: Option<Lease>) -> Claim {
+async fn end_of(taken: Taken, (lease, slot): (Option<Lease>, DateTime<Utc>)) -> Claim {
     let is_over = matches!(taken, Taken::Over | Taken::TooOften);
     if let Some(lease) = lease {
         let _ = if is_over {
-            lease.settle().await
+            lease.settle(slot).await
         } else {
-            lease.release().await
+            lease.postpone(slot).await
         };
     }
     match taken {

@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The newest backup of the source that began at or after a moment, in any of the places. One that a filter
-    /// of its own makes smaller does not count, nor one whose clock was ahead.
+    /// of its own makes smaller does not count, nor one whose clock was ahead, nor what was adopted.
     ///
     /// # Errors
     /// What the places report.
@@ -72,23 +72,29 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Option<BackupId>, Error> {
         let latest = self.clock.now() + APART;
+        let counts = |manifest: &Manifest| {
+            let is_whole = !manifest.filtered || manifest.as_configured;
+            let is_own = is_whole && !manifest.adopted;
+            is_own && (since..=latest).contains(&manifest.started_at)
+        };
+        // One place that does not answer hides nothing that another has.
+        let mut unread = None;
         for store in self.turn_stores() {
             let request = ListRequest {
                 source: Some(source.clone()),
                 since: Some(since),
                 limit: None,
             };
-            let listing = unless(cancel, Catalog::new(store.as_ref()).list(&request)).await??;
-            let mut backups = listing.backups.into_iter();
-            let counts = |manifest: &Manifest| {
-                let is_whole = !manifest.filtered || manifest.as_configured;
-                is_whole && (since..=latest).contains(&manifest.started_at)
-            };
-            if let Some(manifest) = backups.find(counts) {
-                return Ok(Some(manifest.id));
+            match unless(cancel, Catalog::new(store.as_ref()).list(&request)).await? {
+                Ok(listing) => {
+                    if let Some(manifest) = listing.backups.into_iter().find(counts) {
+                        return Ok(Some(manifest.id));
+                    }
+                }
+                Err(error) => unread = Some(error),
             }
         }
-        Ok(None)
+        unread.map_or(Ok(None), Err)
     }
 
     /// Whether the backup that was asked for is one that nobody has taken. To be asked under the lease.
@@ -100,12 +106,15 @@ impl Engine {
         let Some(since) = request.unless_since else {
             return Ok(());
         };
-        match self.taken_since(&request.source, since, cancel).await? {
-            None => Ok(()),
-            Some(backup) => Err(Error::Taken {
+        match self.taken_since(&request.source, since, cancel).await {
+            Ok(None) => Ok(()),
+            Ok(Some(backup)) => Err(Error::Taken {
                 source_name: request.source.clone(),
                 backup,
             }),
+            // A place that is away is given up, as it is by a backup that is not shared.
+            Err(error) if !self.store.members().is_empty() && error.kind().is_outage() => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

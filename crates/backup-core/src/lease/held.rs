@@ -151,12 +151,23 @@ impl Lease {
         self.end(LeaseRecord::released).await
     }
 
-    /// Gives it back as [`Self::release`] does, and leaves word that the slot was run.
+    /// Gives it back as [`Self::release`] does, and leaves word that `slot` was run.
     ///
     /// # Errors
     /// As of [`Self::release`].
-    pub async fn settle(self) -> Result<(), Error> {
-        self.end(LeaseRecord::settled).await
+    pub async fn settle(self, slot: DateTime<Utc>) -> Result<(), Error> {
+        self.end(move |record, now| record.released_at(now, |mark| mark.settle(slot)))
+            .await
+    }
+
+    /// Gives it back as [`Self::release`] does, and leaves word that `slot` was not run: only who dies
+    /// with it leaves it counted.
+    ///
+    /// # Errors
+    /// As of [`Self::release`].
+    pub async fn postpone(self, slot: DateTime<Utc>) -> Result<(), Error> {
+        self.end(move |record, now| record.released_at(now, |mark| mark.given_back(slot)))
+            .await
     }
 
     /// How far the schedule is that it was taken for, this time included.
@@ -166,7 +177,7 @@ impl Lease {
 
     async fn end(
         mut self,
-        last: fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
+        last: impl Fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
     ) -> Result<(), Error> {
         self.stop.cancel();
         self.is_over = lock(&self.held.loss).is_some();
@@ -286,7 +297,7 @@ impl Held {
 
     async fn give_back(
         &self,
-        last: fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
+        last: impl Fn(&LeaseRecord, DateTime<Utc>) -> LeaseRecord,
     ) -> Result<(), NotWritten> {
         match self.form {
             Form::Exclusive => self.write(last).await,

@@ -99,16 +99,18 @@ impl LeaseRecord {
     pub(super) fn released(&self, now: DateTime<Utc>) -> Self {
         Self {
             state: State::Released,
-            // Only who dies leaves it counted.
-            slot: self.slot.map(SlotMark::given_back),
             ..self.renewed(now)
         }
     }
 
-    /// The last content, once the slot was run.
-    pub(super) fn settled(&self, now: DateTime<Utc>) -> Self {
+    /// The last content, with another word of how far the schedule is.
+    pub(super) fn released_at(
+        &self,
+        now: DateTime<Utc>,
+        slot: impl FnOnce(SlotMark) -> SlotMark,
+    ) -> Self {
         Self {
-            slot: self.slot.map(SlotMark::settle),
+            slot: self.slot.map(slot),
             ..self.released(now)
         }
     }

@@ -42,18 +42,21 @@ impl SlotMark {
         }
     }
 
-    /// Whoever began it ends in good order without having run it.
-    pub(super) fn given_back(self) -> Self {
+    /// Whoever began `slot` ends in good order without having run it. Of another one he says nothing.
+    pub(super) fn given_back(self, slot: DateTime<Utc>) -> Self {
+        if self.at != slot || self.settled {
+            return self;
+        }
         Self {
             begun: self.begun.saturating_sub(1),
             ..self
         }
     }
 
-    /// It was run.
-    pub(super) fn settle(self) -> Self {
+    /// `slot` was run. Of another one nobody knows that.
+    pub(super) fn settle(self, slot: DateTime<Utc>) -> Self {
         Self {
-            settled: true,
+            settled: self.settled || self.at == slot,
             ..self
         }
     }
@@ -72,7 +75,7 @@ mod tests {
         let begin = |hour, before| SlotMark::begin(at(hour), before, at(5));
         let first = begin(3, None);
         assert_eq!((first.begun, first.settles(at(3), at(5))), (1, false));
-        let again = begin(3, Some(first.given_back()));
+        let again = begin(3, Some(first.given_back(at(3))));
         assert_eq!(again, first);
         let died = begin(3, Some(first));
         assert_eq!(died.begun, 2);
@@ -83,18 +86,22 @@ mod tests {
     #[test]
     fn what_is_over_stays_so() {
         let now = at(5);
-        let run = SlotMark::begin(at(3), None, now).settle();
+        let run = SlotMark::begin(at(3), None, now).settle(at(3));
         assert!(run.settles(at(2), now) && run.settles(at(3), now) && !run.settles(at(4), now));
         assert_eq!(SlotMark::begin(at(3), Some(run), now), run);
         // Nobody goes back to an older one.
         let newer = SlotMark::begin(at(4), Some(run), now);
         assert_eq!(SlotMark::begin(at(3), Some(newer), now), newer);
         assert!(newer.settles(at(3), now) && !newer.settles(at(4), now));
+        // Nor does who comes late for an older one say anything of a newer one.
+        assert_eq!(newer.settle(at(3)), newer);
+        assert_eq!(newer.given_back(at(3)), newer);
+        assert_eq!(run.given_back(at(3)), run);
     }
 
     #[test]
     fn a_clock_that_was_ahead_stops_nothing() {
-        let wrong = SlotMark::begin(at(23), None, at(23)).settle();
+        let wrong = SlotMark::begin(at(23), None, at(23)).settle(at(23));
         assert!(!wrong.settles(at(3), at(5)));
         let right = SlotMark::begin(at(3), Some(wrong), at(5));
         assert_eq!((right.at, right.begun, right.settled), (at(3), 1, false));

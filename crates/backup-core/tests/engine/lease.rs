@@ -614,10 +614,10 @@ async fn the_lease_of_a_schedule_tells_how_far_it_is() {
     let second = take(2).await;
     let mark = second.slot().await.unwrap();
     assert_eq!((mark.begun, mark.settles(slot, slot)), (2, false));
-    second.release().await.unwrap();
+    second.postpone(slot).await.unwrap();
     let third = take(3).await;
     assert_eq!(third.slot().await.unwrap().begun, 2);
-    third.settle().await.unwrap();
+    third.settle(slot).await.unwrap();
     let mark = engine(2).slot(&shop).await.unwrap().unwrap();
     assert!(mark.settled && mark.settles(slot, slot), "{mark:?}");
     // Looking once more does not begin it again.
