@@ -1,6 +1,6 @@
 //! A Compose file for the server alone.
 
-use crate::{Artifact, Generated, Plan, UNREACHABLE, fill, in_comment, put, quote};
+use crate::{Artifact, Generated, Plan, fill, in_comment, put, quote};
 
 /// The file with a database and a bucket beside it, whose confinement this shares.
 const PACKAGED: &str = include_str!("../../../packaging/compose/compose.yaml");
@@ -72,9 +72,7 @@ pub(crate) fn file(plan: &Plan) -> Generated {
             ("VOLUMES", &section("\nvolumes:\n", &volumes)),
         ],
     );
-    if !plan.is_reachable {
-        made.notes.push(UNREACHABLE.to_owned());
-    }
+    made.notes.extend(plan.unreachable());
     made.files.push(Artifact::new("compose.yaml", text));
     made
 }

@@ -1,8 +1,8 @@
 //! Manifests for Kubernetes.
 
 use crate::{
-    Artifact, Calendar, Generated, Plan, PlannedSource, UNREACHABLE, When, fill, in_comment, put,
-    quote, unsayable, upkeep_arguments,
+    Artifact, Calendar, Generated, Plan, PlannedSource, When, fill, in_comment, put, quote,
+    unsayable, upkeep_arguments,
 };
 
 const HEAD: &str = include_str!("../templates/kubernetes/head.yaml");
@@ -23,9 +23,7 @@ const IN_DEPLOYMENT: usize = 6;
 pub(crate) fn manifests(plan: &Plan) -> Generated {
     let mut made = Generated::default();
     let pod = Pod::new(plan);
-    if !plan.is_reachable {
-        made.notes.push(UNREACHABLE.to_owned());
-    }
+    made.notes.extend(plan.unreachable());
     let mut text = fill(HEAD, &[("SECRETS", &pod.wanted)]);
     for (source, when) in plan.scheduled() {
         let words = ["backup", "--", &source.name];

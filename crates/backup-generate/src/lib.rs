@@ -179,6 +179,11 @@ const UNREACHABLE: &str = "the server refuses to listen to others: say tls_cert 
                            behind_tls_proxy = true, under [server_http]";
 
 impl Plan {
+    /// That the server would not be reached, if that is so.
+    fn unreachable(&self) -> Option<String> {
+        (!self.is_reachable).then(|| UNREACHABLE.to_owned())
+    }
+
     /// The same with no more secrets than such a command wants: who takes backups need not be able to
     /// read them.
     fn wanted_by(&self, arguments: &[&str]) -> Self {
