@@ -9,8 +9,9 @@ use serde::Serialize;
 use crate::http::{Http, HttpSettings};
 use crate::text::whole;
 
-/// What one message may hold.
-const MAX_MESSAGE: usize = 4096;
+/// What one message may hold. Telegram counts in UTF-16, where a character
+/// has two units at most.
+const MAX_MESSAGE: usize = 4096 / 2;
 
 /// A chat.
 #[derive(Debug)]
