@@ -337,12 +337,61 @@ fn lease_name(scheduled: &Scheduled) -> Option<SourceName> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use backup_config::Environment;
+
     use super::*;
+    use crate::compose::Overrides;
     use crate::who::who;
+
+    fn slot() -> DateTime<Utc> {
+        "2026-03-02T03:00:00Z".parse().unwrap()
+    }
+
+    /// What dies with a server does so every time.
+    #[tokio::test]
+    async fn a_slot_that_servers_die_with_is_given_up_and_one_that_was_run_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("backup.toml");
+        let text = format!(
+            "[encryption]\nmode = 'none'\n[destination.near]\nurl = 'file://{}'\n\
+             [source.shop]\ndatabase = 'shop'\nschedule = '0 3 * * *'\n",
+            folder.path().join("store").display()
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let app = App::load(Some(&file), Environment::default(), Overrides::default()).unwrap();
+        let schedules = app.schedules().unwrap();
+        let stop = CancellationToken::new();
+        let claim = async |slot| app.claim(&schedules[0], slot, &stop).await;
+        let ours = async |slot| match claim(slot).await {
+            Claim::Ours(Some(lease)) => lease,
+            other => panic!("{other:?}"),
+        };
+        // One that ends in good order counts for nothing.
+        ours(slot()).await.postpone(slot()).await.unwrap();
+        for _ in 0..MOST_BEGUN {
+            drop(ours(slot()).await);
+        }
+        assert!(matches!(claim(slot()).await, Claim::GivenUp));
+        assert!(matches!(claim(slot()).await, Claim::Done));
+        // Until it is over, a slot is still to be run after a restart.
+        let next = slot() + TimeDelta::days(1);
+        let lease = ours(next).await;
+        let places = || app.places().unwrap();
+        let (found, unread) = app.slots_of(&schedules, places(), next).await;
+        assert!(unread.is_empty() && found[0].slot < next, "{found:?}");
+        lease.settle(next).await.unwrap();
+        let (found, _) = app.slots_of(&schedules, places(), next).await;
+        assert_eq!(found[0].slot, next);
+        assert!(matches!(claim(next).await, Claim::Done));
+    }
 
     #[test]
     fn a_run_that_was_stopped_settles_nothing() {
-        let slot: DateTime<Utc> = "2026-03-02T03:00:00Z".parse().unwrap();
+        let slot = slot();
         for (result, settles) in [
             (RunResult::Success, true),
             (RunResult::Warnings, true),
