@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use backup_app::{DumpFilterOverrides, Overrides, RetentionConfig, ServerOverrides};
+use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
 use backup_core::restorer::{Ownership, Selection};
 use backup_core::run_record::RunId;
 use chrono::TimeDelta;
@@ -210,20 +210,9 @@ impl FromArgs {
     }
 }
 
-/// `backup`
+/// Where backups are put, and in which form.
 #[derive(Debug, Args)]
-pub(crate) struct BackupArgs {
-    /// Configured sources
-    #[arg(value_name = "SOURCE", conflicts_with = "all")]
-    pub(crate) sources: Vec<String>,
-    /// All configured sources
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Database [env: PGDATABASE]
-    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["sources", "all"])]
-    dbname: Option<String>,
-    #[command(flatten)]
-    server: ServerArgs,
+pub(crate) struct StoringArgs {
     /// Where backups live
     #[arg(
         long,
@@ -240,6 +229,36 @@ pub(crate) struct BackupArgs {
     /// Compression: zstd:LEVEL, gzip:LEVEL, none [default: zstd:2]
     #[arg(short = 'Z', long, value_name = "METHOD")]
     compress: Option<String>,
+}
+
+impl StoringArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            url: self.to.clone(),
+            compression: self.compress.clone(),
+            recipients: self.recipient.clone(),
+            no_encryption: self.no_encryption,
+            ..Overrides::default()
+        }
+    }
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Configured sources
+    #[arg(value_name = "SOURCE", conflicts_with = "all")]
+    pub(crate) sources: Vec<String>,
+    /// All configured sources
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Database [env: PGDATABASE]
+    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["sources", "all"])]
+    dbname: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    storing: StoringArgs,
     /// Parts at the same time [default: 4]
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
@@ -267,17 +286,9 @@ pub(crate) struct BackupArgs {
 impl BackupArgs {
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
-            url: self.to.clone(),
             server: self.server.overrides(),
             database: self.dbname.clone(),
-            compression: self.compress.clone(),
             jobs: self.jobs,
-            recipients: self.recipient.clone(),
-            no_encryption: self.no_encryption,
-            identities: Vec::new(),
-            create_roles: false,
-            no_space_check: false,
-            retention: RetentionConfig::default(),
             concurrent: self.concurrent,
             filter: DumpFilterOverrides {
                 schemas: self.schema.clone(),
@@ -285,6 +296,7 @@ impl BackupArgs {
                 tables: self.table.clone(),
                 exclude_tables: self.exclude_table.clone(),
             },
+            ..self.storing.overrides()
         }
     }
 }

@@ -6,6 +6,8 @@ use backup_app::Overrides;
 use chrono::{DateTime, Utc};
 use clap::Args;
 
+use super::StoringArgs;
+
 /// What `cat` prints.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
@@ -34,32 +36,12 @@ pub(crate) struct AdoptArgs {
     /// When the dump was taken [default: what it says itself, else the file's time]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<DateTime<Utc>>,
-    /// Where backups live
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Where to put backups: file:///dir, s3://bucket/prefix"
-    )]
-    to: Option<String>,
-    /// Encrypt to this public key; may be repeated
-    #[arg(long, value_name = "age1…")]
-    recipient: Vec<String>,
-    /// Write without encryption
-    #[arg(long, conflicts_with = "recipient")]
-    no_encryption: bool,
-    /// Compression: zstd:LEVEL, gzip:LEVEL, none [default: zstd:2]
-    #[arg(short = 'Z', long, value_name = "METHOD")]
-    compress: Option<String>,
+    #[command(flatten)]
+    storing: StoringArgs,
 }
 
 impl AdoptArgs {
     pub(crate) fn overrides(&self) -> Overrides {
-        Overrides {
-            url: self.to.clone(),
-            compression: self.compress.clone(),
-            recipients: self.recipient.clone(),
-            no_encryption: self.no_encryption,
-            ..Overrides::default()
-        }
+        self.storing.overrides()
     }
 }
