@@ -34,6 +34,7 @@ pub mod browser;
 pub mod cli;
 pub mod crowd;
 pub mod drills;
+pub mod evidence;
 pub mod fake_tools;
 pub mod fault;
 pub mod http;
