@@ -31,7 +31,9 @@
 pub mod azure;
 pub mod bot_api;
 pub mod browser;
+pub mod checks;
 pub mod cli;
+pub mod crash;
 pub mod crowd;
 pub mod drills;
 pub mod evidence;
@@ -43,6 +45,7 @@ pub mod pg;
 pub mod pooler;
 pub mod receiver;
 pub mod redis;
+pub mod reliability;
 pub mod s3;
 pub mod sample;
 pub mod scene;
