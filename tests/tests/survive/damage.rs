@@ -122,6 +122,8 @@ impl Theatre {
         self.verify("decoded")?.expect(6, &["globals"])?;
         self.restore()?.expect(0, &["equal in content"])?;
         self.refused.set(self.refused.get() + 1);
+        let content = self.cluster.contents(&self.database)?;
+        ensure!(content == self.content, "the live database changed");
         self.cluster.drop_db(&self.scene.target())
     }
 
