@@ -4,3 +4,14 @@
 
 mod killed;
 mod replace;
+mod bare_machine;
+mod damage;
+mod disk;
+mod failing_tools;
+mod hostile;
+mod lease;
+mod locks;
+mod names;
+mod rights;
+mod signals;
+mod versions;
