@@ -31,6 +31,7 @@
 pub mod azure;
 pub mod bot_api;
 pub mod browser;
+pub mod canary;
 pub mod cli;
 pub mod crowd;
 pub mod drills;
