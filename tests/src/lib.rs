@@ -32,6 +32,7 @@ pub mod azure;
 pub mod bot_api;
 pub mod browser;
 pub mod checks;
+pub mod canary;
 pub mod cli;
 pub mod crash;
 pub mod crowd;

@@ -14,7 +14,7 @@ use backup_e2e::sample;
 use backup_e2e::scene::{Done, Run, SOURCE, Scene, Settings, Store, unique, wait_for_silence};
 
 /// A password that needs care in URLs, connection strings, password files and shells.
-const PASSWORD: &str = r#"pa:ss\w'o"r@d% & $x"#;
+const PASSWORD: &str = r#"c4n4ry40fe:pa:ss\w'o"r@d% & $x"#;
 
 /// Uncompressed, so that the rows take several parts of an upload.
 const PLAIN: &str = "compression = 'none'";
@@ -370,7 +370,7 @@ fn a_database_that_refuses_is_named() -> Result<()> {
     let rows: [(&str, Change<'_>, &[&str]); 5] = [
         (
             "wrong password",
-            &|s| s.password = Some("wrong".to_owned()),
+            &|s| s.password = Some("wr0ng c4n4ry18ce".to_owned()),
             &["password authentication failed", "28P01"],
         ),
         ("no password", &|s| s.password = None, &["password"]),

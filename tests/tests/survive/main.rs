@@ -15,3 +15,7 @@ mod names;
 mod rights;
 mod signals;
 mod versions;
+mod access;
+mod bot;
+mod drill;
+mod secrets;
