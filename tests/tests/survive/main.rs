@@ -3,3 +3,5 @@
 //! `scripts/reliability` writes `docs/RELIABILITY.md`.
 
 mod calendar;
+mod golden;
+mod random;
