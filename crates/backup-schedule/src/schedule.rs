@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDateTime, TimeZone as _, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
 use chrono_tz::{GapInfo, Tz};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -60,7 +60,7 @@ pub enum ScheduleError {
 /// at which the wall shows such a time counts: while the clocks are put back some come twice, as
 /// much apart as always, and while they are put on some do not come. With anything else in the
 /// hour, each time on the wall counts once: the first of two, and, if it is left out, the first
-/// moment after the gap.
+/// moment after the gap. A day that is left out as a whole has none.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     text: String,
@@ -136,9 +136,14 @@ impl Schedule {
         let mut wall = local.naive_local();
         loop {
             wall = self.wall_after(wall)?;
-            let slot = self.moment_of(wall)?;
+            let shown = self.zone.from_local_datetime(&wall).earliest();
+            let slot = match shown {
+                Some(shown) => shown,
+                None if self.never_was(wall.date()) => continue,
+                None => GapInfo::new(&wall, &self.zone)?.end?,
+            };
             if slot > moment {
-                return Some(slot);
+                return Some(slot.with_timezone(&Utc));
             }
         }
     }
@@ -157,11 +162,13 @@ impl Schedule {
         self.cron.find_next_occurrence(&wall, false).ok()
     }
 
-    /// When the wall first shows a time, or would have.
-    fn moment_of(&self, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
-        let shown = self.zone.from_local_datetime(&wall).earliest();
-        let moment = shown.or_else(|| GapInfo::new(&wall, &self.zone)?.end)?;
-        Some(moment.with_timezone(&Utc))
+    /// Whether the zone left out a whole day, as those do that move over the date line. Nobody misses its
+    /// run, and the next day has one of its own.
+    fn never_was(&self, day: NaiveDate) -> bool {
+        let first = day.and_time(NaiveTime::MIN);
+        let gap = GapInfo::new(&first, &self.zone);
+        let end = gap.and_then(|gap| Some(gap.end?.naive_local()));
+        end.is_some_and(|end| end.date() > day)
     }
 }
 
@@ -438,6 +445,13 @@ mod tests {
             "Australia/Lord_Howe",
             "2026-10-03T12:00:00Z",
             ["10-03 15:30", "10-04 15:15"],
+        ),
+        // A whole day is left out: the 30th of December 2011.
+        (
+            "30 2 * * *",
+            "Pacific/Apia",
+            "2011-12-29T00:00:00Z",
+            ["12-29 12:30", "12-30 12:30"],
         ),
         (
             "0 0 * * *",
