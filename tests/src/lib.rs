@@ -44,6 +44,7 @@ pub mod pooler;
 pub mod receiver;
 pub mod redis;
 pub mod s3;
+pub mod s3_fault;
 pub mod sample;
 pub mod scene;
 pub mod vault;
