@@ -69,6 +69,12 @@ impl Request {
         (self.method == "PUT").then_some(number)
     }
 
+    /// The beginning of an upload.
+    #[must_use]
+    pub fn is_begin(&self) -> bool {
+        self.method == "POST" && self.parameter("uploads").is_some()
+    }
+
     /// A part of an upload.
     #[must_use]
     pub fn is_part(&self) -> bool {
