@@ -51,7 +51,16 @@ pub struct Member {
 ///
 /// Never, as the core encodes what it defines.
 pub fn members(count: usize) -> Result<Vec<Member>> {
-    (0..count).map(member).collect()
+    members_of(&SOURCES, count)
+}
+
+/// The same of other sources.
+///
+/// # Errors
+///
+/// When one of them is no name.
+pub fn members_of(sources: &[&'static str], count: usize) -> Result<Vec<Member>> {
+    (0..count).map(|number| member(sources, number)).collect()
 }
 
 /// The object that makes a place a repository.
@@ -62,8 +71,8 @@ pub fn repository() -> (String, Vec<u8>) {
     (layout::repository_key().to_string(), text.into_bytes())
 }
 
-fn member(number: usize) -> Result<Member> {
-    let name = SOURCES[number % SOURCES.len()];
+fn member(sources: &[&'static str], number: usize) -> Result<Member> {
+    let name = sources[number % sources.len()];
     let source = SourceName::new(name)?;
     let begin: DateTime<Utc> = BEGIN.parse()?;
     let started_at = begin + TimeDelta::hours(2 * i64::try_from(number)?);

@@ -50,6 +50,7 @@ pub mod receiver;
 pub mod redis;
 pub mod reliability;
 pub mod s3;
+pub mod s3_fault;
 pub mod sample;
 pub mod scene;
 pub mod vault;

@@ -51,6 +51,17 @@ pub struct Upload {
     pub upload_id: String,
 }
 
+/// One of the contents that a key of a bucket with versions has had.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The key.
+    pub key: String,
+    /// The server's name for it.
+    pub id: String,
+    /// It is no content: it says that the object was deleted.
+    pub marks_deletion: bool,
+}
+
 /// A running S3 server with an empty store; stopped and removed on drop.
 ///
 /// Buckets are addressed by path. The helpers use a client of their own and share no code with the
@@ -208,6 +219,34 @@ impl Server {
     /// When the server refuses.
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
         self.client.create_bucket(bucket)
+    }
+
+    /// Creates a bucket with versions and Object Lock, where nobody can remove a version within a
+    /// day of its making.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses.
+    pub fn create_locked_bucket(&self, bucket: &str) -> Result<()> {
+        self.client.create_locked_bucket(bucket)
+    }
+
+    /// All versions in a bucket.
+    ///
+    /// # Errors
+    ///
+    /// When there are more than a page has.
+    pub fn list_versions(&self, bucket: &str) -> Result<Vec<Version>> {
+        self.client.list_versions(bucket)
+    }
+
+    /// Removes one version for good.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses; the error has its answer.
+    pub fn delete_version(&self, bucket: &str, version: &Version) -> Result<()> {
+        self.client.delete_version(bucket, version)
     }
 
     /// All keys of `bucket` that start with `prefix`, in order.

@@ -71,6 +71,8 @@ pub struct Settings {
     pub secret_key: String,
     /// The file with the private key.
     pub identity: Option<PathBuf>,
+    /// How long a request to a bucket is repeated.
+    pub retry_timeout: String,
     /// Lines below `[defaults]`.
     pub defaults: Vec<String>,
     /// More variables for the program.
@@ -145,6 +147,7 @@ impl<'a> Scene<'a> {
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
             identity: Some(scratch.path().join("identity")),
+            retry_timeout: "5s".to_owned(),
             defaults: Vec::new(),
             env: Vec::new(),
         };
@@ -416,10 +419,10 @@ impl<'a> Scene<'a> {
             Place::Bucket { .. } => writeln!(
                 text,
                 "url = 's3://{}/prefix'\nendpoint = 'http://127.0.0.1:{}'\n\
-                 retry_timeout = '5s'\n\
+                 retry_timeout = '{}'\n\
                  access_key_id = {{ env = 'E2E_ACCESS_KEY' }}\n\
                  secret_access_key = {{ env = 'E2E_SECRET_KEY' }}",
-                settings.store, settings.store_port
+                settings.store, settings.store_port, settings.retry_timeout
             )?,
         }
         Ok(text)

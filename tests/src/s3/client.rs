@@ -11,12 +11,17 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
-use super::{ACCESS_KEY, REGION, SECRET_KEY, Upload};
+use super::{ACCESS_KEY, REGION, SECRET_KEY, Upload, Version};
 
 const URL_LIFETIME_SECONDS: u64 = 600;
 
 /// A bucket for the probe, hidden from nobody but of no interest to a test.
 const PROBE_BUCKET: &str = "probe";
+
+/// The shortest time there is, of the kind that not even the owner can end.
+const LOCK: &str = "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+    <ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE</Mode>\
+    <Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -53,6 +58,56 @@ impl Client {
             ..Call::default()
         })
         .map(drop)
+    }
+
+    /// A bucket whose objects nobody can remove for a day, whoever he is.
+    pub(super) fn create_locked_bucket(&self, bucket: &str) -> Result<()> {
+        let locked = [("x-amz-bucket-object-lock-enabled", "true")];
+        self.call(&Call {
+            method: Method::Put,
+            bucket,
+            headers: &locked,
+            ..Call::default()
+        })?;
+        self.call(&Call {
+            method: Method::Put,
+            bucket,
+            query: &[("object-lock", "")],
+            body: LOCK.as_bytes(),
+            ..Call::default()
+        })
+        .map(drop)
+    }
+
+    pub(super) fn list_versions(&self, bucket: &str) -> Result<Vec<Version>> {
+        let query = &[("versions", "")];
+        let xml = String::from_utf8(self.call(&Call {
+            bucket,
+            query,
+            ..Call::default()
+        })?)?;
+        if !xml.contains("<IsTruncated>false</IsTruncated>") {
+            bail!("more versions than one page has");
+        }
+        let mut found = Vec::new();
+        for name in ["Version", "DeleteMarker"] {
+            let begin = format!("<{name}>");
+            for block in xml.split(&begin).skip(1) {
+                found.push(version(name, block)?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn delete_version(&self, bucket: &str, version: &Version) -> Result<()> {
+        let call = Call {
+            method: Method::Delete,
+            bucket,
+            key: Some(&version.key),
+            query: &[("versionId", &version.id)],
+            ..Call::default()
+        };
+        self.call(&call).map(drop)
     }
 
     pub(super) fn get_object(&self, bucket: &str, key: &str) -> Result<Vec<u8>> {
@@ -194,11 +249,14 @@ impl Client {
             REGION,
             URL_LIFETIME_SECONDS,
             call.query.iter().copied(),
-            std::iter::empty(),
+            call.headers.iter().copied(),
         );
         let method = call.method.to_str();
         let what = || format!("{method} {} {}", call.bucket, call.key.unwrap_or_default());
-        let request = Request::builder().method(method).uri(signed.as_str());
+        let mut request = Request::builder().method(method).uri(signed.as_str());
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
         let response = match call.method {
             Method::Put | Method::Post => self.agent.run(request.body(call.body)?),
             _ => self.agent.run(request.body(())?),
@@ -215,6 +273,8 @@ struct Call<'a> {
     /// Sorted by name, as the signature wants it.
     query: &'a [(&'a str, &'a str)],
     body: &'a [u8],
+    /// Sorted, as the signature wants them.
+    headers: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Call<'_> {
@@ -225,6 +285,7 @@ impl Default for Call<'_> {
             key: None,
             query: &[],
             body: &[],
+            headers: &[],
         }
     }
 }
@@ -240,6 +301,18 @@ fn read(mut response: Response<Body>) -> Result<Vec<u8>> {
         );
     }
     Ok(bytes)
+}
+
+fn version(name: &str, block: &str) -> Result<Version> {
+    let field = |name: &str| {
+        let (_, rest) = block.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once('<')?.0.to_owned())
+    };
+    Ok(Version {
+        key: field("Key").context("a version has a key")?,
+        id: field("VersionId").context("a version has an id")?,
+        marks_deletion: name == "DeleteMarker",
+    })
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,185 @@
+//! Stores whose uploads have fewer parts than a backup needs, or must have equal ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use backup_compress::Algorithm;
+use backup_core::backup::SourceName;
+use backup_core::engine::{BackupOutcome, BackupRequest, Engine};
+use backup_e2e::cli::Cli;
+use backup_e2e::evidence;
+use backup_e2e::s3::{Kind, Server};
+use backup_e2e::s3_fault::{Hits, S3Proxy};
+use backup_e2e::scene::{SOURCE, unique};
+use backup_store::{Limits, StoreConfig, StoreOptions};
+use backup_testing::{FixedClock, ScriptedDumper, ScriptedPart, bodies};
+use tokio_util::sync::CancellationToken;
+
+use super::lies;
+
+const MIB: u64 = 1 << 20;
+
+/// The smallest part that S3 allows, and a little more.
+const PART: u64 = 5 * MIB;
+const MAX_PART: u64 = 6 * MIB;
+
+const PARTS: u32 = 10;
+
+/// A real server that takes ten parts of an upload, of which all but the last are equal.
+struct Narrow {
+    proxy: S3Proxy,
+    beyond: Hits,
+    engine: Engine,
+    cli: Cli,
+    url: String,
+    server: &'static Server,
+    bucket: String,
+}
+
+impl Narrow {
+    fn new() -> Result<Self> {
+        let server = Server::shared(Kind::SeaweedFs)?;
+        let bucket = unique("survive-narrow").replace('_', "-");
+        server.create_bucket(&bucket)?;
+        let proxy = S3Proxy::start(server.port())?;
+        let beyond = proxy.limit_parts(PARTS);
+        proxy.demand_equal_parts();
+        let options = StoreOptions {
+            endpoint: Some(proxy.endpoint()),
+            access_key_id: Some(server.access_key().into()),
+            secret_access_key: Some(server.secret_key().into()),
+            ..StoreOptions::default()
+        };
+        let url = format!("s3://{bucket}/place");
+        let mut config = StoreConfig::parse(&url, &options)?;
+        config.limits = Limits {
+            part_bytes: PART,
+            max_part_bytes: MAX_PART,
+            max_parts: u64::from(PARTS),
+            ..Limits::default()
+        };
+        let store = backup_store::open(&config)?;
+        let mut engine = Engine::new(store, Arc::new(FixedClock::default()));
+        for algorithm in Algorithm::ALL {
+            engine = engine.with_compressor(algorithm.compressor(0));
+        }
+        Ok(Self {
+            proxy,
+            beyond,
+            engine,
+            cli: Cli::without_server()?.with_s3(server),
+            url,
+            server,
+            bucket,
+        })
+    }
+
+    /// Backs up so many bytes that do not compress, of which `estimated` are expected.
+    async fn back_up(&self, source: &str, bytes: u64, estimated: u64) -> Result<BackupOutcome> {
+        let content = bodies::random(usize::try_from(bytes)?, bytes);
+        let part = ScriptedPart::new("data-rest", content).estimated(estimated);
+        let dumper = ScriptedDumper::new().part(part);
+        let request = BackupRequest {
+            encrypt: false,
+            compression: "none".to_owned(),
+            part_attempts: 1,
+            ..BackupRequest::new(SourceName::new(source)?)
+        };
+        let never = CancellationToken::new();
+        Ok(self.engine.backup(&dumper, &request, &never).await?)
+    }
+}
+
+/// A real run of 10,000 parts would be 320 GB; the rule is the same with ten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: run ./scripts/test"]
+async fn check_23_what_is_longer_than_ten_parts_is_split_before_they_are_used_up() -> Result<()> {
+    let narrow = Narrow::new()?;
+    let (mut uploads, mut objects) = (0, Vec::new());
+    for (source, bytes, estimated, wanted) in [
+        // Below the limit: one object of equal parts.
+        ("below", 23 * MIB, 23 * MIB, 1),
+        // As much as ten of the largest parts hold.
+        ("exact", 60 * MIB, 60 * MIB, 1),
+        // Above it: known before, and not known.
+        ("above", 130 * MIB, 130 * MIB, 3),
+        ("surprise", 104 * MIB, MIB, 3),
+    ] {
+        let before = narrow.proxy.part_sizes().len();
+        let taken = narrow.back_up(source, bytes, estimated).await;
+        let taken = taken.with_context(|| source.to_owned())?;
+        let part = taken
+            .manifest
+            .parts
+            .iter()
+            .find(|p| p.name.as_str() == "data-rest");
+        let part = part.context("the rows")?;
+        ensure!(part.objects.len() == wanted, "{source}: {:?}", part.objects);
+        ensure!(
+            part.objects.iter().map(|o| o.bytes).sum::<u64>() == bytes,
+            "{source}"
+        );
+        let sizes = narrow.proxy.part_sizes();
+        ensure!(sizes.len() > before, "{source} was not uploaded in parts");
+        for parts in sizes {
+            ensure!(parts.len() <= PARTS as usize, "{source}: {parts:?}");
+            let equal = parts.windows(3).all(|three| three[0] == three[1]);
+            ensure!(equal, "{source}: {parts:?}");
+        }
+        uploads = narrow.proxy.part_sizes().len();
+        objects.push(format!("{} MiB in {wanted}", bytes / MIB));
+    }
+    ensure!(narrow.beyond.count() == 0, "an eleventh part was tried");
+    ensure!(
+        narrow
+            .server
+            .list_multipart_uploads(&narrow.bucket)?
+            .is_empty()
+    );
+    let verified = ["verify", "--all", "--from", &narrow.url];
+    narrow.cli.run(verified)?.exits(0)?;
+    evidence::note(
+        23,
+        format!(
+            "against a server that takes {PARTS} parts, all but the last equal: {} objects, in \
+             {uploads} uploads without a refused part, each backup verified",
+            objects.join(", ")
+        ),
+    );
+    Ok(())
+}
+
+/// A server that takes fewer than anybody knows of says so, and nothing is left of it.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_23_an_unknown_limit_is_quoted_and_equal_parts_are_usual() -> Result<()> {
+    let (scene, proxy) = lies::behind_proxy("5s")?;
+    let beyond = proxy.limit_parts(1);
+    let before = scene.state()?;
+    let run = scene
+        .start(&["backup", SOURCE])?
+        .finish(Duration::from_mins(2))?;
+    run.expect(
+        8,
+        &[
+            "data-rest",
+            "Part number must be an integer between 1 and 1",
+        ],
+    )?;
+    ensure!(beyond.count() > 0, "no second part was tried");
+    proxy.clear();
+    scene.assert_nothing_published(&before)?;
+
+    proxy.demand_equal_parts();
+    let uploads = proxy.part_sizes().len();
+    lies::backs_up(&scene)?;
+    let sizes = proxy.part_sizes();
+    ensure!(sizes.len() > uploads, "no upload in parts");
+    evidence::note(
+        23,
+        "a limit that nobody knew of ended the run with 8 and the server's words, without an open \
+         upload; with the default limits a server that wants equal parts took the backup",
+    );
+    Ok(())
+}
