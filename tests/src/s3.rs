@@ -454,8 +454,10 @@ fn seaweedfs(program: &Path, folder: &Path, port: u16) -> Result<Command> {
     command.arg(format!("-master.port={}", port + 1));
     command.arg(format!("-volume.port={}", port + 2));
     command.arg(format!("-filer.port={}", port + 3));
-    // Each bucket takes several volumes, so that the default of eight is used up by the second.
-    command.args(["-volume.max=300", "-master.volumeSizeLimitMB=256"]);
+    // Each bucket has volumes of its own, so that the default of eight is used up by the second. They
+    // grow one by one instead of seven at once.
+    command.args(["-volume.max=4000", "-master.volumeSizeLimitMB=256"]);
+    command.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
     // Both of these other services of its listen on fixed ports, so two servers would clash.
     command.args(["-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
     // On by default, and no test talks to the outside.

@@ -105,7 +105,7 @@ fn request(name: &str) -> BackupRequest {
     BackupRequest {
         compression: "fake".to_owned(),
         part_retry_delay: Duration::from_millis(1),
-        stall_timeout: Duration::from_millis(300),
+        stall_timeout: Duration::from_secs(1),
         ..BackupRequest::new(source(name))
     }
 }

@@ -293,12 +293,12 @@ impl Walker {
             return Err(input.malformed("block of no entry, or its second"));
         };
         let entry = &contents.entries[index];
-        let expected = if entry.desc == "BLOBS" {
-            Block::LargeObjects
-        } else {
-            Block::Data
+        // No other entry has data. Of one that is neither, nobody could say whose rows these are.
+        let fits = match block {
+            Block::LargeObjects => entry.desc == "BLOBS",
+            Block::Data => entry.desc == "TABLE DATA",
         };
-        if block != expected {
+        if !fits {
             return Err(input.malformed("block of the wrong type"));
         }
         match block {

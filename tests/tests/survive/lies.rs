@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use backup_core::store::StoreKey;
 use backup_e2e::evidence;
+use backup_e2e::fake_tools::{Calls, FakeTools};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::s3_fault::{Act, Hits, Request, Rule, S3Proxy};
@@ -13,6 +14,7 @@ use backup_e2e::sample;
 use backup_e2e::scene::{SOURCE, Scene, Store, unique};
 use backup_store::{Limits, StoreConfig, StoreOptions};
 use backup_testing::bodies;
+use chrono::TimeDelta;
 use futures::StreamExt as _;
 
 /// Uncompressed, so that the rows take several parts of an upload.
@@ -140,6 +142,49 @@ fn check_12_a_backup_outlasts_what_s3_servers_do() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_12_a_server_that_never_recovers_ends_the_run_within_its_budget() -> Result<()> {
+    let (scene, proxy) = behind_proxy("2s")?;
+    let mut slowest = Duration::ZERO;
+    let rows: [(&str, Kinds, Act); 4] = [
+        ("parts", Request::is_part, Act::error(503, "SlowDown")),
+        (
+            "completion",
+            Request::is_complete,
+            Act::error(503, "SlowDown"),
+        ),
+        (
+            "lies",
+            Request::is_complete,
+            Act::error(200, "InternalError"),
+        ),
+        ("begin", Request::is_begin, Act::error(503, "SlowDown")),
+    ];
+    for (name, kind, act) in rows {
+        let hits = proxy.add(Rule::new(kind, act));
+        let before = scene.state()?;
+        let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
+        slowest = slowest.max(run.elapsed);
+        let check = run.expect(8, &["data-rest"]).and_then(|_| {
+            ensure!(hits.count() > 2, "{} requests", hits.count());
+            proxy.clear();
+            scene.assert_nothing_published(&before)
+        });
+        check.with_context(|| name.to_owned())?;
+    }
+    backs_up(&scene)?;
+    evidence::note(
+        12,
+        format!(
+            "endless 503 and endless false completions ended each of 4 runs with 8, after {:.0} s \
+             at most, without an object or an open upload",
+            slowest.as_secs_f64()
+        ),
+    );
+    Ok(())
+}
+
 /// Nobody can say then whether the manifest comes: no backup, and whatever is left is told.
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
@@ -169,7 +214,79 @@ fn check_12_a_manifest_that_is_never_taken_is_no_backup() -> Result<()> {
     Ok(())
 }
 
-/// Longer than all limits of a request, which no configuration shrinks.
+/// Reads as before the write, and clocks that differ.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn what_a_server_forgets_or_cannot_date_is_no_backup() -> Result<()> {
+    let (scene, proxy) = behind_proxy("2s")?;
+    let looks: Kinds = |request| request.method == "HEAD" && request.path.contains("data-rest");
+    let rows: [(&str, Kinds, Act, &[&str]); 3] = [
+        ("forgotten", looks, Act::Stale, &["check data-rest"]),
+        (
+            "a server ahead",
+            |_| true,
+            Act::Skewed(TimeDelta::minutes(20)),
+            &["RequestTimeTooSkewed", "clock"],
+        ),
+        (
+            "a server behind",
+            Request::is_begin,
+            Act::Skewed(TimeDelta::minutes(-20)),
+            &["RequestTimeTooSkewed", "clock"],
+        ),
+    ];
+    for (name, kind, act, words) in rows {
+        let hits = proxy.add(Rule::new(kind, act));
+        let before = scene.state()?;
+        let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
+        let check = run.expect(8, words).and_then(|_| {
+            ensure!(hits.count() > 0, "nothing was struck");
+            proxy.clear();
+            scene.assert_nothing_published(&before)
+        });
+        check.with_context(|| name.to_owned())?;
+    }
+    backs_up(&scene).map(drop)
+}
+
+/// Feeds the tool three megabytes a second.
+const SLOW_LOAD: &str = r#"[ -p /dev/stdin ] || exec "$real" "$@"
+exec "$real" "$@" < <(perl -e '
+    $| = 1;
+    while (my $n = sysread(STDIN, my $b, 65536)) { print $b; select(undef, undef, undef, $n / 3e6) }')"#;
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_13_a_restore_outlives_the_budget_of_its_requests() -> Result<()> {
+    let (mut scene, proxy) = behind_proxy("1s")?;
+    let cluster = Cluster::shared(17)?;
+    let fakes = FakeTools::new(cluster.bin_dir())?;
+    fakes.misbehave("pg_restore", Calls::All, SLOW_LOAD)?;
+    fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+    // The first answers break off.
+    let reads: Kinds = |request| request.is_get() && request.path.contains("data-rest");
+    let hits = proxy.add(Rule::new(reads, Act::CutAnswer(MIB)).times(2));
+    let target = scene.target();
+    let run = scene.start(&["restore", scene.older(), "--target-db", &target])?;
+    let run = run.finish(BOUND)?.expect(0, &["equal in content"])?;
+    ensure!(run.elapsed > Duration::from_secs(4), "{:?}", run.elapsed);
+    ensure!(hits.count() == 2, "{} answers broke off", hits.count());
+    let restored = cluster.contents(&target)?;
+    ensure!(restored == cluster.contents(&scene.settings.database)?);
+    cluster.drop_db(&target)?;
+    evidence::note(
+        13,
+        format!(
+            "a restore of {:.0} s through requests with a budget of 1 s, {} of whose answers broke \
+             off: equal in content",
+            run.elapsed.as_secs_f64(),
+            hits.count()
+        ),
+    );
+    Ok(())
+}
+
+/// The same of the reads alone, whose own limits no configuration shrinks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: run ./scripts/test"]
 async fn check_13_a_slow_reader_outlives_every_limit_of_its_client() -> Result<()> {

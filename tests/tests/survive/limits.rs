@@ -1,7 +1,9 @@
-//! Stores whose uploads have fewer parts than a backup needs, or must have equal ones.
+//! Stores whose uploads have fewer parts than a backup needs, or must have equal ones; and what a
+//! slow one costs.
 
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use backup_compress::Algorithm;
@@ -9,9 +11,12 @@ use backup_core::backup::SourceName;
 use backup_core::engine::{BackupOutcome, BackupRequest, Engine};
 use backup_e2e::cli::Cli;
 use backup_e2e::evidence;
+use backup_e2e::fault::{Direction, Faults, Proxy};
+use backup_e2e::pg::{Cluster, ClusterOptions};
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::s3_fault::{Hits, S3Proxy};
-use backup_e2e::scene::{SOURCE, unique};
+use backup_e2e::sample;
+use backup_e2e::scene::{SOURCE, Scene, Store, unique};
 use backup_store::{Limits, StoreConfig, StoreOptions};
 use backup_testing::{FixedClock, ScriptedDumper, ScriptedPart, bodies};
 use tokio_util::sync::CancellationToken;
@@ -180,6 +185,97 @@ fn check_23_an_unknown_limit_is_quoted_and_equal_parts_are_usual() -> Result<()>
         23,
         "a limit that nobody knew of ended the run with 8 and the server's words, without an open \
          upload; with the default limits a server that wants equal parts took the backup",
+    );
+    Ok(())
+}
+
+/// What the program may hold: less than is dumped, so that whoever keeps rows while the store is
+/// slow is found, and far less than would do for two gigabytes.
+const MEMORY: u64 = 200 << 20;
+
+/// Address space, of which a program with two threads takes much more than it fills.
+const ADDRESS_SPACE: u64 = 2 << 30;
+
+/// Four tables of so many MiB each.
+const TABLE: u32 = 65;
+
+/// Seconds that the upload may take, about: a test has no hours.
+const PATIENCE: u64 = 45;
+
+/// Bytes a second.
+fn rate(bytes: u64, time: Duration) -> u64 {
+    bytes.saturating_mul(1000) / u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// How many bytes the store takes in a second from one who has nothing else to do.
+fn speed_of(server: &Server) -> Result<u64> {
+    let bucket = unique("survive-speed").replace('_', "-");
+    server.create_bucket(&bucket)?;
+    let content = bodies::random(32 << 20, 1);
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        server.put_object(&bucket, "object", &content)?;
+        best = best.min(begun.elapsed());
+    }
+    Ok(rate(32 << 20, best))
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_22_a_slow_store_costs_no_memory() -> Result<()> {
+    // Of its own: a server process that waits for its client holds up each DROP DATABASE.
+    let cluster = &Cluster::start(17, &ClusterOptions::default())?;
+    let database = cluster.fresh_db(&unique("survive_slow"))?;
+    for table in ["one", "two", "three", "four"] {
+        cluster.psql(&database, &sample::bulk_sql("app", table, TABLE))?;
+    }
+    let mut scene = Scene::with(cluster, &database, Store::S3(Kind::SeaweedFs), |settings| {
+        settings.defaults = vec!["jobs = 4".to_owned(), "compression = 'none'".to_owned()];
+    })?;
+    let speed = speed_of(Server::shared(Kind::SeaweedFs)?)?;
+    let proxy = Proxy::start(scene.settings.store_port)?;
+    scene.settings.store_port = proxy.port();
+    // At most eight parts of 8 MiB are on their way at once.
+    let total = (speed / 20).max(u64::from(TABLE) * 4 * MIB / PATIENCE);
+    proxy.set(Faults {
+        bytes_per_second: Some(total / 8),
+        ..Faults::default()
+    });
+    let start = proxy.forwarded(Direction::ToServer);
+    let mut run = scene.start(&["backup", SOURCE, "--json"])?;
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([
+        "--pid",
+        &run.pid().to_string(),
+        &format!("--as={ADDRESS_SPACE}"),
+    ]);
+    ensure!(prlimit.status()?.success(), "no limit was set");
+    while !run.has_ended()? {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let done = run
+        .finish(Duration::from_secs(1))?
+        .expect(0, &["success"])?;
+    ensure!(done.peak_memory < MEMORY, "{} MiB", done.peak_memory >> 20);
+    let view: serde_json::Value = serde_json::from_str(&done.stdout)?;
+    let raw = view["raw_bytes"].as_u64().context("a number")?;
+    ensure!(raw > MEMORY * 5 / 4, "only {raw} bytes were dumped");
+    let sent = proxy.forwarded(Direction::ToServer) - start;
+    ensure!(sent > raw, "{sent} bytes were sent");
+    let slower = speed / rate(sent, done.elapsed).max(1);
+    ensure!(slower >= 5, "only {slower} times slower");
+    scene.assert_proved(view["id"].as_str().context("an id")?)?;
+    evidence::note(
+        22,
+        format!(
+            "{} MiB of rows, uncompressed, dumped in {:.0} s to a store made {slower} times \
+             slower, under a limit of {} MiB of address space: {} MiB of memory at most",
+            raw >> 20,
+            done.elapsed.as_secs_f64(),
+            ADDRESS_SPACE >> 20,
+            done.peak_memory >> 20
+        ),
     );
     Ok(())
 }

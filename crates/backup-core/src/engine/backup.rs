@@ -170,6 +170,7 @@ impl Engine {
                 source: request.source.clone(),
                 id: begun.turn.id.clone(),
                 stall_timeout: request.stall_timeout,
+                parts: cancel.child_token(),
                 written: Mutex::default(),
             }),
             session,
@@ -180,9 +181,8 @@ impl Engine {
             started_at: begun.started_at,
             encryption: sealed.as_ref().map(|(record, _)| record.clone()),
         };
-        let result = self.run(&run, request, sealed, cancel).await;
-        // Ends the session on every path; an error of the run itself comes first.
-        let finished = run.session.finish().await;
+        let (result, finished) = self.store_parts(&run, request, sealed, cancel).await;
+        // An error of the run itself comes first.
         let committed = match (result, finished) {
             (Ok(stored), Ok(())) => self.commit(&run, begun.turn, stored, cancel).await,
             (Ok(_), Err(e)) => Err(Error::dump("hold the source until all parts were read", e)),
@@ -228,6 +228,25 @@ impl Engine {
         Ok((codec, Some((record, sealed.wrapped))))
     }
 
+    /// Stores the key and all parts, and ends the session on every path: after the last part, or as
+    /// soon as nothing can come of them, since a store that does not answer is given longer to
+    /// clean up than a server should be held.
+    async fn store_parts(
+        &self,
+        run: &Run,
+        request: &BackupRequest,
+        sealed: Option<(EncryptionRecord, Bytes)>,
+        cancel: &CancellationToken,
+    ) -> (Result<Vec<StoredPart>, Error>, Result<(), PortError>) {
+        let work = self.run(run, request, sealed, cancel);
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            result = &mut work => (result, run.session.finish().await),
+            () = run.writer.parts.cancelled() => tokio::join!(work, run.session.finish()),
+        }
+    }
+
     /// Stores the key and all parts.
     async fn run(
         &self,
@@ -249,7 +268,7 @@ impl Engine {
                 .await?
                 .map_err(|failed| failed.error)?;
         }
-        let token = cancel.child_token();
+        let token = &run.writer.parts;
         let mut stored = BTreeMap::new();
         let mut failure = None;
         let mut waiting = plans.into_iter().enumerate();
@@ -259,7 +278,7 @@ impl Engine {
                 && failure.is_none()
                 && let Some((index, plan)) = waiting.next()
             {
-                let job = PartJob::new(self, run, request, plan, &token);
+                let job = PartJob::new(self, run, request, plan);
                 running.spawn(async move { (index, job.run().await) });
             }
             let Some(joined) = running.join_next().await else {
@@ -270,9 +289,12 @@ impl Engine {
                     stored.insert(index, part);
                 }
                 Ok((_, Err(e))) | Err(e) => {
-                    // The first failure is the cause; those after it are our own cancelling.
+                    // The first failure is the cause; those after it are our own cancelling, but
+                    // for a stall, which stops the others before it has aborted its upload.
                     token.cancel();
-                    failure.get_or_insert(e);
+                    if failure.is_none() || matches!(e, Error::Stalled { .. }) {
+                        failure = Some(e);
+                    }
                 }
             }
         }
@@ -462,13 +484,7 @@ struct PartJob {
 }
 
 impl PartJob {
-    fn new(
-        engine: &Engine,
-        run: &Run,
-        request: &BackupRequest,
-        plan: PartPlan,
-        cancel: &CancellationToken,
-    ) -> Self {
+    fn new(engine: &Engine, run: &Run, request: &BackupRequest, plan: PartPlan) -> Self {
         Self {
             engine: engine.clone(),
             writer: Arc::clone(&run.writer),
@@ -476,7 +492,7 @@ impl PartJob {
             plan,
             attempts: request.part_attempts,
             delay: request.part_retry_delay,
-            cancel: cancel.clone(),
+            cancel: run.writer.parts.clone(),
         }
     }
 
@@ -494,8 +510,10 @@ impl PartJob {
                 }
                 Err(error) => error,
             };
-            if self.cancel.is_cancelled() || tries >= self.attempts || !error.kind().is_retryable()
-            {
+            // Nothing moved for as long as the source may be held in vain: not once more.
+            let stalled = matches!(error, Error::Stalled { .. });
+            let again = tries < self.attempts && error.kind().is_retryable() && !stalled;
+            if self.cancel.is_cancelled() || !again {
                 return Err(error);
             }
             tries += 1;

@@ -61,6 +61,9 @@ pub(super) struct PartWriter {
     pub(super) source: SourceName,
     pub(super) id: BackupId,
     pub(super) stall_timeout: Duration,
+    /// The token of all parts. Cancelled as soon as nothing can come of the backup any more: what is
+    /// cleaned up then must not hold the source.
+    pub(super) parts: CancellationToken,
     /// Keys that may exist because of this run; removed when it fails.
     pub(super) written: Mutex<Vec<StoreKey>>,
 }
@@ -101,9 +104,16 @@ impl PartWriter {
         tokio::select! {
             stored = &mut work => stored,
             () = stalled(&shared, self.stall_timeout) => {
-                // The store is given the time to abort what it has begun.
+                // Who was stopped because of another part, or by a signal, did not stall.
+                let stopped = self.parts.is_cancelled();
+                // The source is let go at once. The store is given the time to abort what it has
+                // begun.
+                self.parts.cancel();
                 token.cancel();
                 let _ = tokio::time::timeout(ABORT_TIMEOUT, work).await;
+                if stopped {
+                    return Err(Error::Cancelled);
+                }
                 Err(Error::Stalled { part: plan.name.clone(), after: self.stall_timeout })
             }
         }

@@ -324,6 +324,24 @@ async fn a_store_that_fails_leaves_a_whole_backup_or_none() {
     }
 }
 
+/// A store that takes nothing any more, and is slow to abort: the source is let go when the stall is
+/// noticed, and not dumped once more.
+#[tokio::test]
+async fn a_stall_lets_go_of_the_source_at_once() {
+    let stalls = Fault::on(Op::Put).key("data-rest").stalls_after(1000);
+    let bench = Bench::over(MemoryStore::new(), |memory| {
+        let store = Arc::new(FaultyStore::new(memory));
+        store.inject(stalls);
+        store as Arc<dyn Store>
+    });
+    let dumper = dumper();
+    let log = dumper.log();
+    let error = bench.backup(&dumper).await.unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
+    assert_eq!(log.tries("data-rest"), 1);
+    assert_eq!((log.open_sessions(), log.finished()), (0, 1));
+}
+
 #[tokio::test]
 async fn cancelling_leaves_nothing() {
     for after in [0, 1, 20, 60] {

@@ -90,6 +90,8 @@ impl House {
     async fn backup(&self, pid: u32) -> Result<BackupOutcome, Error> {
         let mut request = request("app");
         request.encrypt = false;
+        // Who stands still here does not stall.
+        request.stall_timeout = Duration::from_mins(1);
         let engine = Engine::new(self.store(pid), Arc::new(self.clock.clone()))
             .with_compressor(Arc::new(FakeCompressor))
             .with_observer(Arc::new(self.observer.clone()))
@@ -404,7 +406,8 @@ async fn taken_over_at(fault: Fault) -> House {
     let house = House::new();
     house
         .faulty
-        .inject(fault.delays(Duration::from_millis(300)));
+        // Longer than the other one needs, however much else the machine does.
+        .inject(fault.delays(Duration::from_secs(3)));
     let other = async {
         while house.faulty.hits() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
