@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::child::{self, Server as Process};
 use crate::scratch::Scratch;
-use crate::{ports, servers};
+use crate::{canary, ports, servers};
 
 use client::Client;
 
@@ -52,6 +52,7 @@ impl Azurite {
     }
 
     fn start() -> Result<Self> {
+        canary::keep(ACCESS_KEY);
         for _ in 0..PORT_ATTEMPTS {
             let scratch = Scratch::new()?;
             let port = ports::free(&[0])?;
@@ -99,7 +100,10 @@ impl Azurite {
     ///
     /// Never, as the key is a good one.
     pub fn sas_token(&self, permissions: &str) -> Result<String> {
-        client::sas_token(permissions)
+        let token = client::sas_token(permissions)?;
+        let signature = token.rsplit_once("sig=").map_or("", |(_, rest)| rest);
+        canary::keep(signature);
+        Ok(token)
     }
 
     /// Creates a container.

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::canary::{self, Canaries, Kind};
+
 /// How long a test waits for the bot.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -96,6 +98,8 @@ impl BotApi {
     ///
     /// When no port is to be had.
     pub fn start(token: &str) -> Result<Self> {
+        canary::keep(token);
+        canary::keep(token.split_once(':').map_or(token, |(_, secret)| secret));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -277,6 +281,7 @@ impl BotApi {
         let deadline = Instant::now() + LIMIT;
         let mut state = self.shared.state();
         loop {
+            Canaries::ours().settle()?;
             if let Some(done) = done(&state) {
                 return Ok(done);
             }
@@ -303,6 +308,7 @@ impl Drop for BotApi {
         self.shared.changed.notify_all();
         // It listens for whoever comes last.
         let _ = TcpStream::connect(self.address);
+        canary::complain();
     }
 }
 
@@ -370,6 +376,12 @@ impl Shared {
         };
         if token != self.token {
             return refusal(401, "Unauthorized");
+        }
+        // Whoever asks what was called is told.
+        let _ = canary::look(Kind::Message, method, body.to_string());
+        if body["protect_content"] == true {
+            // What opens a sandbox is told once.
+            canary::keep_if_any(body["text"].as_str().unwrap_or_default());
         }
         let mut state = self.state();
         state.calls.push((method.to_owned(), body.clone()));

@@ -36,13 +36,17 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::azure::Azurite;
+use crate::canary::Watched;
 use crate::pg::Cluster;
 use crate::s3::Server;
 use crate::scratch::Scratch;
-use crate::{binary, child};
+use crate::{binary, canary, child};
 
 /// Says how full a disk may be.
 pub const WARN_USED_PERCENT: &str = "BACKUP_DEFAULTS__WARN_USED_PERCENT";
+
+/// Ours; a script that calls one of them has its name, too.
+const PROGRAMS: [&str; 2] = ["backup-cli", "backup-server"];
 
 /// Where the system's own programs are: `setpriv`, `age`, `zstd`.
 const SYSTEM_PATH: &str = "/usr/bin:/bin";
@@ -154,12 +158,14 @@ impl Cli {
         format!("file://{}", self.local_root().display())
     }
 
-    /// Writes a file into the private folder that only this user can read; returns its path.
+    /// Writes a file into the private folder that only this user can read; returns its path. One line
+    /// in a file without an extension is a secret.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
     pub fn private_file(&self, name: &str, text: &str) -> Result<String> {
+        canary::keep_file(name, text);
         let path = self.folder().join(name);
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
@@ -267,6 +273,13 @@ impl Cli {
     }
 }
 
+impl Drop for Cli {
+    fn drop(&mut self) {
+        canary::folder(&self.local_root());
+        canary::complain();
+    }
+}
+
 /// The program while it runs. It is killed on drop.
 #[derive(Debug)]
 pub struct Running {
@@ -275,6 +288,7 @@ pub struct Running {
     started: Instant,
     stdout: Option<JoinHandle<Vec<u8>>>,
     stderr: Option<JoinHandle<Vec<u8>>>,
+    watched: Option<Watched>,
 }
 
 impl Running {
@@ -288,10 +302,16 @@ impl Running {
         // What comes before is the wrapper that ends the program together with us.
         let own = words.iter().position(|word| word == "--").unwrap_or(0);
         let words = words[own..].join(" ");
+        // Other programs may show what a test gives them.
+        let is_ours = PROGRAMS.iter().any(|program| words.contains(program));
+        if is_ours {
+            keep_variables(&command);
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {words}"))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         Ok(Self {
+            watched: is_ours.then(|| Watched::new(child.id())),
             child,
             words,
             started: Instant::now(),
@@ -360,13 +380,18 @@ impl Running {
                 .join()
                 .map_err(|_| anyhow::anyhow!("the reader panicked"))
         };
+        let elapsed = self.started.elapsed();
+        let (stdout, stderr) = (text(self.stdout.take())?, text(self.stderr.take())?);
+        if self.watched.take().is_some() {
+            canary::run(&self.words, &stdout, &stderr)?;
+        }
         Ok(Run {
             words: std::mem::take(&mut self.words),
             code: status.code(),
             signal: status.signal(),
-            elapsed: self.started.elapsed(),
-            stdout: text(self.stdout.take())?,
-            stderr: String::from_utf8_lossy(&text(self.stderr.take())?).into_owned(),
+            elapsed,
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
         })
     }
 }
@@ -376,6 +401,25 @@ impl Drop for Running {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        // Nobody waited for it, or for long enough; what it said until then counts.
+        if self.watched.take().is_some() {
+            let said = |reader: Option<JoinHandle<Vec<u8>>>| {
+                let said = reader.filter(JoinHandle::is_finished).map(JoinHandle::join);
+                said.and_then(Result::ok).unwrap_or_default()
+            };
+            let (stdout, stderr) = (said(self.stdout.take()), said(self.stderr.take()));
+            let _ = canary::run(&self.words, &stdout, &stderr);
+            canary::complain();
+        }
+    }
+}
+
+/// Looks for the secrets that a command gets in variables.
+fn keep_variables(command: &Command) {
+    for (name, value) in command.get_envs() {
+        if let (Some(name), Some(value)) = (name.to_str(), value.and_then(OsStr::to_str)) {
+            canary::keep_variable(name, value);
         }
     }
 }

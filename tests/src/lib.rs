@@ -31,7 +31,10 @@
 pub mod azure;
 pub mod bot_api;
 pub mod browser;
+pub mod canary;
+pub mod checks;
 pub mod cli;
+pub mod crash;
 pub mod crowd;
 pub mod drills;
 pub mod evidence;
@@ -45,6 +48,7 @@ pub mod pooler;
 pub mod random_db;
 pub mod receiver;
 pub mod redis;
+pub mod reliability;
 pub mod s3;
 pub mod sample;
 pub mod scene;

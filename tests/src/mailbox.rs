@@ -11,9 +11,10 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
+use crate::canary::Kind;
 use crate::child::{self, Server};
 use crate::scratch::Scratch;
-use crate::{ports, servers};
+use crate::{canary, ports, servers};
 
 /// How long it may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -55,6 +56,7 @@ impl Mailbox {
     ///
     /// When it is not there or does not come up.
     pub fn start(tls: &str, password: &str) -> Result<Self> {
+        canary::keep_if_any(password);
         let python = servers::path("PGB_TEST_SMTP")?;
         let (scratch, port) = (Scratch::new()?, ports::free(&[])?);
         let folder = scratch.path();
@@ -114,8 +116,9 @@ impl Mailbox {
         }
         paths.sort();
         let mails = paths.iter().map(|path| {
-            let mail: KeptMail = serde_json::from_slice(&fs::read(path)?)?;
-            Ok(mail)
+            let bytes = fs::read(path)?;
+            canary::look(Kind::Message, "a mail", &bytes)?;
+            Ok(serde_json::from_slice(&bytes)?)
         });
         mails.collect()
     }

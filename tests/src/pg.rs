@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 
 use crate::child::{self, Server};
 use crate::scratch::Scratch;
-use crate::{ports, servers};
+use crate::{canary, ports, servers};
 
 pub use contents::Contents;
 
@@ -80,6 +80,7 @@ impl ClusterOptions {
     /// Asks everybody for a password; the superuser's is `password`.
     #[must_use]
     pub fn scram(mut self, password: &str) -> Self {
+        canary::keep(password);
         self.auth = Auth::Scram(password.to_owned());
         self
     }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::child::{self, Server as Process};
 use crate::scratch::Scratch;
-use crate::{ports, servers};
+use crate::{canary, ports, servers};
 
 use client::Client;
 
@@ -28,9 +28,9 @@ const PORT_ATTEMPTS: usize = 5;
 const GRPC_OFFSET: u16 = 10_000;
 
 const ACCESS_KEY: &str = "backup-e2e";
-const SECRET_KEY: &str = "a secret/key+with=signs";
+const SECRET_KEY: &str = "a s3c-c4n4ry0b7a/key+with=signs";
 const READER_ACCESS_KEY: &str = "backup-e2e-reader";
-const READER_SECRET_KEY: &str = "a reader's secret/key";
+const READER_SECRET_KEY: &str = "a reader's-c4n4ry2e9b/key";
 const REGION: &str = "us-east-1";
 
 /// Which server.
@@ -85,6 +85,9 @@ impl Server {
     /// When the program is not where `scripts/test-servers` puts it, or does not come up; the error
     /// names the log's last lines.
     pub fn start(kind: Kind) -> Result<Self> {
+        for secret in [SECRET_KEY, READER_SECRET_KEY] {
+            canary::keep(secret);
+        }
         let program = servers::path(match kind {
             Kind::SeaweedFs => "PGB_TEST_WEED",
             Kind::MinIo => "PGB_TEST_MINIO",

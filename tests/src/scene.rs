@@ -22,7 +22,7 @@ use crate::cli::ATTEMPTS;
 use crate::pg::{Cluster, SUPERUSER, quote_literal};
 use crate::s3::{self, Upload};
 use crate::scratch::Scratch;
-use crate::{binary, child};
+use crate::{binary, canary, child};
 
 pub use place::Place;
 pub use process::{Done, Process, Run, processes_with, wait_for_silence};
@@ -400,6 +400,7 @@ impl<'a> Scene<'a> {
             settings.bin_dir.display()
         )?;
         if let Some(password) = &settings.password {
+            canary::keep_if_any(password);
             let path = self.path("password");
             write_private(&path, password)?;
             writeln!(text, "password = {{ file = '{}' }}", path.display())?;
@@ -422,6 +423,15 @@ impl<'a> Scene<'a> {
             )?,
         }
         Ok(text)
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        if let Place::Local(root) = &self.place {
+            canary::folder(root);
+        }
+        canary::complain();
     }
 }
 

@@ -216,7 +216,7 @@ fn each_right_that_is_missing_is_named_and_its_remedy_helps() -> Result<()> {
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn the_step_that_fails_is_told_and_the_rest_is_looked_at() -> Result<()> {
-    let options = ClusterOptions::default().scram("the right one");
+    let options = ClusterOptions::default().scram("the right one, c4n4ry61b0");
     let cluster = Cluster::start(17, &options)?;
     let cli = Cli::new(&cluster)?;
     fs::create_dir(cli.local_root())?;
@@ -236,7 +236,7 @@ fn the_step_that_fails_is_told_and_the_rest_is_looked_at() -> Result<()> {
         Ok(problems[0].clone())
     };
     let base = ["-d", "postgres"];
-    let wrong = Cli::new(&cluster)?.with_env("PGPASSWORD", "the wrong one");
+    let wrong = Cli::new(&cluster)?.with_env("PGPASSWORD", "the wrong one, c4n4ry92d4");
     assert_eq!(problem(&doctor(&wrong, &base)?)?, "server-password");
     let missing = doctor(&cli, &["-d", "nothing"])?;
     assert_eq!(problem(&missing)?, "database-missing");
@@ -319,7 +319,7 @@ fn a_bucket_is_tried_and_left_as_it_was(#[case] kind: Kind) -> Result<()> {
     let report = run(&cli, "s3://no-such-bucket-here/x")?;
     assert_eq!(ids(&report, "destination", "problem")?, ["not-there"]);
     let wrong = Cli::without_server()?.with_s3(server);
-    let wrong = wrong.with_env("AWS_SECRET_ACCESS_KEY", "wrong");
+    let wrong = wrong.with_env("AWS_SECRET_ACCESS_KEY", "wrong-c4n4ry3f01");
     let report = run(&wrong, &url)?;
     assert_eq!(ids(&report, "destination", "problem")?, ["cannot-list"]);
     let silent = format!("http://127.0.0.1:{}", closed_port()?);

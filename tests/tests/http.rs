@@ -12,8 +12,8 @@ use backup_e2e::sample;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const ADMIN: &str = "the admin's own";
-const RESTORER: &str = "weak";
+const ADMIN: &str = "the admin's own c4n4ry77a2";
+const RESTORER: &str = "weak-c4n4ry5d1e";
 
 struct Stage {
     cluster: Cluster,

@@ -456,10 +456,13 @@ fn a_chat_of_telegram_is_told_and_the_token_is_not() -> Result<()> {
     let notify = |url: &str| {
         format!(
             "[notify.chat]\nkind = 'telegram'\ntoken = {{ file = '{file}' }}\nchat_id = -1007\n\
-             on = ['success', 'failure']\nallow_plain = true\napi_url = '{url}'\n"
+             on = ['success', 'failure']\nbase_url = '{url}'\n"
         )
     };
     let config = stage.config(&notify(&receiver.url("")))?;
+    let taken = "\r\n{\"ok\":true,\"result\":{\"message_id\":7,\"date\":1770260400,\
+                 \"chat\":{\"id\":-1007,\"type\":\"group\"}}}";
+    receiver.answer_next(&[(200, taken)]);
     stage.back_up(&config, 0)?;
     let requests = receiver.take();
     assert_eq!(paths(&requests), [format!("/bot{token}/sendMessage")]);
@@ -472,7 +475,11 @@ fn a_chat_of_telegram_is_told_and_the_token_is_not() -> Result<()> {
     let echo = format!("\r\n{{\"ok\":false,\"description\":\"no bot {token}\"}}");
     receiver.answer_next(&[(401, &echo)]);
     let run = stage.back_up(&config, 0)?;
-    ensure!(run.stderr.contains("the answer is 401"), "{}", run.stderr);
+    ensure!(
+        run.stderr.contains("does not know this token"),
+        "{}",
+        run.stderr
+    );
     let config = stage.config(&notify("http://127.0.0.1:1"))?;
     stage.run(&config, &["notify", "test"], 1)?;
     stage.assert_store_is_clean()

@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_mins(2);
-const ADMIN: &str = "the admin's own";
-const RESTORER: &str = "weak";
+const ADMIN: &str = "the admin's own c4n4ry77a2";
+const RESTORER: &str = "weak-c4n4ry5d1e";
 
 /// Names that a page must not take for its own.
 const DATABASE: &str = "shop <b>\"x\"</b> & \u{202e}pohs";

@@ -53,8 +53,8 @@ CREATE TABLE t AS SELECT 'a=>1'::ext.hstore AS h;
 CREATE FUNCTION far() RETURNS text LANGUAGE sql AS $$ SELECT ext.dblink_exec('', '') $$;
 ";
 
-const LOGIN: &str = "weak";
-const ADMIN: &str = "the admin's own";
+const LOGIN: &str = "weak-c4n4ry5d1e";
+const ADMIN: &str = "the admin's own c4n4ry77a2";
 
 struct Extended {
     cluster: Cluster,
@@ -88,7 +88,7 @@ impl Extended {
         let (cli, cluster) = (&self.vault.cli, &self.cluster);
         let text = format!(
             "[restore]\nextensions = [{extensions}]\n[server.main]\nhost = '{}'\nport = {}\n\
-             user = 'restorer'\npassword = {{ env = 'LOGIN' }}\nbin_dir = '{}'\n{admin}\n",
+             user = 'restorer'\npassword = {{ env = 'LOGIN_PASSWORD' }}\nbin_dir = '{}'\n{admin}\n",
             cluster.host(),
             cluster.port(),
             bin_dir.display(),
@@ -105,7 +105,7 @@ impl Extended {
         let mut command = cli.command(["--config", &path, "restore", &self.id, &target])?;
         command.args(["--target-server", "main", "--no-owner", "--json"]);
         command.args(["--from", &self.vault.url, "-i", &self.vault.keys.identity]);
-        command.env("ADMIN", ADMIN).env("LOGIN", LOGIN);
+        command.env("ADMIN", ADMIN).env("LOGIN_PASSWORD", LOGIN);
         Running::start(command)?.wait()
     }
 }

@@ -21,8 +21,8 @@ use backup_testing::FixedClock;
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
-const ADMIN: &str = "the admin's own";
-const RESTORER: &str = "weak";
+const ADMIN: &str = "the admin's own c4n4ry77a2";
+const RESTORER: &str = "weak-c4n4ry5d1e";
 
 /// With rows that a policy hides, a view, a large object, and names that need quotes.
 const SHOP: &str = r#"

@@ -10,6 +10,7 @@ mod background;
 mod boards;
 mod desk;
 mod report;
+mod telegram;
 mod words;
 
 use std::fmt;

@@ -261,7 +261,7 @@ impl PruneJob {
             planned => plan.insert(planned?),
         };
         approval.approve(self, planned).await?;
-        if planned.going().next().is_some() || !planned.orphans.is_empty() {
+        if !planned.is_empty() {
             let place = &self.place.name;
             journal.announce(&self.engine, place, run, cancel).await;
         }

@@ -69,4 +69,4 @@ pub use secret::SecretRef;
 pub use size::{ParseSizeError, Size};
 pub use source_kind::SourceKind;
 pub use starter::starter;
-pub use telegram::{TelegramBotConfig, TelegramLanguage, TelegramUserConfig};
+pub use telegram::{TELEGRAM_API, TelegramBotConfig, TelegramLanguage, TelegramUserConfig};

@@ -69,7 +69,7 @@ pub struct NotifyConfig {
     pub chat_id: Option<i64>,
     /// Telegram: another server than the service's own.
     #[serde(default)]
-    pub api_url: Option<String>,
+    pub base_url: Option<String>,
 }
 
 /// By what somebody is told.
@@ -286,7 +286,7 @@ impl NotifyConfig {
     }
 
     /// Each key of a kind: whether it is said, whose it is, and whether these need it.
-    fn keys(&self) -> [(&'static str, bool, &'static [NotifyKind], bool); 13] {
+    fn keys(&self) -> [(&'static str, bool, &'static [NotifyKind], bool); 15] {
         use NotifyKind::{Mail, Ping, Telegram, Webhook};
         [
             ("host", self.host.is_some(), &[Mail], true),
@@ -301,7 +301,19 @@ impl NotifyConfig {
             ("secret", self.secret.is_some(), &[Webhook], false),
             ("token", self.token.is_some(), &[Telegram], true),
             ("chat_id", self.chat_id.is_some(), &[Telegram], true),
-            ("api_url", self.api_url.is_some(), &[Telegram], false),
+            ("base_url", self.base_url.is_some(), &[Telegram], false),
+            (
+                "ca_file",
+                self.ca_file.is_some(),
+                &[Mail, Webhook, Ping],
+                false,
+            ),
+            (
+                "allow_plain",
+                self.allow_plain,
+                &[Mail, Webhook, Ping],
+                false,
+            ),
         ]
     }
 }

@@ -9,7 +9,7 @@ use crate::http::Role;
 use crate::secret::SecretRef;
 
 /// Telegram's own server.
-const API: &str = "https://api.telegram.org";
+pub const TELEGRAM_API: &str = "https://api.telegram.org";
 
 /// `[telegram_bot]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,7 +62,7 @@ impl TelegramLanguage {
 }
 
 fn api() -> String {
-    API.to_owned()
+    TELEGRAM_API.to_owned()
 }
 
 impl TelegramBotConfig {

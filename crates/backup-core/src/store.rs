@@ -89,6 +89,17 @@ pub enum Entry {
     Prefix(StoreKey),
 }
 
+/// An upload that was begun and has not come to an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedUpload {
+    /// The object that it was to become.
+    pub key: StoreKey,
+    /// The store's name for it.
+    pub id: String,
+    /// Since when, by the store's clock.
+    pub begun_at: DateTime<Utc>,
+}
+
 /// Options of [`Store::put`].
 #[derive(Debug, Clone, Default)]
 pub struct PutOptions {
@@ -209,6 +220,28 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// `PermissionDenied` where the store forbids deletion (object lock, a writer's rights).
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError>;
+
+    /// Uploads below `prefix` that were begun and have not come to an end: somebody is at them, or died
+    /// doing so. A store that keeps none, or does not tell, has none.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for whoever may not ask.
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        let _ = prefix;
+        Ok(Vec::new())
+    }
+
+    /// Ends one of these without an object; one that is gone is no error.
+    ///
+    /// # Errors
+    /// As for [`delete`](Self::delete).
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        let _ = upload;
+        Ok(())
+    }
 }
 
 /// Says that a store cannot write on a condition.

@@ -26,12 +26,13 @@ impl Default for Patience {
 
 /// Why one try failed.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: PortError,
+pub struct Failure {
+    /// What it was.
+    pub error: PortError,
     /// Whether it may pass.
-    pub(crate) passes: bool,
+    pub passes: bool,
     /// How long the other side wants to be left alone.
-    pub(crate) after: Option<Duration>,
+    pub after: Option<Duration>,
 }
 
 impl Failure {
@@ -56,7 +57,10 @@ impl Failure {
 
 impl Patience {
     /// Tries until it goes, cannot go, or the time is up. The last failure is the one that is told.
-    pub(crate) async fn tried<T, F>(self, attempt: impl Fn() -> F) -> Result<T, PortError>
+    ///
+    /// # Errors
+    /// That failure, or `Timeout`.
+    pub async fn tried<T, F>(self, attempt: impl Fn() -> F) -> Result<T, PortError>
     where
         F: Future<Output = Result<T, Failure>>,
     {

@@ -8,7 +8,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::http::{Http, HttpSettings};
-use crate::text::whole;
+use crate::text::{cut, plain_text};
 
 /// What such services keep at least.
 const MAX_BODY: usize = 10_000;
@@ -51,7 +51,7 @@ impl Ping {
 #[async_trait]
 impl Notifier for Ping {
     async fn notify(&self, notice: &Notice) -> Result<Receipt, PortError> {
-        let (url, body) = (self.url(notice.event)?, whole(notice, MAX_BODY));
+        let (url, body) = (self.url(notice.event)?, cut(&plain_text(notice), MAX_BODY));
         let request = |client: &reqwest::Client| client.post(url.clone()).body(body.clone());
         let answer = self.http.ask(request).await?;
         Ok(Receipt {

@@ -42,12 +42,13 @@ pub(crate) fn body(notice: &Notice) -> String {
     text
 }
 
-/// All of it, at most `limit` characters long.
-pub(crate) fn whole(notice: &Notice, limit: usize) -> String {
+/// All of a notice as plain text, its title first.
+#[must_use]
+pub fn plain_text(notice: &Notice) -> String {
     let title = &notice.title;
     let mut text = format!("{title}\n\n{}", body(notice));
     text.truncate(text.trim_end().len());
-    cut(&text, limit)
+    text
 }
 
 /// At most `limit` characters of a text; that some are missing shows.
@@ -99,16 +100,16 @@ pub(crate) mod tests {
                         What to do: start the server\n\n\
                         Source    shop\n\
                         Duration  1.5 s";
-        assert_eq!(whole(&failure("shop"), 1000), expected);
-        assert_eq!(whole(&failure("shop"), 9), "Backup o…");
+        assert_eq!(plain_text(&failure("shop")), expected);
+        assert_eq!(cut(&plain_text(&failure("shop")), 9), "Backup o…");
     }
 
     #[test]
     fn a_name_makes_no_lines_of_its_own() {
-        let text = whole(&failure(HOSTILE), 10_000);
+        let text = plain_text(&failure(HOSTILE));
         assert_eq!(
             text.lines().count(),
-            whole(&failure("a"), 10_000).lines().count()
+            plain_text(&failure("a")).lines().count()
         );
         assert!(text.contains("sh\\r\\nBcc: eve@x\\n<img"), "{text}");
         assert!(!text.contains('\u{202e}'), "{text}");

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::body::BodyStream;
 use backup_core::error::{ErrorKind, PortError};
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use backup_core::store::{
+    Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey, UnfinishedUpload,
+};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
@@ -21,6 +23,7 @@ use crate::config::{BucketConfig, Service};
 use crate::error::port_error;
 use crate::limits::Limits;
 use crate::objects::Objects;
+use crate::s3::Uploads;
 use crate::upload::Marks;
 use crate::{azure, gcs, s3};
 
@@ -29,6 +32,8 @@ pub(crate) struct BucketStore {
     name: String,
     objects: Objects,
     limits: Arc<Limits>,
+    /// Where they can be asked for.
+    uploads: Option<Arc<Uploads>>,
     /// Set once the server was found to keep its word.
     conditional: OnceCell<()>,
 }
@@ -39,19 +44,36 @@ impl fmt::Debug for BucketStore {
     }
 }
 
+/// A client of a bucket.
+pub(crate) struct Connected {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// Azure drops blocks that nobody commits by itself; of Google's, a rule of the bucket takes care.
+    pub(crate) uploads: Option<Arc<Uploads>>,
+}
+
+impl From<Arc<dyn ObjectStore>> for Connected {
+    fn from(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            uploads: None,
+        }
+    }
+}
+
 impl BucketStore {
     pub(crate) fn new(config: &BucketConfig, limits: Limits) -> Result<Self, PortError> {
         let limits = Arc::new(limits);
         let client = client(config, &limits)?;
         // The client counts all of an upload as waiting for the first byte of the answer.
         let patient = client.clone().with_read_timeout(limits.request_timeout);
-        let store = connect(config, &limits, client)?;
-        let uploads = connect(config, &limits, patient)?;
+        let Connected { store, uploads } = connect(config, &limits, client)?;
+        let patient = connect(config, &limits, patient)?.store;
         let objects = Objects::new(store, config.prefix.clone(), Arc::clone(&limits));
         Ok(Self {
             name: config.describe(),
-            objects: objects.with_uploads_through(uploads, Marks::of(config)),
+            objects: objects.with_uploads_through(patient, Marks::of(config)),
             limits,
+            uploads,
             conditional: OnceCell::new(),
         })
     }
@@ -119,7 +141,7 @@ fn connect(
     config: &BucketConfig,
     limits: &Limits,
     client: ClientOptions,
-) -> Result<Arc<dyn ObjectStore>, PortError> {
+) -> Result<Connected, PortError> {
     let retry = RetryConfig {
         max_retries: limits.max_retries,
         retry_timeout: limits.retry_timeout,
@@ -131,8 +153,8 @@ fn connect(
     };
     match &config.service {
         Service::S3(s3) => s3::connect(config, s3, client, retry),
-        Service::Gcs(gcs) => gcs::connect(config, gcs, client, retry),
-        Service::Azure(azure) => azure::connect(config, azure, client, retry),
+        Service::Gcs(gcs) => gcs::connect(config, gcs, client, retry).map(Connected::from),
+        Service::Azure(azure) => azure::connect(config, azure, client, retry).map(Connected::from),
     }
 }
 
@@ -237,5 +259,36 @@ impl Store for BucketStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         self.objects.delete(key).await
+    }
+
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        let Some(uploads) = &self.uploads else {
+            return Ok(Vec::new());
+        };
+        let below = format!("{}/", self.objects.path(prefix)?);
+        let begun = uploads.list(&below).await?;
+        let ours = begun.into_iter().filter_map(|begun| {
+            let path = Path::parse(&begun.key).ok()?;
+            let key = self.objects.key(&path)?;
+            key.as_str()
+                .starts_with(prefix.as_str())
+                .then(|| UnfinishedUpload {
+                    key,
+                    id: begun.id,
+                    begun_at: begun.at,
+                })
+        });
+        Ok(ours.collect())
+    }
+
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        let Some(uploads) = &self.uploads else {
+            return Ok(());
+        };
+        let path = self.objects.path(&upload.key)?;
+        uploads.abort(&path, &upload.id).await
     }
 }

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use backup_core::body::{BodyStream, collect};
 use backup_core::layout;
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use backup_core::store::{
+    Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey, UnfinishedUpload,
+};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -299,5 +301,16 @@ impl Store for CachedStore {
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         self.known().seen.remove(key);
         self.inner.delete(key).await
+    }
+
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        self.inner.unfinished_uploads(prefix).await
+    }
+
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.inner.abort_upload(upload).await
     }
 }

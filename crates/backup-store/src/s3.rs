@@ -1,22 +1,28 @@
 //! Buckets that speak S3.
 
+mod uploads;
+
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use backup_core::error::PortError;
+use backup_core::error::{ErrorKind, PortError};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, RetryConfig};
 use secrecy::ExposeSecret as _;
+use url::Url;
 
+use crate::bucket::Connected;
 use crate::config::{BucketConfig, S3Config, ServerEncryption};
 use crate::error::port_error;
+
+pub(crate) use uploads::Uploads;
 
 pub(crate) fn connect(
     config: &BucketConfig,
     s3: &S3Config,
     client: ClientOptions,
     retry: RetryConfig,
-) -> Result<Arc<dyn ObjectStore>, PortError> {
+) -> Result<Connected, PortError> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&config.bucket)
         .with_region(&s3.region)
@@ -25,7 +31,7 @@ pub(crate) fn connect(
         .with_virtual_hosted_style_request(s3.virtual_hosted_style)
         // One object at a time is deleted, and not every server has the bulk request.
         .with_disable_bulk_delete(true)
-        .with_client_options(client)
+        .with_client_options(client.clone())
         .with_retry(retry);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
@@ -43,7 +49,32 @@ pub(crate) fn connect(
     }
     let built = builder.build();
     let built = built.map_err(|e| port_error("configure bucket", &config.bucket, &e))?;
-    Ok(Arc::new(built))
+    let (store, bucket) = (Arc::new(built), address(config, s3)?);
+    let uploads = Uploads::new(Arc::clone(&store), &client, bucket, &s3.region)?;
+    Ok(Connected {
+        store,
+        uploads: Some(Arc::new(uploads)),
+    })
+}
+
+/// The bucket's own address.
+fn address(config: &BucketConfig, s3: &S3Config) -> Result<Url, PortError> {
+    let (bucket, region) = (&config.bucket, &s3.region);
+    let text = match (&config.endpoint, s3.virtual_hosted_style) {
+        (Some(endpoint), true) => endpoint.to_string(),
+        (Some(endpoint), false) => {
+            format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/'))
+        }
+        (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com/"),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+    };
+    Url::parse(&text).map_err(|e| {
+        PortError::new(
+            ErrorKind::InvalidInput,
+            format!("configure bucket {bucket}"),
+        )
+        .with_source(e)
+    })
 }
 
 /// The settings of the client, by name: its own type for them is not public.

@@ -154,14 +154,6 @@ impl Client {
         Ok(sent.id)
     }
 
-    /// Says a text in a chat; the number of the message.
-    ///
-    /// # Errors
-    /// As for [`Client::send`].
-    pub async fn send_message(&self, chat_id: i64, text: &str) -> Result<i64, ApiError> {
-        self.send(chat_id, &Say::text(text)).await
-    }
-
     /// Says something else in the place of a message. That it says the same already is fine.
     ///
     /// # Errors

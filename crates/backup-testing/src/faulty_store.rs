@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::body::{BodyStream, body_of, collect};
 use backup_core::error::{ErrorKind, PortError};
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use backup_core::store::{
+    Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey, UnfinishedUpload,
+};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -446,5 +448,16 @@ impl Store for FaultyStore {
         let deleted = self.inner.delete(key).await;
         self.arrive(key).await?;
         lost(lose, deleted)
+    }
+
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        self.inner.unfinished_uploads(prefix).await
+    }
+
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.inner.abort_upload(upload).await
     }
 }

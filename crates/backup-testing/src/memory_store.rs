@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use backup_core::body::BodyStream;
 use backup_core::clock::Clock;
 use backup_core::error::{ErrorKind, PortError};
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use backup_core::store::{
+    Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey, UnfinishedUpload,
+};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -25,6 +27,7 @@ type Objects = BTreeMap<StoreKey, (Bytes, DateTime<Utc>)>;
 pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
     open_uploads: Arc<AtomicUsize>,
+    left_uploads: Arc<Mutex<Vec<UnfinishedUpload>>>,
     capacity: u64,
     clock: Arc<dyn Clock>,
     unconditional: bool,
@@ -35,6 +38,7 @@ impl Default for MemoryStore {
         Self {
             objects: Arc::default(),
             open_uploads: Arc::default(),
+            left_uploads: Arc::default(),
             capacity: u64::MAX,
             clock: Arc::new(FixedClock::default()),
             unconditional: false,
@@ -141,6 +145,11 @@ impl MemoryStore {
     #[must_use]
     pub fn open_uploads(&self) -> usize {
         self.open_uploads.load(Ordering::SeqCst)
+    }
+
+    /// Leaves an upload there, as somebody who died does.
+    pub fn leave_upload(&self, upload: UnfinishedUpload) {
+        lock(&self.left_uploads).push(upload);
     }
 
     fn write(&self, key: &StoreKey, content: Bytes) {
@@ -312,6 +321,20 @@ impl Store for MemoryStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         lock(&self.objects).remove(key);
+        Ok(())
+    }
+
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        let mut uploads = lock(&self.left_uploads).clone();
+        uploads.retain(|upload| upload.key.as_str().starts_with(prefix.as_str()));
+        Ok(uploads)
+    }
+
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        lock(&self.left_uploads).retain(|left| left != upload);
         Ok(())
     }
 }

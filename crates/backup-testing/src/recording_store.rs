@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use backup_core::body::BodyStream;
 use backup_core::error::ErrorKind;
-use backup_core::store::{Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey};
+use backup_core::store::{
+    Depth, Entry, ObjectMeta, PutOptions, Store, StoreError, StoreKey, UnfinishedUpload,
+};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
@@ -157,5 +159,16 @@ impl Store for RecordingStore {
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         let call = self.begin(Op::Delete, key.as_str());
         self.end(call, self.inner.delete(key).await)
+    }
+
+    async fn unfinished_uploads(
+        &self,
+        prefix: &StoreKey,
+    ) -> Result<Vec<UnfinishedUpload>, StoreError> {
+        self.inner.unfinished_uploads(prefix).await
+    }
+
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.inner.abort_upload(upload).await
     }
 }

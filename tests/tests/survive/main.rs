@@ -2,6 +2,23 @@
 //! number (`check_07_…`), and says at its end what it saw ([`backup_e2e::evidence`]); from that
 //! `scripts/reliability` writes `docs/RELIABILITY.md`.
 
+mod access;
+mod bare_machine;
+mod bot;
 mod calendar;
+mod damage;
+mod disk;
+mod drill;
+mod failing_tools;
 mod golden;
+mod hostile;
+mod killed;
+mod lease;
+mod locks;
+mod names;
 mod random;
+mod replace;
+mod rights;
+mod secrets;
+mod signals;
+mod versions;

@@ -229,6 +229,10 @@ fn print(job: &PruneJob, plan: &ExpiryPlan) {
             orphan.id
         ));
     }
+    if !plan.uploads.is_empty() {
+        let uploads = render::counted(plan.uploads.len() as u64, "unfinished upload");
+        render::line(&format!("{uploads} of dead runs"));
+    }
     if plan.postponed() > 0 {
         render::note(&format!(
             "one run deletes {going} of them, the oldest; see max_deletions"
@@ -247,6 +251,10 @@ fn print_outcome(outcome: &ExpireOutcome) {
     if !outcome.swept.is_empty() {
         let runs = render::counted(outcome.swept.len() as u64, "dead run");
         parts.push(format!("what {runs} had left removed"));
+    }
+    if outcome.aborted_uploads > 0 {
+        let uploads = render::counted(outcome.aborted_uploads as u64, "unfinished upload");
+        parts.push(format!("{uploads} ended"));
     }
     parts.push(format!("{} free", render::size(outcome.freed_bytes)));
     render::line(&parts.join(", "));

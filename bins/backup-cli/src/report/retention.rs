@@ -21,6 +21,8 @@ pub(crate) struct PruneView {
     expired: usize,
     backups: Vec<VerdictView>,
     orphans: Vec<OrphanView>,
+    /// Uploads that dead runs began.
+    uploads: usize,
     deleted: Vec<String>,
     /// Backups that were to go and are still there.
     failed: Vec<String>,
@@ -87,6 +89,7 @@ impl PruneView {
             expired: 0,
             backups: Vec::new(),
             orphans: Vec::new(),
+            uploads: 0,
             deleted: Vec::new(),
             failed: Vec::new(),
             left: Vec::new(),
@@ -102,6 +105,7 @@ impl PruneView {
         self.kept = plan.backups.len() - self.expired;
         self.backups = plan.backups.iter().map(VerdictView::from).collect();
         self.orphans = plan.orphans.iter().map(OrphanView::from).collect();
+        self.uploads = plan.uploads.len();
         self.warnings.extend_from_slice(&plan.warnings);
         self
     }

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use backup_config::{Environment, MailTls, NotifyConfig, NotifyKind, SecretRef, WebhookShape};
+use backup_config::{
+    Environment, MailTls, NotifyConfig, NotifyKind, SecretRef, TELEGRAM_API, WebhookShape,
+};
 use backup_core::error::{ErrorKind, PortError};
 use backup_core::notifier::Notifier;
 use backup_notify::{
-    HttpSettings, Login, Mail, MailSettings, Patience, Ping, Security, Shape, Telegram, Webhook,
+    HttpSettings, Login, Mail, MailSettings, Patience, Ping, Security, Shape, Webhook,
 };
+use backup_telegram::Client;
 use secrecy::SecretString;
 
+use super::telegram::Chat;
 use crate::clock::SystemClock;
 use crate::error::AppError;
-
-/// Where Telegram answers bots.
-const TELEGRAM: &str = "https://api.telegram.org";
 
 /// The notifier of that name. Secrets are fetched, which may take a while.
 pub(super) fn adapter(
@@ -49,9 +50,9 @@ pub(super) fn adapter(
         }
         NotifyKind::Telegram => {
             let token = secret("token", &config.token)?;
-            let base = config.api_url.as_deref().unwrap_or(TELEGRAM);
-            let chat = config.chat_id.unwrap_or_default();
-            Arc::new(Telegram::new(base, &token, chat, http).map_err(setup)?)
+            let base = config.base_url.as_deref().unwrap_or(TELEGRAM_API);
+            let client = Client::new(base, token).map_err(|error| setup(error.into()))?;
+            Arc::new(Chat::new(client, config.chat_id.unwrap_or_default()))
         }
     })
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Engine, unless};
 use crate::backup::{BackupId, SourceName};
 use crate::catalog::{ListRequest, Listing};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, chain};
 use crate::history::{HistoryRequest, Proofs};
 use crate::layout;
 use crate::lease::{Holder, Lease, LeaseKind};
@@ -22,7 +22,7 @@ use crate::retention::{
     Candidate, Count, Guards, KeepReason, RetentionPolicy, Verdict, judge, plan,
 };
 use crate::run_record::Operation;
-use crate::store::{Depth, Entry, ObjectMeta, StoreKey};
+use crate::store::{Depth, Entry, ObjectMeta, StoreKey, UnfinishedUpload};
 
 pub use delete::ExpireOutcome;
 
@@ -107,6 +107,8 @@ pub struct ExpiryPlan {
     pub backups: Vec<JudgedBackup>,
     /// What else goes.
     pub orphans: Vec<Orphan>,
+    /// Uploads that dead runs began, which no listing of objects shows and which cost all the same.
+    pub uploads: Vec<UnfinishedUpload>,
     /// What could not be read and is therefore left alone.
     pub warnings: Vec<String>,
     /// How many backups one run may delete.
@@ -135,7 +137,7 @@ impl ExpiryPlan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.going().next().is_none() && self.orphans.is_empty()
+        self.going().next().is_none() && self.orphans.is_empty() && self.uploads.is_empty()
     }
 }
 
@@ -200,10 +202,19 @@ impl Engine {
             orphans.extend(found);
         }
         orphans.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut warnings = known.warnings.clone();
+        let uploads = match self.dead_uploads(source, rules.orphan_grace).await {
+            Ok(uploads) => uploads,
+            Err(error) => {
+                warnings.push(format!("unfinished uploads: {}", chain(&error)));
+                Vec::new()
+            }
+        };
         Ok(ExpiryPlan {
             source: source.clone(),
             orphans,
-            warnings: known.warnings.clone(),
+            uploads,
+            warnings,
             max_deletions: rules.max_deletions,
             orphan_grace: rules.orphan_grace,
             backups: known.judged(candidates, verdicts),
@@ -311,6 +322,32 @@ impl Engine {
             bytes: ours.iter().map(|object| object.bytes).sum(),
             objects: ours.into_iter().map(|object| object.key).collect(),
         }))
+    }
+
+    /// Uploads of which no run takes care any more. Whoever may not ask for them has none.
+    async fn dead_uploads(
+        &self,
+        source: &SourceName,
+        grace: TimeDelta,
+    ) -> Result<Vec<UnfinishedUpload>, Error> {
+        let prefix = layout::source_prefix(source);
+        let mut uploads = match self.store.unfinished_uploads(&prefix).await {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => return Ok(Vec::new()),
+            found => found.map_err(|e| Error::store(format!("list uploads below {prefix}"), e))?,
+        };
+        if uploads.is_empty() {
+            return Ok(uploads);
+        }
+        let (now, in_use) = (self.clock.now(), self.in_use(source).await?);
+        uploads.retain(|upload| {
+            let object = layout::parse_object_key(source, &upload.key);
+            object.is_some_and(|(id, name)| {
+                let since = upload.begun_at.max(id.started_at());
+                layout::is_object_name(name) && !in_use.contains_key(&id) && now - since >= grace
+            })
+        });
+        uploads.sort_by(|a, b| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
+        Ok(uploads)
     }
 
     async fn objects_below(

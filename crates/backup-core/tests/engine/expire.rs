@@ -13,6 +13,7 @@ use backup_core::manifest::Manifest;
 use backup_core::pin::{FoundPin, PinRequest};
 use backup_core::retention::{Candidate, Count, KeepReason, RetentionPolicy, Verdict};
 use backup_core::run_record::{Operation, RunRecord, RunResult, Who};
+use backup_core::store::{StoreKey, UnfinishedUpload};
 use backup_testing::{Call, Fault, FaultyStore, MemoryStore, Op, RecordingStore};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
@@ -605,4 +606,54 @@ async fn nothing_goes_from_a_place_that_may_be_somebody_elses() {
     let error = try_plan(&bench, &rules(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("repository.json"), "{error}");
+}
+
+/// What a killed run leaves of an upload in parts is in no listing of objects.
+#[tokio::test]
+async fn uploads_of_dead_runs_are_ended() {
+    let bench = Bench::new();
+    let app = daily(&bench, "app", 2).await;
+    bench.clock.advance(DAY);
+    let now = app[1].started_at + TimeDelta::days(1);
+    let leave = |key: &str, age: TimeDelta| {
+        bench.memory.leave_upload(UnfinishedUpload {
+            key: StoreKey::new(key).unwrap(),
+            id: key.len().to_string(),
+            begun_at: now - age,
+        });
+    };
+    let dead = "backups/app/20260201T030000Z-0001/data-0001.bin.fake";
+    let retried = format!("backups/app/{}/data-0001.bin.fake", app[0].id);
+    leave(dead, TimeDelta::days(3));
+    // A first try of a part of a backup that is whole.
+    leave(&retried, TimeDelta::hours(25));
+    leave(
+        "backups/app/20260201T030000Z-0001/data-0002.bin.fake",
+        TimeDelta::hours(2),
+    );
+    leave(
+        "backups/app/20260201T030000Z-0001/notes.txt",
+        TimeDelta::days(3),
+    );
+    leave("backups/app/else/data-0001.bin.fake", TimeDelta::days(3));
+    leave(
+        "backups/apple/20260201T030000Z-0001/data-0001.bin.fake",
+        TimeDelta::days(3),
+    );
+    let plan = plan(&bench, &rules(2)).await;
+    let mut keys: Vec<_> = plan
+        .uploads
+        .iter()
+        .map(|upload| upload.key.as_str())
+        .collect();
+    keys.sort_unstable();
+    let mut expected = [dead, retried.as_str()];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    assert!(!plan.is_empty());
+    let outcome = bench.engine.expire(&plan, &never()).await;
+    assert_eq!((outcome.aborted_uploads, outcome.warnings.len()), (2, 0));
+    assert_eq!(listed(&bench, "app").await, app);
+    let again = self::plan(&bench, &rules(2)).await;
+    assert!(again.uploads.is_empty() && again.is_empty());
 }

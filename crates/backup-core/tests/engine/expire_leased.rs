@@ -9,6 +9,7 @@ use backup_core::error::{Error, ErrorKind};
 use backup_core::lease::{GivenUp, Lease, LeaseKind, LeaseSettings, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, Who};
+use backup_core::store::{StoreKey, UnfinishedUpload};
 use backup_testing::{FakeProcesses, Fault, FaultyStore, Op};
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
@@ -146,6 +147,13 @@ async fn what_is_being_written_is_no_orphan_and_a_bar_stays() {
         key
     };
     let (kept, gone) = (put(&writing), put(&dead));
+    for id in [&writing, &dead] {
+        memory.leave_upload(UnfinishedUpload {
+            key: StoreKey::new(format!("backups/app/{id}/data-0002.dump")).unwrap(),
+            id: "upload".to_owned(),
+            begun_at: long_ago,
+        });
+    }
     let work = |id: &BackupId| Work {
         operation: Operation::Backup,
         backup: Some(id.clone()),
@@ -167,12 +175,14 @@ async fn what_is_being_written_is_no_orphan_and_a_bar_stays() {
 
     let outcome = house.prune().await;
     assert_eq!(outcome.swept, [dead]);
+    assert_eq!(outcome.aborted_uploads, 1);
     assert_eq!(outcome.warnings, Vec::<String>::new());
     assert!(memory.bytes(&kept).is_some() && memory.bytes(&gone).is_none());
     assert!(memory.bytes(&bar).is_some());
     second.release().await.unwrap();
     let outcome = house.prune().await;
     assert_eq!(outcome.swept, [writing]);
+    assert_eq!(outcome.aborted_uploads, 1);
     assert!(memory.bytes(&kept).is_none());
 }
 

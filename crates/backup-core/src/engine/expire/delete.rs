@@ -29,6 +29,8 @@ pub struct ExpireOutcome {
     pub freed_bytes: u64,
     /// Dead runs of which nothing is left.
     pub swept: Vec<BackupId>,
+    /// How many uploads of dead runs were ended.
+    pub aborted_uploads: usize,
     /// Backups that stay because the store forbids to delete them.
     pub forbidden: Vec<BackupId>,
     /// Backups that stay though they were to go, and why.
@@ -96,6 +98,7 @@ impl Engine {
             }
         }
         self.sweep_all(plan, &mut outcome, cancel).await;
+        self.end_uploads(plan, &mut outcome, cancel).await;
         outcome.tell(plan.postponed(), refusal);
         outcome
     }
@@ -202,6 +205,30 @@ impl Engine {
                 break;
             }
             self.sweep(plan, orphan, outcome, cancel).await;
+        }
+    }
+
+    /// Ends the uploads of dead runs. Who has only slept for so long finds his upload gone, and fails.
+    async fn end_uploads(
+        &self,
+        plan: &ExpiryPlan,
+        outcome: &mut ExpireOutcome,
+        cancel: &CancellationToken,
+    ) {
+        for upload in &plan.uploads {
+            if outcome.stopped || outcome.untried > 0 {
+                return;
+            }
+            let abortion = async { Ok(self.store.abort_upload(upload).await) };
+            match unless(cancel, abortion).await.and_then(|done| done) {
+                Ok(Ok(())) => outcome.aborted_uploads += 1,
+                Ok(Err(error)) => {
+                    let text = format!("an upload of {} stays: {}", upload.key, chain(&error));
+                    outcome.warnings.push(text);
+                    return;
+                }
+                Err(_) => outcome.stopped = true,
+            }
         }
     }
 

@@ -1,15 +1,16 @@
 //! A run that is stopped, in order or by force, leaves nothing that counts.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::evidence;
 use backup_e2e::fake_tools::{Calls, FakeTools};
 use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
-use backup_e2e::pg::{Cluster, ClusterOptions, quote_literal};
+use backup_e2e::pg::{Cluster, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
-use backup_e2e::scene::{Run, SOURCE, Scene, Store, unique};
+use backup_e2e::scene::{Run, SOURCE, Scene, State, Store, unique};
 use nix::sys::signal::Signal;
 
 const MIB: u64 = 1 << 20;
@@ -31,10 +32,11 @@ fn slow(bytes_per_second: u64) -> Faults {
 fn slow_scene(kind: Kind) -> Result<(Scene<'static>, Proxy)> {
     let cluster = Cluster::shared(17)?;
     let database = cluster.fresh_db(&unique("stopped"))?;
-    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 30))?;
+    // The first backup is small, so that it is soon proved.
     let mut scene = Scene::with(cluster, &database, Store::S3(kind), |settings| {
         settings.defaults = vec![PLAIN.to_owned()];
     })?;
+    cluster.psql(&database, &sample::bulk_sql("app", "bulk", 28))?;
     let proxy = Proxy::start(scene.settings.store_port)?;
     scene.settings.store_port = proxy.port();
     Ok((scene, proxy))
@@ -47,22 +49,20 @@ enum Moment {
     Start,
     /// It talks to the store.
     Connected,
-    /// It has sent so many MiB, of about 22.
+    /// It has sent so many MiB, of about 20.
     Sent(u64),
 }
 
-const MOMENTS: [Moment; 10] = [
-    Moment::Start,
-    Moment::Connected,
-    Moment::Sent(0),
-    Moment::Sent(1),
-    Moment::Sent(4),
-    Moment::Sent(8),
-    Moment::Sent(10),
-    Moment::Sent(12),
-    Moment::Sent(16),
-    Moment::Sent(18),
-];
+/// When a run is asked to end: before it has done anything, and until all but the end is stored.
+const MOMENTS: usize = 20;
+
+fn moments() -> impl Iterator<Item = Moment> {
+    let begun = [Moment::Start, Moment::Connected];
+    begun
+        .into_iter()
+        .chain((0..).map(Moment::Sent))
+        .take(MOMENTS)
+}
 
 /// Starts a backup and waits for the moment.
 fn run_until(scene: &Scene<'_>, proxy: &Proxy, moment: Moment) -> Result<Run> {
@@ -87,16 +87,20 @@ fn run_until(scene: &Scene<'_>, proxy: &Proxy, moment: Moment) -> Result<Run> {
     Ok(run)
 }
 
-fn check_asked(kind: Kind) -> Result<()> {
+/// Asks one run after another to end by `signal`, `step` moments apart; returns how many were
+/// asked, how many of them had an upload open, and the longest that one took.
+fn ask(kind: Kind, signal: Signal, step: usize) -> Result<(usize, usize, Duration)> {
     let (scene, proxy) = slow_scene(kind)?;
-    let signals = [Signal::SIGINT, Signal::SIGTERM].into_iter().cycle();
-    for (moment, signal) in MOMENTS.into_iter().zip(signals) {
-        proxy.set(slow(4 * MIB));
+    let (mut asked, mut open, mut longest) = (0, 0, Duration::ZERO);
+    for moment in moments().step_by(step) {
+        proxy.set(slow(8 * MIB));
         let before = scene.state()?;
         let run = run_until(&scene, &proxy, moment)?;
+        open += usize::from(!scene.place.uploads()?.is_empty());
+        let at = Instant::now();
         run.signal(signal)?;
-        let done = run.finish(GRACE);
-        let check = done.and_then(|done| {
+        let check = run.finish(GRACE).and_then(|done| {
+            longest = longest.max(at.elapsed());
             let done = done.expect(128 + signal as i32, &[])?;
             // Before it listens it dies without a word, like any program.
             let early = matches!(moment, Moment::Start);
@@ -105,12 +109,43 @@ fn check_asked(kind: Kind) -> Result<()> {
                 .contains("stopped by a signal; nothing was published");
             ensure!(early || said, "{}", done.stderr);
             proxy.heal();
-            scene.assert_nothing_published(&before)
+            assert_nothing_left(&scene, &before)
         });
         check.with_context(|| format!("{signal} at {moment:?}"))?;
-        assert_no_files(&scene)?;
+        asked += 1;
     }
-    scene.run(&["backup", SOURCE])?.expect(0, &[]).map(drop)
+    scene.assert_proved(scene.older())?;
+    scene.run(&["backup", SOURCE])?.expect(0, &[])?;
+    Ok((asked, open, longest))
+}
+
+/// No object, no open upload, no lease, no process, no session and no file.
+fn assert_nothing_left(scene: &Scene<'_>, before: &State) -> Result<()> {
+    scene.assert_nobody_left()?;
+    let after = scene.state()?;
+    ensure!(after == *before, "{before:?}\n{after:?}");
+    for key in scene.place.keys()? {
+        if key.contains("_leases/") {
+            let lease: serde_json::Value = serde_json::from_slice(&scene.place.get(&key)?)?;
+            ensure!(lease["state"] == "released", "{key}: {lease}");
+        }
+    }
+    assert_no_files(scene)
+}
+
+fn check_asked(kind: Kind) -> Result<()> {
+    let (asked, open, longest) = ask(kind, Signal::SIGTERM, 1)?;
+    ensure!(asked == MOMENTS);
+    ensure!(open >= 5, "only {open} of them were in an upload");
+    evidence::note(
+        21,
+        format!(
+            "SIGTERM at {asked} moments of a backup into {kind:?}, {open} of them within uploads: \
+             143 each time, after {:.1} s at most, no upload open, no object left, the lease free",
+            longest.as_secs_f64()
+        ),
+    );
+    Ok(())
 }
 
 fn assert_no_files(scene: &Scene<'_>) -> Result<()> {
@@ -121,19 +156,25 @@ fn assert_no_files(scene: &Scene<'_>) -> Result<()> {
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn an_asked_run_stops_soon_and_cleans_up() -> Result<()> {
+fn check_21_an_asked_run_stops_soon_and_cleans_up() -> Result<()> {
     check_asked(Kind::SeaweedFs)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn an_asked_run_stops_soon_and_cleans_minio_up() -> Result<()> {
+fn check_21_an_asked_run_stops_soon_and_cleans_minio_up() -> Result<()> {
     check_asked(Kind::MinIo)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
+fn an_interrupted_run_stops_soon_and_cleans_up() -> Result<()> {
+    ask(Kind::SeaweedFs, Signal::SIGINT, 4).map(drop)
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_21_a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
     let (scene, proxy) = slow_scene(Kind::SeaweedFs)?;
     let refuse = Faults {
         refuse: true,
@@ -164,6 +205,10 @@ fn a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
         proxy.heal();
         scene.assert_nothing_published(&before)?;
     }
+    evidence::note(
+        21,
+        "SIGTERM for backup, restore, verify, list and show while the store is away: 143 within 3 s",
+    );
     Ok(())
 }
 
@@ -362,58 +407,4 @@ fn a_restore_that_is_killed_leaves_a_marked_database_at_most() -> Result<()> {
         .run(&["restore", scene.older(), "--target-db", &target])?
         .expect(12, &words)?;
     cluster.drop_db(&target)
-}
-
-#[test]
-#[ignore = "needs servers: run ./scripts/test"]
-fn a_slow_store_costs_neither_memory_nor_disk() -> Result<()> {
-    // Of its own: a server process that waits for its client holds up each DROP DATABASE, and
-    // other tests have deadlines.
-    let cluster = &Cluster::start(17, &ClusterOptions::default())?;
-    let database = cluster.fresh_db(&unique("slow"))?;
-    for table in ["one", "two", "three", "four"] {
-        cluster.psql(&database, &sample::bulk_sql("app", table, 75))?;
-    }
-    let mut scene = Scene::with(cluster, &database, Store::S3(Kind::SeaweedFs), |settings| {
-        settings.defaults = vec!["jobs = 4".to_owned()];
-    })?;
-    let proxy = Proxy::start(scene.settings.store_port)?;
-    scene.settings.store_port = proxy.port();
-    // An upload part of 8 MiB takes longer than a minute, and is no failure for that.
-    proxy.set(slow(125_000));
-    let mut run = scene.start(&["backup", SOURCE, "--json"])?;
-    let mut most_on_disk = 0;
-    while !run.has_ended()? {
-        most_on_disk = most_on_disk.max(bytes_below(&scene.tmp())?);
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let done = run.finish(GRACE)?.expect(0, &["success"])?;
-    ensure!(!done.stderr.contains("tried again"), "{}", done.stderr);
-    let megabytes = done.peak_memory >> 20;
-    ensure!(megabytes < 200, "{megabytes} MiB of memory");
-    ensure!(
-        most_on_disk < 64 << 10,
-        "{most_on_disk} bytes of temporary files"
-    );
-    println!(
-        "{megabytes} MiB, {most_on_disk} bytes on disk, {:?}",
-        done.elapsed
-    );
-    let view: serde_json::Value = serde_json::from_str(&done.stdout)?;
-    let raw = view["raw_bytes"].as_u64().context("a number")?;
-    ensure!(raw > 200 << 20, "only {raw} bytes were dumped");
-    scene.assert_proved(view["id"].as_str().context("an id")?)
-}
-
-fn bytes_below(folder: &std::path::Path) -> Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder)?.flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        sum += if meta.is_dir() {
-            bytes_below(&entry.path()).unwrap_or(0)
-        } else {
-            meta.len()
-        };
-    }
-    Ok(sum)
 }

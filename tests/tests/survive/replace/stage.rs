@@ -11,24 +11,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a session that was ended, or its lock, may take to go.
-pub(crate) const GONE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A live database, a backup of an earlier state of it, and all that belongs to its name.
-pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
-    pub(crate) vault: Vault,
-    pub(crate) backup: String,
+pub(super) struct Stage {
+    pub(super) cluster: Cluster,
+    pub(super) vault: Vault,
+    pub(super) backup: String,
 }
 
 /// A name that has to be quoted everywhere.
-pub(crate) const LIVE: &str = "live \"shop\"; --";
+pub(super) const LIVE: &str = "live \"shop\"; --";
 
 impl Stage {
-    pub(crate) fn new(major: u16) -> Result<Self> {
+    pub(super) fn new(major: u16) -> Result<Self> {
         Self::with(major, &ClusterOptions::default())
     }
 
-    pub(crate) fn with(major: u16, options: &ClusterOptions) -> Result<Self> {
+    pub(super) fn with(major: u16, options: &ClusterOptions) -> Result<Self> {
         let cluster = Cluster::start(major, options)?;
         let vault = Vault::local(&cluster)?;
         cluster.psql(
@@ -81,7 +81,7 @@ and its second line';
         })
     }
 
-    pub(crate) fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+    pub(super) fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let mut arguments = vec!["restore", &self.backup, "--from", &self.vault.url];
         arguments.extend([
             "-i",
@@ -94,34 +94,34 @@ and its second line';
         arguments
     }
 
-    pub(crate) fn swap(&self) -> Result<Run> {
+    pub(super) fn swap(&self) -> Result<Run> {
         self.vault.cli.run(self.arguments(&["--swap", "--yes"]))
     }
 
-    pub(crate) fn start_swap(&self, cli: &Cli) -> Result<Running> {
+    pub(super) fn start_swap(&self, cli: &Cli) -> Result<Running> {
         cli.start(self.arguments(&["--swap", "--yes"]))
     }
 
-    pub(crate) fn undo(&self, run: &str) -> Result<Run> {
+    pub(super) fn undo(&self, run: &str) -> Result<Run> {
         let from = ["--from", &self.vault.url];
         self.vault
             .cli
             .run(["undo", run, "--json"].into_iter().chain(from))
     }
 
-    pub(crate) fn state(&self) -> Result<String> {
+    pub(super) fn state(&self) -> Result<String> {
         let sql = "SELECT (SELECT state FROM a) || ' ' || (SELECT state FROM b)";
         self.cluster.query(LIVE, sql)
     }
 
     /// All databases of ours, with their ids.
-    pub(crate) fn databases(&self) -> Result<String> {
+    pub(super) fn databases(&self) -> Result<String> {
         let sql = "SELECT oid, datname, datallowconn FROM pg_database ORDER BY oid";
         self.cluster.query("postgres", sql)
     }
 
     /// Everything that belongs to a database besides its content.
-    pub(crate) fn properties(&self, database: &str) -> Result<String> {
+    pub(super) fn properties(&self, database: &str) -> Result<String> {
         let literal = quote_literal(database);
         self.cluster.query(
             "postgres",
@@ -139,7 +139,7 @@ and its second line';
     }
 
     /// Nothing happened to anybody.
-    pub(crate) fn assert_untouched(&self, before: &str) -> Result<()> {
+    pub(super) fn assert_untouched(&self, before: &str) -> Result<()> {
         let after = self.databases()?;
         ensure!(
             after == before,
@@ -150,13 +150,13 @@ and its second line';
     }
 
     /// What the records tell, newest first.
-    pub(crate) fn runs(&self) -> Result<Value> {
+    pub(super) fn runs(&self) -> Result<Value> {
         let arguments = ["runs", "--from", &self.vault.url, "--json"];
         self.vault.cli.run(arguments)?.exits(0)?.json()
     }
 
     /// Who changed what, the oldest first: action, outcome and run.
-    pub(crate) fn audit(&self) -> Result<Vec<(String, String, String)>> {
+    pub(super) fn audit(&self) -> Result<Vec<(String, String, String)>> {
         let url = &self.vault.url;
         let listed = self
             .vault
@@ -174,7 +174,7 @@ and its second line';
     }
 
     /// Waits until nothing of a killed run holds the name.
-    pub(crate) fn wait_until_free(&self) -> Result<()> {
+    pub(super) fn wait_until_free(&self) -> Result<()> {
         let deadline = Instant::now() + GONE_LIMIT;
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backup-manager'";
         while self.cluster.query("postgres", sql)? != "0" {
@@ -185,7 +185,7 @@ and its second line';
     }
 }
 
-pub(crate) fn text<'a>(view: &'a Value, field: &str) -> Result<&'a str> {
+pub(super) fn text<'a>(view: &'a Value, field: &str) -> Result<&'a str> {
     view[field]
         .as_str()
         .with_context(|| format!("{field} in {view}"))
@@ -193,7 +193,7 @@ pub(crate) fn text<'a>(view: &'a Value, field: &str) -> Result<&'a str> {
 
 /// Reads both tables over new connections for as long as `going`; what was seen, in order, and
 /// which errors.
-pub(crate) fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<String>) {
+pub(super) fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<String>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     while going.load(Ordering::Relaxed) {
         match stage.state() {
@@ -206,7 +206,7 @@ pub(crate) fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<Stri
 }
 
 /// Starts a swap and kills it when `moment` has come.
-pub(crate) fn kill_at(stage: &Stage, moment: impl Fn() -> Result<bool>) -> Result<()> {
+pub(super) fn kill_at(stage: &Stage, moment: impl Fn() -> Result<bool>) -> Result<()> {
     let mut run = stage.start_swap(&stage.vault.cli)?;
     let deadline = Instant::now() + Duration::from_mins(1);
     while !moment()? {
@@ -223,13 +223,13 @@ pub(crate) fn kill_at(stage: &Stage, moment: impl Fn() -> Result<bool>) -> Resul
     stage.wait_until_free()
 }
 
-pub(crate) fn sessions_in(stage: &Stage, database: &str) -> Result<String> {
+pub(super) fn sessions_in(stage: &Stage, database: &str) -> Result<String> {
     let literal = quote_literal(database);
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE {literal}");
     stage.cluster.query("postgres", &sql)
 }
 
-pub(crate) fn count_databases(stage: &Stage, pattern: &str) -> Result<usize> {
+pub(super) fn count_databases(stage: &Stage, pattern: &str) -> Result<usize> {
     let literal = quote_literal(pattern);
     let sql = format!("SELECT count(*) FROM pg_database WHERE datname LIKE {literal}");
     Ok(stage.cluster.query("postgres", &sql)?.parse()?)

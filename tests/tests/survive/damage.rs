@@ -1,14 +1,18 @@
 //! A stored backup that is not what was written is never restored, and whoever looks is told which
 //! part it is.
 
-use std::fmt::Display;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
-use backup_e2e::pg::{Cluster, quote_literal};
+use backup_e2e::evidence;
+use backup_e2e::pg::{Cluster, Contents, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
 use backup_e2e::scene::{Done, SOURCE, Scene, Store, unique};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// Bytes of an age chunk as stored, and of the nonce between header and chunks.
 ///
@@ -25,6 +29,10 @@ struct Theatre {
     twin: String,
     /// All objects of the victim, as they were.
     objects: Vec<(String, Vec<u8>)>,
+    /// What the live database holds.
+    content: Contents,
+    /// How often the programs refused what they had to refuse.
+    refused: Cell<usize>,
 }
 
 impl Theatre {
@@ -42,6 +50,8 @@ impl Theatre {
             .collect();
         Ok(Self {
             objects: objects?,
+            content: cluster.contents(&database)?,
+            refused: Cell::new(0),
             scene,
             cluster,
             database,
@@ -74,10 +84,10 @@ impl Theatre {
         Ok(())
     }
 
-    fn verify(&self) -> Result<Done> {
+    fn verify(&self, level: &str) -> Result<Done> {
         let arguments = ["verify", &self.victim, "--source", SOURCE];
         self.scene
-            .run(&[&arguments[..], &["--level", "decoded"]].concat())
+            .run(&[&arguments[..], &["--level", level]].concat())
     }
 
     fn restore(&self) -> Result<Done> {
@@ -93,45 +103,44 @@ impl Theatre {
             .run(&[&["restore", &self.victim][..], &arguments].concat())
     }
 
-    /// The database, whatever is called after it, and what belongs to them.
+    /// The database, whatever is called after it or was made of its backups, and what belongs to
+    /// them.
     fn databases(&self) -> Result<String> {
         let name = quote_literal(&self.database);
         let sql = format!(
             "SELECT to_jsonb(d) - 'datfrozenxid' - 'datminmxid', shobj_description(oid, 'pg_database')
              FROM pg_database d
-             WHERE datname = {name} OR starts_with(datname, {name} || '__') ORDER BY oid"
+             WHERE starts_with(datname, {name})
+                OR strpos(shobj_description(oid, 'pg_database'), {victim}) > 0 ORDER BY oid",
+            victim = quote_literal(&self.victim)
         );
         self.cluster.query("postgres", &sql)
     }
 
     /// Roles are for the whole server: a restore of one database does without them.
     fn assert_globals_are_missed(&self) -> Result<()> {
-        self.verify()?.expect(6, &["globals"])?;
+        self.verify("decoded")?.expect(6, &["globals"])?;
         self.restore()?.expect(0, &["equal in content"])?;
+        self.refused.set(self.refused.get() + 1);
+        let content = self.cluster.contents(&self.database)?;
+        ensure!(content == self.content, "the live database changed");
         self.cluster.drop_db(&self.scene.target())
     }
 
-    /// Both commands refuse with one of `codes`, say `word`, and leave every database as it was.
-    fn assert_refused(&self, codes: &[i32], word: &str) -> Result<()> {
+    /// Both commands refuse with `code` and say `word`, and leave every database as it was.
+    fn assert_refused(&self, code: i32, word: &str) -> Result<()> {
         let before = self.databases()?;
-        for run in [self.verify()?, self.restore_over()?] {
-            ensure!(
-                codes.contains(&run.code),
-                "code {}: {}",
-                run.code,
-                run.text()
-            );
-            ensure!(
-                run.text().contains(word),
-                "not a word of {word}: {}",
-                run.text()
-            );
+        for run in [self.verify("decoded")?, self.restore_over()?] {
+            run.expect(code, &[word])?;
+            self.refused.set(self.refused.get() + 1);
         }
         let after = self.databases()?;
         ensure!(
             after == before,
             "databases before:\n{before}\nafter:\n{after}"
         );
+        let content = self.cluster.contents(&self.database)?;
+        ensure!(content == self.content, "the live database changed");
         self.scene.assert_nobody_left()
     }
 
@@ -144,10 +153,10 @@ impl Theatre {
     }
 
     /// After all the damage: the source, the other backup and, put back, the victim are as before.
-    fn assert_no_harm(&self, before: &backup_e2e::pg::Contents) -> Result<()> {
+    fn assert_no_harm(&self) -> Result<()> {
         self.heal()?;
         ensure!(
-            self.cluster.contents(&self.database)? == *before,
+            self.cluster.contents(&self.database)? == self.content,
             "the source changed"
         );
         for id in [self.scene.older(), &self.victim, &self.twin] {
@@ -156,7 +165,7 @@ impl Theatre {
         let target = self.scene.target();
         self.restore()?.expect(0, &["equal in content"])?;
         ensure!(
-            self.cluster.contents(&target)? == *before,
+            self.cluster.contents(&target)? == self.content,
             "another content"
         );
         self.cluster.drop_db(&target)
@@ -209,8 +218,8 @@ fn mutilations(bytes: &[u8], twin: Vec<u8>) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 fn check_objects(store: Store) -> Result<()> {
-    let theatre = Theatre::new(store, &small_sql(), &[])?;
-    let before = theatre.cluster.contents(&theatre.database)?;
+    let mut theatre = Theatre::new(store, &small_sql(), &[])?;
+    let mut ways = 0;
     let objects = theatre.objects.iter();
     for (key, bytes) in objects.filter(|(key, _)| !key.ends_with("manifest.json")) {
         let part = part_of(key);
@@ -227,69 +236,181 @@ fn check_objects(store: Store) -> Result<()> {
             let check = match (part, name.as_str()) {
                 ("globals", _) => theatre.assert_globals_are_missed(),
                 // Which of the two is not of this backup, nobody can tell.
-                ("key.age", "swapped") => theatre.assert_refused(&[6], "not of this backup"),
-                _ => theatre.assert_refused(&[6], part),
+                ("key.age", "swapped") => theatre.assert_refused(6, "not of this backup"),
+                _ => theatre.assert_refused(6, part),
             };
             check.with_context(context)?;
             theatre.scene.place.put(key, bytes)?;
+            ways += 1;
         }
     }
-    theatre.assert_no_harm(&before)
+    check_keys(&mut theatre)?;
+    theatre.assert_no_harm()?;
+    evidence::note(
+        1,
+        format!(
+            "{ways} damaged objects, a wrong key, no key and no manifest in a {}: {} commands \
+             refused, and after each the live database had the same content and no other was made",
+            place_of(store),
+            theatre.refused.get()
+        ),
+    );
+    Ok(())
+}
+
+/// A backup needs its key and its manifest.
+fn check_keys(theatre: &mut Theatre) -> Result<()> {
+    theatre.scene.new_identity("stranger")?;
+    let right = theatre.scene.settings.identity.clone();
+    for (identity, word) in [
+        (Some(theatre.scene.path("stranger")), "identity"),
+        (None, "give the identity file"),
+    ] {
+        theatre.scene.settings.identity = identity;
+        theatre
+            .assert_refused(10, word)
+            .with_context(|| word.to_owned())?;
+    }
+    theatre.scene.settings.identity = right;
+
+    theatre.scene.place.delete(theatre.manifest_key()?)?;
+    theatre.assert_refused(4, &theatre.victim)
+}
+
+fn place_of(store: Store) -> &'static str {
+    match store {
+        Store::Local => "folder",
+        Store::S3(_) => "bucket",
+    }
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn no_damaged_object_of_a_folder_is_restored() -> Result<()> {
+fn check_01_no_damaged_object_of_a_folder_is_restored() -> Result<()> {
     check_objects(Store::Local)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn no_damaged_object_of_a_bucket_is_restored() -> Result<()> {
+fn check_01_no_damaged_object_of_a_bucket_is_restored() -> Result<()> {
     check_objects(Store::S3(Kind::SeaweedFs))
+}
+
+/// Where the payload of an encrypted object begins.
+fn payload_of(bytes: &[u8]) -> Result<usize> {
+    let mac = bytes.windows(5).position(|window| window == b"\n--- ");
+    let mac = mac.context("an age header")? + 1;
+    let line = bytes[mac..].iter().position(|byte| *byte == b'\n');
+    Ok(mac + line.context("the header's last line")? + 1 + NONCE)
+}
+
+/// The manifest as it would be if the rows had been stored as `bytes`.
+fn fitting(manifest: &Value, bytes: &[u8]) -> Result<Value> {
+    let mut manifest = manifest.clone();
+    let mut digest = String::new();
+    for byte in Sha256::digest(bytes) {
+        write!(digest, "{byte:02x}")?;
+    }
+    let at = of_rows(&manifest, "objects/0")?;
+    set(&mut manifest, &format!("{at}/bytes"), bytes.len())?;
+    set(&mut manifest, &format!("{at}/sha256"), digest)?;
+    let sum = format!("{:08x}", crc32(bytes));
+    set(&mut manifest, &format!("{at}/crc32"), sum)?;
+    Ok(manifest)
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |sum: u32| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg());
+    let add = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum));
+    !bytes.iter().fold(u32::MAX, add)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn a_cut_at_any_border_of_the_encryption_is_found() -> Result<()> {
+fn check_05_a_cut_at_any_border_of_the_encryption_is_found() -> Result<()> {
     let sql = sample::bulk_sql("app", "bulk", 1);
     let theatre = Theatre::new(Store::Local, &sql, &["compression = 'none'"])?;
-    let before = theatre.cluster.contents(&theatre.database)?;
     let rows = theatre
         .objects
         .iter()
         .find(|(key, _)| part_of(key) == "data-rest");
     let (key, bytes) = rows.context("rows")?;
-    let mac = bytes.windows(5).position(|window| window == b"\n--- ");
-    let mac = mac.context("an age header")? + 1;
-    let line = bytes[mac..].iter().position(|byte| *byte == b'\n');
-    let payload = mac + line.context("the header's last line")? + 1 + NONCE;
-    let borders = (payload..bytes.len()).step_by(CHUNK);
-    ensure!(borders.clone().count() > 10, "{} bytes", bytes.len());
+    let right = theatre.manifest()?;
+    let payload = payload_of(bytes)?;
+    let stored: Vec<_> = (payload..bytes.len()).step_by(CHUNK).collect();
+    ensure!(stored.len() > 10, "{} bytes", bytes.len());
     let plain = (64 << 10..bytes.len()).step_by(64 << 10);
-    for border in borders.chain(plain) {
+    let mut cuts = 0;
+    for border in stored.iter().copied().chain(plain) {
         for at in [border - 1, border, border + 1] {
             theatre.scene.place.put(key, &bytes[..at])?;
-            let run = theatre.verify()?;
+            let run = theatre.verify("hashed")?;
             run.expect(6, &["data-rest"])
                 .with_context(|| format!("cut at {at}"))?;
+            cuts += 1;
         }
     }
-    for _ in 0..20 {
-        let at = rand::random_range(0..bytes.len());
-        theatre.scene.place.put(key, &flipped(bytes, at))?;
-        let run = theatre.verify()?;
+    // Whoever cuts it may know what the manifest has to say then.
+    for border in &stored {
+        let cut = &bytes[..*border];
+        theatre.scene.place.put(key, cut)?;
+        theatre.write_manifest(&fitting(&right, cut)?)?;
+        let run = theatre.verify("decoded")?;
         run.expect(6, &["data-rest"])
-            .with_context(|| format!("flipped at {at}"))?;
+            .with_context(|| format!("cut at {border}, with a manifest to fit"))?;
     }
+    theatre.write_manifest(&right)?;
     // The last border, where everything but the end is right, before a database is at stake.
-    theatre
-        .scene
-        .place
-        .put(key, &bytes[..bytes.len() - (bytes.len() - payload) % CHUNK])?;
+    let last = stored.last().context("a border")?;
+    theatre.scene.place.put(key, &bytes[..*last])?;
     theatre.restore()?.expect(6, &["data-rest"])?;
     theatre.assert_no_target()?;
-    theatre.assert_no_harm(&before)
+    theatre.assert_no_harm()?;
+    evidence::note(
+        5,
+        format!(
+            "{cuts} cuts of an encrypted object of {} KiB at its borders of 64 KiB, one byte before \
+             and one after, and {} more with a manifest to fit, each found and named",
+            bytes.len() >> 10,
+            stored.len()
+        ),
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_05_each_flipped_byte_is_found() -> Result<()> {
+    const FLIPS: usize = 200;
+    let theatre = Theatre::new(Store::Local, &small_sql(), &[])?;
+    let objects: Vec<_> = theatre
+        .objects
+        .iter()
+        .filter(|(key, _)| !key.ends_with("manifest.json"))
+        .collect();
+    let mut struck = BTreeMap::new();
+    // Each object in its turn, small as it may be; where in it, chance says.
+    for (key, bytes) in objects.iter().cycle().take(FLIPS) {
+        let part = part_of(key);
+        let at = rand::random_range(0..bytes.len());
+        let damaged = flipped(bytes, at);
+        theatre.scene.place.put(key, &damaged)?;
+        let run = theatre.verify("hashed")?;
+        run.expect(6, &[part])
+            .with_context(|| format!("{key}: {:#04x} at {at}", damaged[at]))?;
+        theatre.scene.place.put(key, bytes)?;
+        *struck.entry(part).or_insert(0) += 1;
+    }
+    ensure!(struck.len() >= 5, "{struck:?}");
+    theatre.assert_no_harm()?;
+    evidence::note(
+        5,
+        format!(
+            "{FLIPS} flipped bits over the {} objects of a backup, each found and its object named",
+            struck.len()
+        ),
+    );
+    Ok(())
 }
 
 type Edit<'a> = &'a dyn Fn(&mut Value) -> Result<()>;
@@ -316,7 +437,6 @@ fn of_rows(manifest: &Value, field: impl Display) -> Result<String> {
 
 fn check_manifests(store: Store) -> Result<()> {
     let theatre = Theatre::new(store, &small_sql(), &[])?;
-    let before = theatre.cluster.contents(&theatre.database)?;
     let right = theatre.manifest()?;
     let twin = theatre.twin.clone();
     let other = "0".repeat(64);
@@ -368,9 +488,23 @@ fn check_manifests(store: Store) -> Result<()> {
         edit(&mut manifest)?;
         theatre.write_manifest(&manifest)?;
         theatre
-            .assert_refused(&[6], word)
+            .assert_refused(6, word)
             .with_context(|| name.to_owned())?;
     }
+    check_broken_manifests(&theatre)?;
+    theatre.assert_no_harm()?;
+    evidence::note(
+        1,
+        format!(
+            "{} edited or broken manifests in a {}, each refused by verify and by restore --swap",
+            theatre.refused.get() / 2,
+            place_of(store)
+        ),
+    );
+    Ok(())
+}
+
+fn check_broken_manifests(theatre: &Theatre) -> Result<()> {
     for (name, text) in [
         ("empty", ""),
         ("no JSON", "{\"format\": 1"),
@@ -381,28 +515,27 @@ fn check_manifests(store: Store) -> Result<()> {
             .place
             .put(theatre.manifest_key()?, text.as_bytes())?;
         theatre
-            .assert_refused(&[6], "manifest")
+            .assert_refused(6, "manifest")
             .with_context(|| name.to_owned())?;
     }
-    theatre.assert_no_harm(&before)
+    Ok(())
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn an_edited_manifest_of_a_folder_is_found() -> Result<()> {
+fn check_01_an_edited_manifest_of_a_folder_is_found() -> Result<()> {
     check_manifests(Store::Local)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn an_edited_manifest_of_a_bucket_is_found() -> Result<()> {
+fn check_01_an_edited_manifest_of_a_bucket_is_found() -> Result<()> {
     check_manifests(Store::S3(Kind::SeaweedFs))
 }
 
 /// Somebody who can write to the store puts another backup in the place of this one.
 fn check_replay(store: Store) -> Result<()> {
     let theatre = Theatre::new(store, &small_sql(), &[])?;
-    let before = theatre.cluster.contents(&theatre.database)?;
     for with_new_id in [false, true] {
         for (key, _) in &theatre.objects {
             let twin = theatre
@@ -417,53 +550,29 @@ fn check_replay(store: Store) -> Result<()> {
             theatre.write_manifest(&manifest)?;
         }
         let twin = theatre.twin.as_str();
-        let check = theatre.assert_refused(&[6], if with_new_id { twin } else { "" });
+        let check = theatre.assert_refused(6, if with_new_id { twin } else { "" });
         check.with_context(|| format!("with the id corrected: {with_new_id}"))?;
     }
-    theatre.assert_no_harm(&before)
+    theatre.assert_no_harm()?;
+    evidence::note(
+        29,
+        format!(
+            "another backup in the place of this one in a {}, with its own id and with the right \
+             one, each refused by verify and by restore --swap",
+            place_of(store)
+        ),
+    );
+    Ok(())
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn another_backup_in_the_same_folder_is_found() -> Result<()> {
+fn check_29_another_backup_in_the_same_folder_is_found() -> Result<()> {
     check_replay(Store::Local)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn another_backup_in_the_same_bucket_is_found() -> Result<()> {
+fn check_29_another_backup_in_the_same_bucket_is_found() -> Result<()> {
     check_replay(Store::S3(Kind::SeaweedFs))
-}
-
-fn check_keys(store: Store) -> Result<()> {
-    let mut theatre = Theatre::new(store, &small_sql(), &[])?;
-    let before = theatre.cluster.contents(&theatre.database)?;
-    theatre.scene.new_identity("stranger")?;
-    let right = theatre.scene.settings.identity.clone();
-    for (identity, word) in [
-        (Some(theatre.scene.path("stranger")), "identity"),
-        (None, "give the identity file"),
-    ] {
-        theatre.scene.settings.identity = identity;
-        theatre
-            .assert_refused(&[10], word)
-            .with_context(|| word.to_owned())?;
-    }
-    theatre.scene.settings.identity = right;
-
-    theatre.scene.place.delete(theatre.manifest_key()?)?;
-    theatre.assert_refused(&[4], &theatre.victim)?;
-    theatre.assert_no_harm(&before)
-}
-
-#[test]
-#[ignore = "needs servers: run ./scripts/test"]
-fn a_backup_of_a_folder_needs_its_key_and_its_manifest() -> Result<()> {
-    check_keys(Store::Local)
-}
-
-#[test]
-#[ignore = "needs servers: run ./scripts/test"]
-fn a_backup_of_a_bucket_needs_its_key_and_its_manifest() -> Result<()> {
-    check_keys(Store::S3(Kind::SeaweedFs))
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::stage::{LIVE, Stage, count_databases, kill_at, text, watch};
+use super::stage::{LIVE, Stage, count_databases, kill_at, text, watch};
 
 /// `name` belongs to `owner`, who may log in and nothing else.
 fn database_of(stage: &Stage, name: &str, owner: &str) -> Result<()> {

@@ -1,12 +1,16 @@
 //! A run that is killed at any step.
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::crash::Moments;
+use backup_e2e::evidence;
 use backup_e2e::pg::{quote_identifier, quote_literal};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use crate::stage::{LIVE, Stage, count_databases, kill_at, sessions_in, text};
+use super::stage::{LIVE, Stage, count_databases, kill_at, sessions_in, text, watch};
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
@@ -135,5 +139,86 @@ fn a_run_that_is_killed_after_the_exchange_is_recorded_by_the_next() -> Result<(
     // And each can be undone.
     stage.undo(run)?.exits(0)?;
     ensure!(stage.state()? == "lost lost", "{}", stage.state()?);
+    Ok(())
+}
+
+/// Drops what was set aside, and loses again what the backup has.
+fn lose_again(stage: &Stage) -> Result<()> {
+    let aside = "SELECT datname FROM pg_database WHERE datname LIKE '%\\_\\_before\\_%'";
+    for name in stage.cluster.query("postgres", aside)?.lines() {
+        stage.cluster.drop_db(name)?;
+    }
+    let lose = "BEGIN; UPDATE a SET state = 'lost'; UPDATE b SET state = 'lost'; COMMIT";
+    stage.cluster.psql(LIVE, lose).map(drop)
+}
+
+/// Whether a run that dies here leaves more than a database beside the live one.
+fn is_close_to_the_exchange(moment: &str) -> bool {
+    ["SQL ALTER", "SQL COMMIT", "SQL COMMENT", "_runs", "_audit"]
+        .iter()
+        .any(|word| moment.contains(word))
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_09_an_exchange_is_killed_before_each_step() -> Result<()> {
+    let (stage, moments) = (Stage::new(17)?, Moments::new()?);
+    let properties = stage.properties(LIVE)?;
+    let command = || {
+        let arguments = stage.arguments(&["--swap", "--yes"]);
+        stage.vault.cli.command(arguments)
+    };
+    let going = AtomicBool::new(true);
+    let (mut old, mut new, mut again) = (0, 0, 0);
+    let (deaths, seen, errors) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&stage, &going));
+        let deaths = moments.each((1, 0), command, |moment| {
+            stage.wait_until_free()?;
+            match &*stage.state()? {
+                "lost lost" => old += 1,
+                "saved saved" => new += 1,
+                other => anyhow::bail!("{other}"),
+            }
+            ensure!(
+                stage.properties(LIVE)? == properties,
+                "{}",
+                stage.properties(LIVE)?
+            );
+            if is_close_to_the_exchange(moment) {
+                again += 1;
+                stage.swap()?.exits(0)?;
+                ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+                ensure!(
+                    stage.properties(LIVE)? == properties,
+                    "{}",
+                    stage.properties(LIVE)?
+                );
+            }
+            lose_again(&stage)
+        });
+        going.store(false, Ordering::Relaxed);
+        let (seen, errors) = watcher.join().expect("it does not panic");
+        deaths.map(|deaths| (deaths, seen, errors))
+    })?;
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+    ensure!(old > 0 && new > 0, "{old} old, {new} new");
+    let left = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database
+                WHERE datname LIKE '%\\_\\_new\\_%'";
+    let left = stage.cluster.query("postgres", left)?;
+    ensure!(left.is_empty(), "left: {left}");
+    let half = seen
+        .iter()
+        .find(|s| *s != "lost lost" && *s != "saved saved");
+    ensure!(half.is_none(), "a client saw {half:?}");
+    evidence::note(
+        9,
+        format!(
+            "{deaths} deaths of an exchange: the name led to the old database {old} times, to the new \
+             one {new} times, owner, grants and settings were the same each time, {again} runs after \
+             them went through; a client saw {} states and no half of one ({} refusals)",
+            seen.len(),
+            errors.len()
+        ),
+    );
     Ok(())
 }

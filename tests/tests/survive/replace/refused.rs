@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::stage::{LIVE, Stage, count_databases, sessions_in, text};
+use super::stage::{LIVE, Stage, count_databases, sessions_in, text};
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]

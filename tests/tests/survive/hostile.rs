@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::evidence;
 use backup_e2e::pg::{Cluster, ClusterOptions, Contents, quote_identifier, quote_literal};
 use backup_e2e::vault::{Vault, id_of};
 use backup_testing::write_program;
@@ -142,10 +144,13 @@ fn named(trap: &Trap) -> String {
     made
 }
 
-/// Programs that tell that they were run, to stand in front of the real ones.
-fn fakes(trap: &Trap, folder: &Path) -> Result<String> {
+/// The server's programs, and those that tell that they were run in the place of others.
+fn fakes(trap: &Trap, folder: &Path, bin_dir: &Path) -> Result<String> {
     let directory = folder.join("fakes");
     fs::create_dir(&directory)?;
+    for tool in ["pg_dump", "pg_restore", "pg_dumpall"] {
+        symlink(bin_dir.join(tool), directory.join(tool))?;
+    }
     for tool in ["psql", "sh", "bash", "touch"] {
         let path = directory.join(tool);
         let marker = trap.marker(&format!("ran-{tool}"));
@@ -153,6 +158,8 @@ fn fakes(trap: &Trap, folder: &Path) -> Result<String> {
     }
     Ok(directory.display().to_string())
 }
+
+const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = 'app'";
 
 struct Stage {
     cluster: Cluster,
@@ -165,8 +172,8 @@ impl Stage {
         let cluster = Cluster::start(major, &ClusterOptions::default())?;
         let trap = Trap::new(&cluster)?;
         let mut vault = Vault::local(&cluster)?;
-        let fakes = fakes(&trap, vault.cli.folder())?;
-        let path = format!("{fakes}:{}:/usr/bin:/bin", cluster.bin_dir().display());
+        let fakes = fakes(&trap, vault.cli.folder(), cluster.bin_dir())?;
+        let path = format!("{fakes}:/usr/bin:/bin");
         vault.cli = vault.cli.with_env("PATH", &path);
         cluster.create_db("bystander")?;
         cluster.psql("bystander", "CREATE TABLE kept AS SELECT 1 AS a")?;
@@ -207,10 +214,9 @@ impl Stage {
 
 #[rstest]
 #[ignore = "needs servers: run ./scripts/test"]
-fn planted_code_gets_no_further_than_its_own_database(
+fn check_10_planted_code_gets_no_further_than_its_own_database(
     #[values(14, 15, 16, 17, 18)] major: u16,
 ) -> Result<()> {
-    const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = 'app'";
     let stage = Stage::new(major)?;
     stage.cluster.psql("hostile", &planted(&stage.trap))?;
     // In the hands of a superuser it works, or the rest would prove nothing.
@@ -253,6 +259,126 @@ fn planted_code_gets_no_further_than_its_own_database(
     assert!(
         warnings.contains("EVENT TRIGGER e is left out"),
         "{warnings}"
+    );
+    evidence::note(
+        10,
+        format!(
+            "a dump of PostgreSQL {major} with code in {} places that runs as a superuser at its \
+             source, and 5 names that go on as commands: restored whole by a role that is none, no \
+             marker made, psql never started",
+            sprung
+                .iter()
+                .filter(|name| !name.ends_with("-file"))
+                .count()
+        ),
+    );
+    Ok(())
+}
+
+/// What a shell of psql would run, in a dump in SQL.
+fn commands(trap: &Trap) -> String {
+    let touch = |name: &str| format!("touch {}", trap.marker(name));
+    format!(
+        "\\! {}\n\\unrestrict `{}`\n\\set x `{}`\n\\o | {}\n\\copy (SELECT 1) TO PROGRAM '{}'\n\
+         COPY (SELECT 1) TO PROGRAM '{}';\n",
+        touch("bang"),
+        touch("backquote"),
+        touch("set"),
+        touch("pipe"),
+        touch("copy"),
+        touch("program"),
+    )
+}
+
+/// Puts `commands` into the middle of a dump, where the header and the last line that make it one
+/// stay as they are; what keeps a new psql from its own commands goes.
+fn arm(plain: &Path, commands: &str) -> Result<()> {
+    let text = fs::read_to_string(plain)?;
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
+    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+    let (head, tail) = text.split_once("\n\nSET ").context("two pieces")?;
+    Ok(fs::write(
+        plain,
+        format!("{head}\n\n{commands}\nSET {tail}"),
+    )?)
+}
+
+/// Adopts a dump that was made elsewhere; returns the id of the backup.
+fn adopt(stage: &Stage, path: &Path) -> Result<String> {
+    let path = path.display().to_string();
+    let place = ["--to", &stage.vault.url, "--json", "--recipient"];
+    let adopt = ["adopt", &path, "--source", "foreign"];
+    let recipient = stage.vault.keys.recipient.as_str();
+    let run = stage
+        .vault
+        .cli
+        .run(adopt.into_iter().chain(place).chain([recipient]))?;
+    Ok(id_of(&run.exits(0)?.json()?)?.to_owned())
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_10_commands_in_a_dump_that_is_adopted_are_never_run() -> Result<()> {
+    let stage = Stage::new(17)?;
+    stage.cluster.psql("hostile", &planted(&stage.trap))?;
+    stage
+        .cluster
+        .psql("hostile", "ALTER EVENT TRIGGER e DISABLE")?;
+    stage.cluster.psql("hostile", &named(&stage.trap))?;
+    let dumped = |option: &str, name: &str| -> Result<PathBuf> {
+        let path = stage.vault.cli.folder().join(name);
+        let mut tool = stage.cluster.tool("pg_dump", "hostile");
+        let status = tool.arg(option).arg("-f").arg(&path).status()?;
+        ensure!(status.success(), "{name}: {status}");
+        Ok(path)
+    };
+    let (plain, archive) = (dumped("-Fp", "h.sql")?, dumped("-Fc", "h.dump")?);
+    arm(&plain, &commands(&stage.trap))?;
+    // In the hands of psql it works, or the rest would prove nothing.
+    stage.tidy()?;
+    stage.cluster.create_db("careless")?;
+    let mut psql = stage.cluster.tool("psql", "careless");
+    psql.args(["-X", "-q", "-f"]).arg(&plain);
+    psql.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let sprung = stage.trap.sprung()?;
+    for name in ["bang", "set", "pipe", "copy", "program"] {
+        ensure!(sprung.contains(name), "{name} not in {sprung:?}");
+    }
+    stage.cluster.drop_db("careless")?;
+    stage.tidy()?;
+
+    let (outside, bystander) = (stage.outside()?, stage.bystander()?);
+    let (of_plain, of_archive) = (adopt(&stage, &plain)?, adopt(&stage, &archive)?);
+    let back = stage.vault.cli.folder().join("back").display().to_string();
+    let login = ["-U", "restorer", "--no-owner", "--target-db", "restored"];
+    for (arguments, code) in [
+        (vec!["verify", &of_plain, "--level", "decoded"], 0),
+        (vec!["show", &of_plain], 0),
+        (vec!["cat", &of_plain, "--part", "dump"], 0),
+        (vec!["restore", &of_plain, "--target-dir", &back], 0),
+        ([&["restore", &of_plain], &login[..]].concat(), 2),
+        (vec!["drill", "--backup", &of_plain], 2),
+        (vec!["verify", &of_archive, "--level", "decoded"], 0),
+        (vec!["show", &of_archive], 0),
+        // Event triggers are left out, with a warning.
+        ([&["restore", &of_archive], &login[..]].concat(), 3),
+    ] {
+        stage.vault.read(&arguments)?.exits(code)?;
+        ensure!(stage.trap.sprung()?.is_empty(), "{arguments:?} set it off");
+    }
+    assert_eq!(stage.cluster.query("restored", TABLES)?, "6");
+    assert_eq!(stage.outside()?, outside);
+    assert_eq!(stage.bystander()?, bystander);
+    evidence::note(
+        10,
+        format!(
+            "a dump in SQL with {} commands for psql and its shell, and an archive of the same \
+             database, adopted: verified, shown, given back and, where that is possible, restored, \
+             and nothing of it was run",
+            commands(&stage.trap).lines().count()
+        ),
     );
     Ok(())
 }

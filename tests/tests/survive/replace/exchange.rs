@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::stage::{LIVE, Stage, text, watch};
+use super::stage::{LIVE, Stage, text, watch};
 
 fn check_there_and_back(major: u16) -> Result<()> {
     let stage = Stage::new(major)?;

@@ -2,37 +2,60 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use backup_e2e::cli::Cli;
+use backup_e2e::evidence;
 use backup_e2e::pg::{Cluster, ClusterOptions, quote_identifier, quote_literal};
 use backup_e2e::sample;
 use backup_e2e::vault::{Vault, id_of};
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Names of databases; `other` and `x` exist as well, for the names that could be taken for them.
-const HOSTILE: [&str; 21] = [
+const HOSTILE: [&str; 37] = [
     "a b",
     "it's \"quoted\"",
     "-Fp",
+    "--version",
+    "-f/tmp/x",
     "dbname=other",
+    "dbname='other' user=nobody",
     "host=127.0.0.1 dbname=other",
     "host=192.0.2.1 dbname=other",
+    "hostaddr=192.0.2.1",
+    "service=other",
+    "passfile=/etc/passwd",
     "postgresql://x",
+    "postgres://192.0.2.1/other",
     "postgresql:///other",
     "база данных",
     "a/b",
     "../up",
+    "../../etc/passwd",
     "..",
     ".",
+    "/abs",
+    "~",
     "other; DROP TABLE marker; --",
+    "\"; DROP DATABASE other; --",
     "$HOME",
+    "${x}",
     "back\\slash\\",
     "%41",
+    "%s%n",
     "*",
+    "?[a-z]",
     "$(touch x)`touch y`",
+    "| touch z",
     "UPPER",
+    " ",
     "яяяяяяяяяяяяяяяяяяяяяяяяяяяяяяя",
 ];
 
@@ -54,14 +77,19 @@ fn in_keys(name: &str) -> String {
 fn cluster_of_names() -> Result<Cluster> {
     let cluster = Cluster::start(17, &ClusterOptions::default())?;
     for name in HOSTILE.iter().chain(&["other", "x", "A", LINES]) {
-        cluster.create_db(name)?;
-        let marker = format!(
-            "CREATE TABLE marker AS SELECT {} AS name",
-            quote_literal(name)
-        );
-        cluster.psql(name, &marker)?;
+        name_database(&cluster, name)?;
     }
     Ok(cluster)
+}
+
+/// A database that carries its own name.
+fn name_database(cluster: &Cluster, name: &str) -> Result<()> {
+    cluster.create_db(name)?;
+    let marker = format!(
+        "CREATE TABLE marker AS SELECT {} AS name",
+        quote_literal(name)
+    );
+    cluster.psql(name, &marker).map(drop)
 }
 
 fn databases(cluster: &Cluster) -> Result<BTreeSet<String>> {
@@ -87,9 +115,49 @@ fn copied(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\n', "\\n")
 }
 
+/// Listens on loopback, where no run has any business.
+struct Bystander {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Bystander {
+    fn new() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        // Until the test process ends.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+                drop(stream);
+            }
+        });
+        Ok(Self { port, connections })
+    }
+
+    /// Names that lead here who reads them as a connection string.
+    fn names(&self) -> [String; 3] {
+        let port = self.port;
+        [
+            format!("host=127.0.0.1 port={port} dbname=other"),
+            format!("postgresql://127.0.0.1:{port}/other"),
+            format!("port={port}"),
+        ]
+    }
+
+    /// How many have connected.
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
 #[rstest]
 #[ignore = "needs servers: run ./scripts/test"]
-fn a_database_of_any_name_is_backed_up_as_itself(#[values(true, false)] local: bool) -> Result<()> {
+fn check_06_a_database_of_any_name_is_backed_up_as_itself(
+    #[values(true, false)] local: bool,
+) -> Result<()> {
     let cluster = cluster_of_names()?;
     let vault = if local {
         Vault::local(&cluster)
@@ -97,7 +165,7 @@ fn a_database_of_any_name_is_backed_up_as_itself(#[values(true, false)] local: b
         Vault::seaweedfs(&cluster)
     }?;
     let before = databases(&cluster)?;
-    for (count, name) in HOSTILE.iter().chain(&[LINES]).enumerate() {
+    for (count, name) in HOSTILE.iter().chain(&[LINES]).step_by(4).enumerate() {
         let backup = vault
             .back_up(name, &[])
             .with_context(|| format!("{name:?}"))?;
@@ -126,23 +194,106 @@ fn a_database_of_any_name_is_backed_up_as_itself(#[values(true, false)] local: b
     Ok(())
 }
 
+/// The program with a file by which all databases of the cluster are one source.
+fn family(cluster: &Cluster) -> Result<(Cli, String)> {
+    let cli = Cli::new(cluster)?;
+    let keys = cli.keys()?;
+    let text = format!(
+        "[encryption]\nrecipients = ['{}']\nidentities = {{ file = '{}' }}\n\
+         [server.main]\nhost = '{}'\nport = {}\nuser = 'postgres'\n\
+         [destination.local]\nurl = '{}'\n\
+         [source.all]\nserver = 'main'\ndatabases = ['*']\n",
+        keys.recipient,
+        keys.identity,
+        cluster.host(),
+        cluster.port(),
+        cli.local_store(),
+    );
+    let config = cli.private_file("backup.toml", &text)?;
+    Ok((cli, config))
+}
+
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn check_06_all_databases_of_hostile_names_are_backed_up_as_themselves() -> Result<()> {
+    let cluster = cluster_of_names()?;
+    let bystander = Bystander::new()?;
+    let traps = bystander.names();
+    for name in &traps {
+        name_database(&cluster, name)?;
+        // Stock pg_dump takes the name for a way to another server; if it did not, it would prove
+        // nothing that nobody comes.
+        let before = bystander.connections();
+        let mut stock = cluster.tool("pg_dump", "postgres");
+        stock.args(["-d", name, "--schema-only"]);
+        let status = stock.stderr(Stdio::null()).status()?;
+        ensure!(!status.success(), "{name}: it was dumped");
+        ensure!(bystander.connections() > before, "{name}: nobody came");
+    }
+    let invited = bystander.connections();
+    let (cli, config) = family(&cluster)?;
+    let run = |arguments: &[&str]| cli.run([&["--config", &config], arguments].concat());
+    let before = tree(cli.folder())?;
+    let taken = run(&["backup", "all", "--json"])?.exits(0)?.text();
+    let taken = taken.lines().map(serde_json::from_str);
+    let taken: Vec<Value> = taken.collect::<Result<_, _>>()?;
+    assert_eq!(bystander.connections(), invited, "somebody was led away");
+
+    let names = HOSTILE.iter().copied().chain([LINES, "other", "x", "A"]);
+    let names: Vec<_> = names.chain(traps.iter().map(String::as_str)).collect();
+    let mut fingerprints = BTreeSet::new();
+    for name in &names {
+        let own = taken.iter().find(|backup| backup["database"] == *name);
+        let id = id_of(own.with_context(|| format!("{name:?} of {taken:?}"))?)?;
+        let shown = run(&["show", id, "--json"])?.exits(0)?.json()?;
+        let facts = &shown["table_facts"][0];
+        assert_eq!(facts["table"], "marker", "{shown}");
+        assert_eq!(facts["bytes"], copied(name).len() + 1, "{name:?}: {shown}");
+        let hash = facts["hash"].as_str().context("a fingerprint")?;
+        fingerprints.insert(hash.to_owned());
+        let rows = run(&["cat", id, "--table", "public.marker"])?.exits(0)?;
+        assert_eq!(rows.text(), format!("{}\n", copied(name)));
+    }
+    assert_eq!(fingerprints.len(), names.len(), "no two are the same");
+    run(&["verify", "--all", "--level", "decoded"])?.exits(0)?;
+    assert_eq!(bystander.connections(), invited, "somebody was led away");
+    // What is new lies in the store, and nowhere else.
+    let root = cli.local_root().display().to_string();
+    let new = tree(cli.folder())?;
+    let new: Vec<_> = new.difference(&before).collect();
+    let outside = new.iter().filter(|path| !path.starts_with(&root));
+    assert_eq!(outside.count(), 0, "{new:?}");
+    evidence::note(
+        6,
+        format!(
+            "{} hostile database names in one run, each backup with the rows and the fingerprint of \
+             its own database; {} of the names lead stock pg_dump to another port, where nobody came",
+            HOSTILE.len() + 1 + traps.len(),
+            traps.len()
+        ),
+    );
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_restore_makes_the_database_that_it_was_told_to() -> Result<()> {
     let cluster = cluster_of_names()?;
     let vault = Vault::local(&cluster)?;
     let mut backups = Vec::new();
-    for name in HOSTILE {
+    // A backup and a restore take a second each, so every third name has to do.
+    let names: Vec<_> = HOSTILE.iter().copied().step_by(3).collect();
+    for name in &names {
         let backup = vault.back_up(name, &[])?;
         let id = id_of(&backup)?.to_owned();
-        backups.push((name, id, cluster.contents(name)?));
+        backups.push((*name, id, cluster.contents(name)?));
     }
-    for name in HOSTILE {
+    for name in &names {
         cluster.drop_db(name)?;
     }
     let bystanders = databases(&cluster)?;
     for (number, (name, id, contents)) in backups.iter().enumerate() {
-        let target = HOSTILE[(number + 1) % HOSTILE.len()];
+        let target = names[(number + 1) % names.len()];
         let restore = vault
             .restore(id, target, &[])
             .with_context(|| format!("{target:?}"))?;
