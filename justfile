@@ -20,6 +20,10 @@ test:
 e2e:
     scripts/test
 
+# Any bytes for the readers of what others wrote, for two minutes after the build
+fuzz:
+    scripts/fuzz --seconds 20
+
 # The API documentation
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

@@ -79,6 +79,9 @@ const FUNCTION_LINES: usize = 70;
 /// fork and exec.
 const UNSAFE_FILE: &str = "crates/backup-process/src/child.rs";
 
+/// Where our code is.
+const EVERYWHERE: &[&str] = &["crates", "bins", "tests", "fuzz/src", "fuzz/targets"];
+
 // The needles are written in two pieces so that this file does not find itself.
 const ALLOW: &[&str] = &[concat!("#[al", "low("), concat!("#![al", "low(")];
 const UNFINISHED: &[&str] = &[concat!("to", "do!("), concat!("unimple", "mented!(")];
@@ -275,21 +278,21 @@ fn the_product_never_runs_psql() {
 
 #[test]
 fn unsafe_code_lives_in_one_file() {
-    let mut sources = sources(&["crates", "bins", "tests"]);
+    let mut sources = sources(EVERYWHERE);
     sources.retain(|(path, _)| path != UNSAFE_FILE);
     assert_none("unsafe code outside its file", &places_of(UNSAFE, &sources));
 }
 
 #[test]
 fn lints_are_expected_with_a_reason_and_nothing_is_unfinished() {
-    let sources = sources(&["crates", "bins", "tests"]);
+    let sources = sources(EVERYWHERE);
     assert_none("use expect with a reason", &places_of(ALLOW, &sources));
     assert_none("unfinished code", &places_of(UNFINISHED, &sources));
 }
 
 #[test]
 fn files_and_functions_are_short() {
-    let sources = sources(&["crates", "bins", "tests"]);
+    let sources = sources(EVERYWHERE);
     let long_files: Vec<_> = sources
         .iter()
         .map(|(path, content)| (path, content.lines().count()))
