@@ -53,6 +53,7 @@ pub mod s3;
 pub mod s3_fault;
 pub mod sample;
 pub mod scene;
+pub mod sweep;
 pub mod vault;
 
 mod binaries;

@@ -11,16 +11,16 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Run, Running};
 use backup_e2e::fault::{Action, Direction, Faults, Proxy, Trigger};
 use backup_e2e::pg::Cluster;
 use backup_e2e::scene::{is_note, processes_with};
+use backup_e2e::sweep::sweep;
 use backup_e2e::vault::Vault;
 use backup_e2e::{free_port, sample};
-use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 
@@ -341,13 +341,12 @@ impl Soak {
             "--min-keep",
             "1",
             "--yes",
-            "--clock-is-right",
             "--from",
             &self.vault.url,
         ];
-        let later = DateTime::<Utc>::from(SystemTime::now() + LATER);
-        self.vault.cli.run_at(later, prune)?.exits(0)?;
+        self.vault.cli.run(prune)?.exits(0)?;
         let (server, bucket) = self.vault.bucket().context("a bucket")?;
+        let swept = sweep(server, &self.vault.url, &self.database, LATER)?;
         let kept = self.listed()?;
         ensure!(kept.len() <= KEPT, "{} are kept", kept.len());
         // Whoever looks for the first time sees the same.
@@ -382,9 +381,11 @@ impl Soak {
         let sessions = self.cluster.query("postgres", sessions)?;
         ensure!(sessions == "0", "{sessions} sessions");
         Ok(format!(
-            "{} kept, all verified, restored and of one moment; {objects} objects, no orphan, no open \
-             upload, no process, no session",
-            kept.len()
+            "{} kept, all verified, restored and of one moment; {} dead runs and {} uploads swept; \
+             {objects} objects, no orphan, no open upload, no process, no session",
+            kept.len(),
+            swept.swept.len(),
+            swept.aborted_uploads
         ))
     }
 

@@ -12,6 +12,7 @@ use backup_e2e::pg::{Cluster, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
 use backup_e2e::scene::{Place, is_note, processes_with, wait_for_silence};
+use backup_e2e::sweep::sweep;
 use backup_e2e::vault::{Vault, id_of};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -146,11 +147,9 @@ impl Yard {
     }
 
     /// Long after: what dead runs left is swept, and what is there belongs to a backup.
-    fn assert_swept(&self, kept: &[String]) -> Result<()> {
-        let later = DateTime::<Utc>::from(SystemTime::now() + LATER);
-        // That no backup was taken for so long would be a reason not to believe the clock.
-        let prune = self.prune().into_iter().chain(["--clock-is-right"]);
-        self.vault.cli.run_at(later, prune)?.exits(0)?;
+    fn assert_swept(&self, kept: &[String]) -> Result<usize> {
+        self.vault.cli.run(self.prune())?.exits(0)?;
+        let swept = self.sweep()?;
         ensure!(self.listed()? == kept, "{:?}", self.listed()?);
         let mut keys = self.place.keys()?;
         keys.retain(|key| {
@@ -162,7 +161,21 @@ impl Yard {
         ensure!(keys.is_empty(), "left behind: {keys:?}");
         let uploads = self.place.uploads()?;
         ensure!(uploads.is_empty(), "open uploads: {uploads:?}");
-        self.assert_all_good()
+        self.assert_all_good()?;
+        Ok(swept)
+    }
+
+    /// The prune of some days later; how many uploads it ended.
+    fn sweep(&self) -> Result<usize> {
+        if let Place::Bucket { server, .. } = &self.place {
+            let outcome = sweep(server, &self.vault.url, &self.database, LATER)?;
+            return Ok(outcome.aborted_uploads);
+        }
+        let later = DateTime::<Utc>::from(SystemTime::now() + LATER);
+        // That no backup was taken for so long would be a reason not to believe the clock.
+        let prune = self.prune().into_iter().chain(["--clock-is-right"]);
+        self.vault.cli.run_at(later, prune)?.exits(0)?;
+        Ok(0)
     }
 }
 
@@ -180,7 +193,7 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32) -> Result<()> {
     let yard = Yard::new(name, kind, megabytes)?;
     let mut known = vec![yard.back_up()?];
     let dbname = format!("--dbname={}", yard.database);
-    let (mut committed, mut begun, mut uploads) = (0, 0, 0);
+    let (mut committed, mut begun) = (0, 0);
     let command = || {
         let recipient = &*yard.vault.keys.recipient;
         let to = ["backup", &dbname, "--to", &yard.vault.url];
@@ -189,7 +202,6 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32) -> Result<()> {
     };
     let deaths = yard.moments.each((1, 0), command, |_| {
         yard.assert_nobody_left(&[&yard.database])?;
-        uploads += yard.place.uploads()?.len();
         let mut listed = yard.listed()?;
         listed.retain(|id| !known.contains(id));
         ensure!(listed.len() <= 1, "{listed:?}");
@@ -212,12 +224,16 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32) -> Result<()> {
     yard.vault.restore(&kept[0], &target, &[])?;
     let same = yard.cluster.contents(&target)? == yard.cluster.contents(&yard.database)?;
     ensure!(same, "another content");
-    yard.assert_swept(&kept)?;
+    let uploads = yard.assert_swept(&kept)?;
+    ensure!(
+        uploads > 0 || kind.is_none(),
+        "no upload in parts was left open"
+    );
     evidence::note(
         8,
         format!(
             "{deaths} deaths of a backup into {}: {committed} were committed by then and are whole, \
-             {interrupted} told as interrupted, {uploads} open uploads swept, each next run succeeded",
+             {interrupted} told as interrupted, {uploads} open uploads ended by the sweep, each next run succeeded",
             yard.place_name()
         ),
     );

@@ -347,7 +347,9 @@ impl Claim for PgClaim {
 /// is locked. A database that somebody is in stays, and one that was renamed is somebody's.
 async fn sweep(connection: &mut PgConnection, all: &[Database], name: &str) -> Vec<String> {
     let mut said = Vec::new();
-    let on_the_way = |database: &&Database| database.way().is_some_and(|way| way.database == name);
+    let on_the_way = |database: &&Database| {
+        database.way().is_some_and(|way| way.database == name) || database.is_unmarked_for(name)
+    };
     for database in all.iter().filter(on_the_way) {
         let left = &database.name;
         let sql = format!("DROP DATABASE {}", quote_ident(left));

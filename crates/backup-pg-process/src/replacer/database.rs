@@ -83,6 +83,16 @@ impl Database {
         is_it.then_some(aside)
     }
 
+    /// Whether a run that was to replace `name` died before it could mark what it had made: it has a name
+    /// that only we give, no comment, and nobody was ever let in.
+    pub(super) fn is_unmarked_for(&self, name: &str) -> bool {
+        let run = self.name.rsplit_once("__new_");
+        let run = run.and_then(|(_, run)| run.parse().ok());
+        !self.allows_connections
+            && self.comment == Comment::default()
+            && run.is_some_and(|run| self.name == newcomer_name(name, &run))
+    }
+
     /// What it is to replace, if it still has the name that it was made under.
     pub(super) fn way(&self) -> Option<&Way> {
         match &self.comment.mark {

@@ -92,7 +92,7 @@ impl Target {
         let mut refusal = None;
         for locale in locales(server, details) {
             let sql = format!(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING {}{}{options}",
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING {}{}{options} ALLOW_CONNECTIONS false",
                 quote_ident(&self.name),
                 quote_literal(&details.encoding),
                 locale.clauses,
@@ -130,13 +130,14 @@ impl Target {
         Error::query(operation)(error).into()
     }
 
-    /// Says in a comment who made it; removes it again if that is not possible.
+    /// Says in a comment who made it, and opens it, in one step: a run that dies between making and
+    /// marking leaves what nobody has ever been in. Removes it again if that is not possible.
     async fn mark(
         &self,
         connection: &mut PgConnection,
         details: &DatabaseDetails,
     ) -> Result<(), RestoreError> {
-        let marked = self.comment(connection, details).await;
+        let marked = self.open(connection, details).await;
         if marked.is_err() {
             let sql = format!("DROP DATABASE {}", quote_ident(&self.name));
             execute(connection, sql, "remove the new database").await?;
@@ -144,23 +145,29 @@ impl Target {
         marked.map_err(Into::into)
     }
 
-    /// The mark, and the source's own comment after it.
-    async fn comment(
+    async fn open(
         &self,
         connection: &mut PgConnection,
         details: &DatabaseDetails,
     ) -> Result<(), Error> {
+        let (name, comment) = (quote_ident(&self.name), self.comment(details));
+        let sql = format!("{comment}; ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+        execute(connection, sql, "mark the new database").await
+    }
+
+    /// The mark, and the source's own comment after it.
+    fn comment(&self, details: &DatabaseDetails) -> String {
         let comment = Comment {
             mark: Some(self.mark.clone()),
             rest: details.comment.clone(),
         };
-        let mut sql = comment.statement(&self.name);
+        let sql = comment.statement(&self.name);
         if matches!(self.mark, Mark::Sandbox(_)) {
             // From its first moment on: everybody with a login may connect to a new database.
             let name = quote_ident(&self.name);
-            sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; {sql}");
+            return format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; {sql}");
         }
-        execute(connection, sql, "mark the new database").await
+        sql
     }
 
     /// Whether a database of this name exists.
@@ -194,7 +201,8 @@ impl Target {
                 }
             }
         }
-        self.comment(&mut connection, details).await?;
+        let comment = self.comment(details);
+        execute(&mut connection, comment, "mark the new database").await?;
         Ok(warnings)
     }
 

@@ -1,0 +1,62 @@
+//! What `prune` does days later: to a server that checks the time of each request, a program whose clock
+//! was moved is somebody to be refused, so the engine runs here, with a clock of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, ensure};
+use backup_core::backup::SourceName;
+use backup_core::engine::{Engine, ExpireOutcome, ExpiryRules};
+use backup_core::retention::{Candidate, KeepReason, RetentionPolicy, Verdict};
+use backup_store::{StoreConfig, StoreOptions};
+use backup_testing::FixedClock;
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use crate::s3::Server;
+
+/// Keeps all there is.
+#[derive(Debug)]
+struct All;
+
+impl RetentionPolicy for All {
+    fn evaluate(&self, candidates: &[Candidate], _now: DateTime<Utc>) -> Vec<Verdict> {
+        let keep = |candidate: &Candidate| Verdict {
+            id: candidate.id.clone(),
+            keep: vec![KeepReason::Pinned],
+        };
+        candidates.iter().map(keep).collect()
+    }
+}
+
+/// Removes what dead runs have left of a source at `url` in a bucket of `server`, `later` than now.
+///
+/// # Errors
+/// When something was to go and is still there.
+pub fn sweep(server: &Server, url: &str, source: &str, later: Duration) -> Result<ExpireOutcome> {
+    let options = StoreOptions {
+        endpoint: Some(server.endpoint()),
+        region: Some(server.region().to_owned()),
+        access_key_id: Some(server.access_key().into()),
+        secret_access_key: Some(server.secret_key().into()),
+        ..StoreOptions::default()
+    };
+    let clock = FixedClock::default();
+    clock.set(DateTime::<Utc>::from(SystemTime::now() + later));
+    let mut rules = ExpiryRules::new(Arc::new(All));
+    rules.guards.clock_is_right = true;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome: Result<_> = runtime.block_on(async {
+        let store = backup_store::open(&StoreConfig::parse(url, &options)?)?;
+        let engine = Engine::new(store, Arc::new(clock));
+        let (source, never) = (SourceName::new(source)?, CancellationToken::new());
+        let plan = engine.plan_expiry(&source, &rules, &never).await?;
+        Ok(engine.expire(&plan, &never).await)
+    });
+    let outcome = outcome?;
+    ensure!(outcome.deleted.is_empty(), "{:?}", outcome.deleted);
+    ensure!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    Ok(outcome)
+}
