@@ -143,14 +143,14 @@ fn verdict(passes: &[Pass], check: &Check) -> String {
     if tests.is_empty() {
         return "**not run**".to_owned();
     }
-    let passed = |pass: &&Pass| {
+    let all_passed = |pass: &&Pass| {
         let outcomes = tests.iter().map(|test| pass.outcomes.get(*test));
         let mut run = outcomes
             .filter(|o| !matches!(o, Some(Outcome::NotRun(_))))
             .peekable();
         run.peek().is_some() && run.all(|o| o == Some(&Outcome::Passed))
     };
-    let good = passes.iter().filter(passed).count();
+    let good = passes.iter().filter(all_passed).count();
     let words = format!("{good} of {} passes", passes.len());
     if good == passes.len() {
         format!("passed, {words}")
@@ -180,7 +180,7 @@ fn told(passes: &[Pass], test: &str) -> String {
     {
         return format!("not run: {reason}");
     }
-    let passed = outcomes.iter().filter(|o| ***o == Outcome::Passed).count();
+    let good = outcomes.iter().filter(|o| ***o == Outcome::Passed).count();
     let saw = passes.iter().rev().find_map(|pass| {
         let saw: Vec<_> = pass
             .notes
@@ -192,10 +192,10 @@ fn told(passes: &[Pass], test: &str) -> String {
     });
     let missing = || "**it says nothing of what it saw**".to_owned();
     let saw = saw.unwrap_or_else(missing);
-    if passed == passes.len() {
+    if good == passes.len() {
         saw
     } else {
-        format!("**passed {passed} of {}**; {saw}", passes.len())
+        format!("**passed {good} of {}**; {saw}", passes.len())
     }
 }
 

@@ -133,6 +133,10 @@ impl S3Proxy {
 
     /// Adds a rule after those that are there: of several that match a request, the first one
     /// that has strikes left is used. The result counts its strikes.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "the rule is what it is called for"
+    )]
     pub fn add(&self, rule: Rule) -> Hits {
         let hits = rule.hits();
         self.shared.state().rules.push(rule);
@@ -153,6 +157,7 @@ impl S3Proxy {
     }
 
     /// Parts with a higher number are refused in the words of S3, which says so at 10,000.
+    #[must_use]
     pub fn limit_parts(&self, most: u32) -> Hits {
         let beyond = move |request: &Request| request.part_number().is_some_and(|n| n > most);
         let words = format!("Part number must be an integer between 1 and {most}, inclusive");
@@ -161,6 +166,7 @@ impl S3Proxy {
     }
 
     /// Uploads without a checksum are refused, as by a bucket with Object Lock.
+    #[must_use]
     pub fn demand_checksums(&self) -> Hits {
         let words = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object \
                      requests with Object Lock parameters";

@@ -460,9 +460,9 @@ fn a_chat_of_telegram_is_told_and_the_token_is_not() -> Result<()> {
         )
     };
     let config = stage.config(&notify(&receiver.url("")))?;
-    let taken = "\r\n{\"ok\":true,\"result\":{\"message_id\":7,\"date\":1770260400,\
+    let accepted = "\r\n{\"ok\":true,\"result\":{\"message_id\":7,\"date\":1770260400,\
                  \"chat\":{\"id\":-1007,\"type\":\"group\"}}}";
-    receiver.answer_next(&[(200, taken)]);
+    receiver.answer_next(&[(200, accepted)]);
     stage.back_up(&config, 0)?;
     let requests = receiver.take();
     assert_eq!(paths(&requests), [format!("/bot{token}/sendMessage")]);

@@ -152,7 +152,7 @@ fn connect(
         },
     };
     match &config.service {
-        Service::S3(s3) => s3::connect(config, s3, client, retry),
+        Service::S3(s3) => s3::connect(config, s3, &client, retry),
         Service::Gcs(gcs) => gcs::connect(config, gcs, client, retry).map(Connected::from),
         Service::Azure(azure) => azure::connect(config, azure, client, retry).map(Connected::from),
     }
@@ -275,7 +275,7 @@ impl Store for BucketStore {
             let key = self.objects.key(&path)?;
             key.as_str()
                 .starts_with(prefix.as_str())
-                .then(|| UnfinishedUpload {
+                .then_some(UnfinishedUpload {
                     key,
                     id: begun.id,
                     begun_at: begun.at,

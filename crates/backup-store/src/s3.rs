@@ -20,7 +20,7 @@ pub(crate) use uploads::Uploads;
 pub(crate) fn connect(
     config: &BucketConfig,
     s3: &S3Config,
-    client: ClientOptions,
+    client: &ClientOptions,
     retry: RetryConfig,
 ) -> Result<Connected, PortError> {
     let mut builder = AmazonS3Builder::new()
@@ -50,7 +50,7 @@ pub(crate) fn connect(
     let built = builder.build();
     let built = built.map_err(|e| port_error("configure bucket", &config.bucket, &e))?;
     let (store, bucket) = (Arc::new(built), address(config, s3)?);
-    let uploads = Uploads::new(Arc::clone(&store), &client, bucket, &s3.region)?;
+    let uploads = Uploads::new(Arc::clone(&store), client, bucket, &s3.region)?;
     Ok(Connected {
         store,
         uploads: Some(Arc::new(uploads)),

@@ -1,6 +1,6 @@
 //! Numbers that are the same for the same seed, whatever library and release.
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Clone, Debug)]
 pub(super) struct Dice(u64);
 

@@ -117,7 +117,7 @@ impl Life {
         self.state.settle(slot);
         self.now += RUN;
         // The program is started anew now and then, and knows what records tell.
-        if self.runs.len() % 11 == 0 {
+        if self.runs.len().is_multiple_of(11) {
             self.state = State::new(self.now);
             self.state.settle(slot);
         }

@@ -14,6 +14,9 @@ use backup_e2e::sample;
 use backup_e2e::scene::{SOURCE, Scene, Store, is_note, unique};
 use serde_json::Value;
 
+/// Damages a file.
+type Spoil<'a> = &'a dyn Fn(&PathBuf) -> std::io::Result<()>;
+
 /// The files in which the program remembers what it read of a place.
 fn cache(scene: &Scene<'_>) -> Result<Vec<PathBuf>> {
     let folder = scene.path("home").join(".cache/backup");
@@ -73,7 +76,7 @@ fn check_18_what_was_remembered_is_of_no_matter() -> Result<()> {
     ensure!(!cache(&scene)?.is_empty(), "nothing was remembered");
 
     let mut ways = 0;
-    let spoil: [(&str, &dyn Fn(&PathBuf) -> std::io::Result<()>); 4] = [
+    let spoil: [(&str, Spoil<'_>); 4] = [
         ("gone", &|file| fs::remove_file(file)),
         ("empty", &|file| fs::write(file, "")),
         ("garbage", &|file| fs::write(file, vec![0xa5; 4096])),

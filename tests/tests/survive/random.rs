@@ -84,7 +84,7 @@ fn come_back(
     vault: &Vault,
     seed: u64,
     options: &[&str],
-    seen: &mut Seen,
+    sums: &mut Seen,
 ) -> Result<()> {
     let database = format!("random_{seed}");
     let target = format!("random_{seed}_back");
@@ -130,10 +130,10 @@ fn come_back(
         ensure!(compare[empty] == json!([]), "{empty}: {restored}");
     }
     let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
-    seen.databases += 1;
-    seen.tables += number(&compare["tables"]);
-    seen.rows += number(&compare["rows"]);
-    seen.definitions += number(&compare["definitions"]["equal"]);
+    sums.databases += 1;
+    sums.tables += number(&compare["tables"]);
+    sums.rows += number(&compare["rows"]);
+    sums.definitions += number(&compare["definitions"]["equal"]);
     cluster.drop_db(&target)?;
     cluster.drop_db(&database)
 }

@@ -232,7 +232,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
     let dropped = put(&*store, bodies::stalling(content()));
     let begun = async {
         while server.part_sizes().len() < 3 {
-            a_moment().await
+            a_moment().await;
         }
     };
     tokio::select! {
@@ -245,7 +245,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
     assert!(panicking.await.unwrap_err().is_panic());
     let aborted = async {
         while server.open_uploads() > 0 {
-            a_moment().await
+            a_moment().await;
         }
     };
     let patience = Duration::from_secs(30);
