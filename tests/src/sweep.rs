@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, ensure};
 use backup_core::backup::SourceName;
 use backup_core::engine::{Engine, ExpireOutcome, ExpiryRules};
-use backup_core::retention::{Candidate, KeepReason, RetentionPolicy, Verdict};
+use backup_core::retention::{Candidate, Count, KeepReason, RetentionPolicy, Verdict};
 use backup_store::{StoreConfig, StoreOptions};
 use backup_testing::FixedClock;
 use chrono::{DateTime, Utc};
@@ -23,7 +23,7 @@ impl RetentionPolicy for All {
     fn evaluate(&self, candidates: &[Candidate], _now: DateTime<Utc>) -> Vec<Verdict> {
         let keep = |candidate: &Candidate| Verdict {
             id: candidate.id.clone(),
-            keep: vec![KeepReason::Pinned],
+            keep: vec![KeepReason::Recent(Count::of(1000))],
         };
         candidates.iter().map(keep).collect()
     }
