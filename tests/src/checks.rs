@@ -68,7 +68,8 @@ pub const CHECKS: [Check; 30] = [
         8,
         "Killed anywhere, the old state or the new one",
         "Given a run that is killed before each thing it does to a store, a server or a file, then what \
-         is left is whole, nobody stays behind, the next run succeeds, and what the dead left is swept.",
+         is left is whole, nobody stays behind, the next run succeeds, but for a restore \
+         that finds its target there, which is refused, and what the dead left is swept.",
     ),
     check(
         9,

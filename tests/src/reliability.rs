@@ -112,22 +112,28 @@ fn summary(passes: &[Pass]) -> String {
         .iter()
         .flat_map(|pass| pass.outcomes.keys())
         .collect();
-    let failed = |pass: &Pass| {
-        pass.outcomes
-            .values()
-            .filter(|o| **o == Outcome::Failed)
-            .count()
-    };
-    let each: Vec<_> = passes
-        .iter()
-        .map(|pass| format!("{} failed in {:.0} s", failed(pass), pass.seconds))
-        .collect();
+    let each: Vec<_> = passes.iter().map(ended).collect();
     format!(
         "{} passes of {} tests; of these {}",
         passes.len(),
         tests.len(),
         each.join(", ")
     )
+}
+
+/// How a pass ended: one that has no end or a failure, whether of a check or not, stands out.
+fn ended(pass: &Pass) -> String {
+    let failed = |(name, outcome): (&String, &Outcome)| {
+        (*outcome == Outcome::Failed).then(|| format!("`{name}`"))
+    };
+    let failed: Vec<_> = pass.outcomes.iter().filter_map(failed).collect();
+    if pass.seconds == 0.0 {
+        "**one that did not come to its end**".to_owned()
+    } else if failed.is_empty() {
+        format!("none failed in {:.0} s", pass.seconds)
+    } else {
+        format!("**{} failed** in {:.0} s", failed.join(", "), pass.seconds)
+    }
 }
 
 /// The tests of a check, in any pass.
@@ -263,6 +269,10 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; finished in 12.50s
         );
         assert!(
             page.contains("[17. A wrong clock deletes nothing](#17-a-wrong-clock-deletes-nothing)")
+        );
+        assert!(
+            page.contains("**`keep::check_19_many` failed** in "),
+            "{page}"
         );
         assert!(page.ends_with("## By hand\n\nNothing.\n"));
     }

@@ -39,7 +39,7 @@ impl Stage {
         let keys = cli.keys()?;
         let config = cli.folder().join("two.toml");
         let text = format!(
-            "[defaults]\ncompression = 'none'\nstall_timeout = '6s'\n\
+            "[defaults]\ncompression = 'none'\nstall_timeout = '30s'\n\
              [encryption]\nrecipients = ['{}']\n\
              [source.shop]\ndatabase = '{database}'\ndestinations = ['near', 'far']\n\
              [destination.near]\nurl = '{}'\n\

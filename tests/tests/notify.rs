@@ -480,6 +480,15 @@ fn a_chat_of_telegram_is_told_and_the_token_is_not() -> Result<()> {
         "{}",
         run.stderr
     );
+    // It wants more time than a notice has.
+    let busy = "\r\n{\"ok\":false,\"error_code\":429,\"description\":\"Too Many Requests\",\
+                \"parameters\":{\"retry_after\":45}}";
+    let _ = receiver.take();
+    receiver.answer_next(&[(429, busy)]);
+    let run = stage.back_up(&config, 0)?;
+    let said = "the bot API wants to be left alone for 45 s";
+    ensure!(run.stderr.contains(said), "{}", run.stderr);
+    assert_eq!(receiver.take().len(), 1);
     let config = stage.config(&notify("http://127.0.0.1:1"))?;
     stage.run(&config, &["notify", "test"], 1)?;
     stage.assert_store_is_clean()

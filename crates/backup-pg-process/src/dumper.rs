@@ -44,6 +44,11 @@ impl DumpFilter {
             && self.tables.is_empty()
             && self.exclude_tables.is_empty()
     }
+
+    /// Whether only what is named is dumped, and nothing that has no schema.
+    pub(crate) fn names_all(&self) -> bool {
+        !self.schemas.is_empty() || !self.tables.is_empty()
+    }
 }
 
 /// How to dump one database.

@@ -88,6 +88,10 @@ pub(crate) struct Aside {
     pub(crate) disposable: bool,
 }
 
+/// The connection limit of a database that was made and not yet marked, which nobody would choose: both
+/// come with the database itself, while a comment comes after it. Nobody can have been in it.
+pub(crate) const UNMARKED_LIMIT: i32 = 1_983_472_605;
+
 /// The name of a database that is restored to replace `database`.
 pub(crate) fn newcomer_name(database: &str, run: &RunId) -> String {
     generated_name(database, "new", run)

@@ -40,6 +40,7 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: SecretString,
+    waits: u32,
 }
 
 /// Which updates are asked for.
@@ -104,7 +105,14 @@ impl Client {
             http,
             base: base_url.trim_end_matches('/').to_owned(),
             token,
+            waits: WAITS,
         })
+    }
+
+    /// For who decides himself what to do when the server asks for time.
+    #[must_use]
+    pub fn without_waiting(self) -> Self {
+        Self { waits: 0, ..self }
     }
 
     /// Who the bot is.
@@ -230,7 +238,7 @@ impl Client {
         let mut waits = 0;
         loop {
             match self.once(method, fields, CALL_LIMIT).await {
-                Err(ApiError::TooMany(wait)) if waits < WAITS && wait <= LONGEST_WAIT => {
+                Err(ApiError::TooMany(wait)) if waits < self.waits && wait <= LONGEST_WAIT => {
                     waits += 1;
                     tokio::time::sleep(wait).await;
                 }

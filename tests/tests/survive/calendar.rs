@@ -246,7 +246,7 @@ fn check_27_each_day_has_one_run_and_sets_have_no_gap() -> Result<()> {
     evidence::note(
         27,
         format!(
-            "{} zones with {changes} changes of the clock in two years each, {} schedules: {runs} days with one run \
+            "{} zones with {changes} changes of the clock in all, two years each, {} schedules: {runs} days with one run \
              each, {sets} daily, weekly, monthly and yearly sets without gap or duplicate, {expired} backups let go",
             ZONES.len(),
             SCHEDULES.len()

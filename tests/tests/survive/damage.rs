@@ -250,7 +250,9 @@ fn check_objects(store: Store) -> Result<()> {
         1,
         format!(
             "{ways} damaged objects, a wrong key, no key and no manifest in a {}: {} commands \
-             refused, and after each the live database had the same content and no other was made",
+             refused, and after each the live database had the same content and no other was made; \
+             damaged roles are found by verify, and a restore to a new database, which does not need \
+             them, has all the same content",
             place_of(store),
             theatre.refused.get()
         ),

@@ -265,7 +265,7 @@ fn check_10_planted_code_gets_no_further_than_its_own_database(
         format!(
             "a dump of PostgreSQL {major} with code in {} places that runs as a superuser at its \
              source, and 5 names that go on as commands: restored whole by a role that is none, no \
-             marker made, psql never started",
+             marker made, no psql found by its name was started",
             sprung
                 .iter()
                 .filter(|name| !name.ends_with("-file"))

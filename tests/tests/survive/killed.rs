@@ -189,7 +189,7 @@ fn results(runs: &Value) -> BTreeMap<String, usize> {
     counted
 }
 
-fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32, step: usize) -> Result<()> {
+fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32, least: usize) -> Result<()> {
     let yard = Yard::new(name, kind, megabytes)?;
     let mut known = vec![yard.back_up()?];
     let dbname = format!("--dbname={}", yard.database);
@@ -200,7 +200,9 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32, step: usize) ->
         let how = ["--recipient", recipient, "--compress", "none"];
         yard.vault.cli.command(to.into_iter().chain(how))
     };
-    let deaths = yard.moments.each((step, 0), command, |_| {
+    let mut moments = Vec::new();
+    let deaths = yard.moments.each((1, 0), command, |moment| {
+        moments.push(moment.to_owned());
         yard.assert_nobody_left(&[&yard.database])?;
         let mut listed = yard.listed()?;
         listed.retain(|id| !known.contains(id));
@@ -211,6 +213,7 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32, step: usize) ->
         known.push(yard.back_up()?);
         Ok(())
     })?;
+    ensure!(deaths >= least, "only {deaths} deaths: {moments:?}");
     yard.assert_all_good()?;
     // Whoever had the turn when he was killed is told as that, unless he had told himself how it ended.
     let told = results(&yard.json("runs --operation backup")?);
@@ -227,7 +230,7 @@ fn check_backups(name: &str, kind: Option<Kind>, megabytes: u32, step: usize) ->
     let uploads = yard.assert_swept(&kept)?;
     ensure!(
         uploads > 0 || kind.is_none(),
-        "no upload in parts was left open"
+        "no upload in parts was left open: {moments:?}"
     );
     evidence::note(
         8,
@@ -264,14 +267,14 @@ fn has_lease(yard: &Yard) -> Result<bool> {
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn check_08_a_backup_into_a_folder_is_killed_before_each_step() -> Result<()> {
-    check_backups("dying_folder", None, 1, 1)
+    check_backups("dying_folder", None, 1, 25)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
-fn check_08_a_backup_into_a_bucket_is_killed_before_every_second_step() -> Result<()> {
-    // Long enough for an upload in parts. What is begun by one moment is done by the one after the next.
-    check_backups("dying_bucket", Some(Kind::SeaweedFs), 10, 2)
+fn check_08_a_backup_into_a_bucket_is_killed_before_each_step() -> Result<()> {
+    // Long enough for an upload in parts.
+    check_backups("dying_bucket", Some(Kind::SeaweedFs), 14, 15)
 }
 
 fn check_prunes(name: &str, kind: Option<Kind>) -> Result<()> {
@@ -344,6 +347,10 @@ fn check_08_a_copy_is_killed_before_each_step() -> Result<()> {
             Ok(std::fs::remove_dir_all(&root)?)
         },
     )?;
+    ensure!(
+        whole > 0 && whole < deaths,
+        "{whole} of {deaths} were whole"
+    );
     yard.assert_all_good()?;
     evidence::note(
         8,

@@ -101,6 +101,9 @@ fn id_in(done: &Done) -> Result<String> {
     Ok(id_of(&json(done)?)?.to_owned())
 }
 
+/// How often a second run is refused.
+const REFUSALS: usize = 5;
+
 /// The second of two runs is told who is first; another source is nobody's business.
 fn check_second(store: Store) -> Result<()> {
     let mut stage = Stage::new(store)?;
@@ -112,14 +115,19 @@ fn check_second(store: Store) -> Result<()> {
         &process,
         "since",
     ];
-    // The quickest of several: what else the machine does is not the program's doing.
-    let mut quickest = Duration::MAX;
-    for _ in 0..5 {
+    // The quickest of several, beside what a listing takes: what else the machine does is not the
+    // program's doing.
+    let (mut quickest, mut listing) = (Duration::MAX, Duration::MAX);
+    for _ in 0..REFUSALS {
         let second = stage.run(&[])?.expect(5, &words)?;
         quickest = quickest.min(second.elapsed);
+        let listed = stage.scene.run(&["list"])?.expect(0, &[])?;
+        listing = listing.min(listed.elapsed);
     }
-    // Within a second, on a machine that does nothing else.
-    ensure!(quickest < Duration::from_secs(5), "{quickest:?}");
+    ensure!(
+        quickest < listing + Duration::from_secs(1),
+        "{quickest:?}, and {listing:?} for a list"
+    );
     let told = stage.run(&["--json"])?.expect(5, &[])?;
     let view = json(&told)?;
     let holder = &view["error"]["holder"];
@@ -138,10 +146,11 @@ fn check_second(store: Store) -> Result<()> {
     evidence::note(
         14,
         format!(
-            "the second run ended with 5 after {} ms in {} and named user, host and process of the \
-             first",
+            "the second run in {} ended with 5 after {} ms, the quickest of {REFUSALS}, where a list \
+             took {} ms, and named user, host and process of the first",
+            place_of(store),
             quickest.as_millis(),
-            place_of(store)
+            listing.as_millis(),
         ),
     );
     Ok(())
@@ -173,10 +182,13 @@ fn check_14_the_second_run_is_told_who_is_first_by_minio() -> Result<()> {
     check_second(Store::S3(Kind::MinIo))
 }
 
+/// How often it is tried who is first.
+const ROUNDS: usize = 5;
+
 /// Of runs that start at the same moment one goes on, and the others name it.
 fn check_race(store: Store) -> Result<()> {
     let mut stage = Stage::new(store)?;
-    for round in 0..5 {
+    for round in 0..ROUNDS {
         stage.reset();
         let before = stage.ids()?.len();
         let mut racing = vec![stage.start()?, stage.start()?, stage.start()?];
@@ -202,6 +214,14 @@ fn check_race(store: Store) -> Result<()> {
             "{round}: {ids:?}"
         );
     }
+    evidence::note(
+        14,
+        format!(
+            "in each of {ROUNDS} rounds of three runs that started at the same moment in {}, one \
+             went on and made the only backup, and the others ended with 5 and named it",
+            place_of(store)
+        ),
+    );
     Ok(())
 }
 

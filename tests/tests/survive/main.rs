@@ -3,6 +3,7 @@
 //! `scripts/reliability` writes `docs/RELIABILITY.md`.
 
 mod access;
+mod aging;
 mod bare_machine;
 mod bot;
 mod calendar;
@@ -28,4 +29,3 @@ mod signals;
 mod slow_store;
 mod storing;
 mod versions;
-mod years;

@@ -191,6 +191,16 @@ fn check_06_a_database_of_any_name_is_backed_up_as_itself(
     let root = vault.cli.local_root().display().to_string();
     let outside = outside.iter().filter(|path| !path.starts_with(&root));
     assert_eq!(outside.collect::<Vec<_>>(), [&vault.keys.identity]);
+    evidence::note(
+        6,
+        format!(
+            "{} databases with hostile names, each backed up in a {} as its own source, with the rows \
+             of its own database and 6 objects below its own name; no database was made, and no file \
+             elsewhere",
+            HOSTILE.iter().chain(&[LINES]).step_by(4).count(),
+            if local { "folder" } else { "bucket" }
+        ),
+    );
     Ok(())
 }
 

@@ -67,7 +67,8 @@ fn check_04_random_databases_come_back_equal(#[values(14, 18)] major: u16) -> Re
         4,
         format!(
             "{} random databases of PostgreSQL {major} (seeds {first} to {}) with {} tables, {} rows and {} \
-             definitions restored equal, {} combinations of place and compression",
+             definitions restored equal beside their originals by the superuser, {} combinations of place \
+             and compression",
             seen.databases,
             first + count - 1,
             seen.tables,

@@ -31,7 +31,7 @@ struct Gap {
     fails: bool,
 }
 
-const GAPS: [Gap; 4] = [
+const GAPS: [Gap; 5] = [
     Gap {
         database: "policies",
         sql: "CREATE TABLE orders AS SELECT generate_series(1, 1000) AS id;
@@ -67,6 +67,16 @@ const GAPS: [Gap; 4] = [
                 WITH (connect = false);",
         finding: "subscriptions-not-in-backups",
         words: "1 subscriptions are not in the backup",
+        fails: false,
+    },
+    Gap {
+        database: "mapped",
+        sql: "CREATE TABLE orders AS SELECT 1 AS id;
+              CREATE FOREIGN DATA WRAPPER none;
+              CREATE SERVER elsewhere FOREIGN DATA WRAPPER none;
+              CREATE USER MAPPING FOR owner SERVER elsewhere OPTIONS (password 'of elsewhere');",
+        finding: "user-mappings-without-options",
+        words: "the options of 1 user mappings",
         fails: false,
     },
 ];
@@ -144,7 +154,7 @@ fn check_16_what_a_login_cannot_read_is_named_and_no_part_passes_for_the_whole()
         cluster.psql(gap.database, gap.sql)?;
         check_gap(&vault, gap).with_context(|| gap.database)?;
     }
-    // The recommended login has none of them but the last, and what it takes is whole.
+    // The recommended login has none of them but the last two, and what it takes is whole.
     for gap in &GAPS {
         let left = doctor(&vault, gap.database, "backup")?;
         let expected = if gap.fails { vec![] } else { vec![gap.finding] };
@@ -162,9 +172,9 @@ fn check_16_what_a_login_cannot_read_is_named_and_no_part_passes_for_the_whole()
     }
     evidence::note(
         16,
-        "policies, forced policies, large objects of others and a subscription, before a login with \
-         pg_read_all_data: doctor named each; the first three failed with 9 and published nothing, \
-         the last is told in the backup itself; the recommended login's backups were whole",
+        "policies, forced policies, large objects of others, a subscription and a user mapping, before \
+         a login with pg_read_all_data: doctor named each; the first three failed with 9 and \
+         published nothing, the others are told in the backup itself; the recommended login's backups were whole",
     );
     Ok(())
 }

@@ -126,17 +126,22 @@ fn assert_nothing_left(scene: &Scene<'_>, before: &State) -> Result<()> {
     ensure!(after == *before, "{before:?}\n{after:?}");
     for key in scene.place.keys()? {
         if key.contains("_leases/") {
-            let lease: serde_json::Value = serde_json::from_slice(&scene.place.get(&key)?)?;
+            let text = String::from_utf8(scene.place.get(&key)?)?;
+            let lease: serde_json::Value =
+                serde_json::from_str(&text).with_context(|| format!("{key}: {text:?}"))?;
             ensure!(lease["state"] == "released", "{key}: {lease}");
         }
     }
     assert_no_files(scene)
 }
 
-fn check_asked(kind: Kind) -> Result<()> {
-    let (asked, open, longest) = ask(kind, Signal::SIGTERM, 1)?;
-    ensure!(asked == MOMENTS);
-    ensure!(open >= 5, "only {open} of them were in an upload");
+fn check_asked(kind: Kind, step: usize) -> Result<()> {
+    let (asked, open, longest) = ask(kind, Signal::SIGTERM, step)?;
+    ensure!(asked == MOMENTS.div_ceil(step));
+    ensure!(
+        open * 4 >= asked,
+        "only {open} of {asked} were in an upload"
+    );
     evidence::note(
         21,
         format!(
@@ -157,13 +162,13 @@ fn assert_no_files(scene: &Scene<'_>) -> Result<()> {
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn check_21_an_asked_run_stops_soon_and_cleans_up() -> Result<()> {
-    check_asked(Kind::SeaweedFs)
+    check_asked(Kind::SeaweedFs, 1)
 }
 
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn check_21_an_asked_run_stops_soon_and_cleans_minio_up() -> Result<()> {
-    check_asked(Kind::MinIo)
+    check_asked(Kind::MinIo, 3)
 }
 
 #[test]
@@ -180,6 +185,7 @@ fn check_21_a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
         refuse: true,
         ..Faults::default()
     };
+    let mut longest = Duration::ZERO;
     for command in ["backup", "restore", "verify", "list", "show"] {
         proxy.set(refuse.clone());
         let (older, target) = (scene.older(), scene.target());
@@ -192,12 +198,13 @@ fn check_21_a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
         let before = scene.state()?;
         let connections = proxy.connections();
         let mut run = scene.start(&arguments)?;
-        run.wait_until("a try", || Ok(proxy.connections() > connections + 1))?;
+        let context = || format!("a try of {command}");
+        run.wait_until(&context(), || Ok(proxy.connections() > connections + 1))?;
+        let at = Instant::now();
         run.signal(Signal::SIGTERM)?;
-        let done = run
-            .finish(Duration::from_secs(3))
-            .and_then(|run| run.expect(143, &[]));
+        let done = run.finish(GRACE).and_then(|run| run.expect(143, &[]));
         let done = done.with_context(|| command.to_owned())?;
+        longest = longest.max(at.elapsed());
         if command == "list" {
             let error: serde_json::Value = serde_json::from_str(&done.stdout)?;
             ensure!(error["error"]["kind"] == "cancelled", "{error}");
@@ -207,7 +214,11 @@ fn check_21_a_run_whose_store_is_away_stops_when_asked() -> Result<()> {
     }
     evidence::note(
         21,
-        "SIGTERM for backup, restore, verify, list and show while the store is away: 143 within 3 s",
+        format!(
+            "SIGTERM for backup, restore, verify, list and show while the store is away: 143 after \
+             {:.1} s at most",
+            longest.as_secs_f64()
+        ),
     );
     Ok(())
 }
@@ -232,7 +243,7 @@ fn a_run_that_is_asked_twice_does_not_wait_for_the_store() -> Result<()> {
     run.signal(Signal::SIGINT)?;
     std::thread::sleep(Duration::from_secs(1));
     run.signal(Signal::SIGINT)?;
-    run.finish(Duration::from_secs(3))?
+    run.finish(GRACE)?
         .expect(130, &["once more to end at once", "without cleaning up"])?;
     scene.assert_nobody_left()?;
     proxy.heal();

@@ -15,6 +15,8 @@ pub(super) struct Chat {
 
 impl Chat {
     pub(super) fn new(client: Client, id: i64) -> Self {
+        // A notice is given up in time, and says why.
+        let client = client.without_waiting();
         Self { client, id }
     }
 }

@@ -275,7 +275,7 @@ impl Engine {
         let mut running = JoinSet::new();
         loop {
             while running.len() < request.jobs.max(1)
-                && failure.is_none()
+                && !token.is_cancelled()
                 && let Some((index, plan)) = waiting.next()
             {
                 let job = PartJob::new(self, run, request, plan);

@@ -203,7 +203,13 @@ impl Engine {
         }
         orphans.sort_by(|a, b| a.id.cmp(&b.id));
         let mut warnings = known.warnings.clone();
-        let uploads = match self.dead_uploads(source, rules.orphan_grace).await {
+        let dead = async {
+            if candidates.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.dead_uploads(source, rules.orphan_grace).await
+        };
+        let uploads = match dead.await {
             Ok(uploads) => uploads,
             Err(error) => {
                 warnings.push(format!("unfinished uploads: {}", chain(&error)));

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::ask;
+use crate::mark::UNMARKED_LIMIT;
 use crate::session::{self, execute};
 use crate::{
     ConnectionConfig, Error, PgRestorer, PgRestorerConfig, ToolLocator, ToolVersion, advisory,
@@ -25,10 +26,12 @@ use crate::{
 const PREFIX: &str = "drill_";
 
 /// Databases that drills left: of such a name, marked by a restore of ours, and of this login.
+/// Those that were not marked yet have the limit that they were made with.
 const LEFT: &str = "
 SELECT datname::text FROM pg_database
 WHERE datname ~ '^drill_[0-9a-f]{16}$' AND datdba = current_user::regrole
-  AND shobj_description(oid, 'pg_database') LIKE 'made by backup-manager: restore of %'";
+  AND (shobj_description(oid, 'pg_database') LIKE 'made by backup-manager: restore of %'
+       OR NOT datallowconn AND datconnlimit = $1)";
 
 /// A configured server for drills.
 #[derive(Debug, Clone)]
@@ -108,6 +111,7 @@ fn lock_of(database: &str) -> String {
 /// Drops what dead drills left.
 async fn sweep(held: &mut PgConnection) -> Result<(), Error> {
     let left: Vec<String> = sqlx::query_scalar(LEFT)
+        .bind(UNMARKED_LIMIT)
         .fetch_all(&mut *held)
         .await
         .map_err(Error::query("look for what drills left"))?;

@@ -50,6 +50,7 @@ SELECT jsonb_build_object(
   'unlogged', (SELECT count(*) FROM rel WHERE relkind = 'r' AND relpersistence = 'u'),
   'foreign_tables', (SELECT count(*) FROM pg_foreign_table),
   'subscriptions', (SELECT count(s.subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
+  'bare_mappings', (SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NULL),
   'tablespaces', (SELECT coalesce(jsonb_agg(DISTINCT t.spcname), '[]') FROM pg_tablespace t
        WHERE t.spcname NOT IN ('pg_default', 'pg_global')
          AND (t.oid IN (SELECT reltablespace FROM pg_class)
@@ -89,6 +90,8 @@ pub(super) struct Facts {
     pub(super) unlogged: u64,
     pub(super) foreign_tables: u64,
     pub(super) subscriptions: u64,
+    /// User mappings whose options the login does not see, or that have none.
+    pub(super) bare_mappings: u64,
     pub(super) tablespaces: Vec<String>,
     pub(super) frozen_age: u64,
     pub(super) in_recovery: bool,

@@ -241,6 +241,19 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) {
             .remedy("keep their CREATE SUBSCRIPTION statements, or back up as a superuser"),
         );
     }
+    if facts.bare_mappings > 0 && !facts.role.is_superuser {
+        findings.push(
+            Finding::warning(
+                "user-mappings-without-options",
+                format!(
+                    "the options of {} (names and passwords at other servers), if they have any, are \
+                     not in the backups: only a superuser can dump them",
+                    counted(facts.bare_mappings, "user mapping")
+                ),
+            )
+            .remedy("keep their CREATE USER MAPPING statements, or back up as a superuser"),
+        );
+    }
     if facts.foreign_tables > 0 {
         findings.push(
             Finding::note(

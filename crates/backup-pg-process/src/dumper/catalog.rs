@@ -241,6 +241,7 @@ SELECT jsonb_build_object(
   'unread', (SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'
              AND pg_is_in_recovery()),
   'subscriptions', (SELECT count(subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
+  'bare_mappings', (SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NULL),
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'reads_passwords', has_table_privilege('pg_authid', 'select')
 )::text";
@@ -264,6 +265,8 @@ struct Answer {
     foreign_tables: u64,
     unread: u64,
     subscriptions: u64,
+    /// User mappings whose options the login does not see, or that have none.
+    bare_mappings: u64,
     is_superuser: bool,
     reads_passwords: bool,
 }
@@ -295,6 +298,7 @@ pub(super) struct Found {
 pub(super) async fn details(
     connection: &mut PgConnection,
     version_num: u32,
+    names_all: bool,
 ) -> Result<Found, Error> {
     let operation = "read the database's properties";
     let json = text(connection, DETAILS, operation).await?;
@@ -302,7 +306,7 @@ pub(super) async fn details(
         operation: operation.to_owned(),
         source: sqlx::Error::Decode(source.into()),
     })?;
-    let warnings = warnings(&answer);
+    let warnings = warnings(&answer, names_all);
     let reads_passwords = answer.reads_passwords;
     let mut details = into_details(answer, version_num);
     details.system_identifier = system_identifier(connection).await?;
@@ -313,7 +317,8 @@ pub(super) async fn details(
     })
 }
 
-fn warnings(answer: &Answer) -> Vec<String> {
+/// What is not as the server has it. A filter that names what is dumped leaves out all that has no schema.
+fn warnings(answer: &Answer, names_all: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if answer.foreign_tables > 0 {
         warnings.push(format!(
@@ -327,10 +332,17 @@ fn warnings(answer: &Answer) -> Vec<String> {
             answer.unread
         ));
     }
-    if answer.subscriptions > 0 && !answer.is_superuser {
+    if answer.subscriptions > 0 && !answer.is_superuser && !names_all {
         warnings.push(format!(
             "{} subscriptions are not in the backup: only a superuser can dump them",
             answer.subscriptions
+        ));
+    }
+    if answer.bare_mappings > 0 && !answer.is_superuser && !names_all {
+        warnings.push(format!(
+            "the options of {} user mappings (names and passwords at other servers), if they have any, \
+             are not in the backup: only a superuser can dump them",
+            answer.bare_mappings
         ));
     }
     warnings

@@ -214,7 +214,7 @@ async fn read_details(
         crate::quote_literal(snapshot)
     );
     session::execute(scout, begin, "join the snapshot").await?;
-    let found = catalog::details(scout, version_num).await?;
+    let found = catalog::details(scout, version_num, config.filter.names_all()).await?;
     let needs = outside::needs(scout, &config.filter).await;
     session::execute(scout, "COMMIT", "leave the snapshot").await?;
     Ok((found, needs))

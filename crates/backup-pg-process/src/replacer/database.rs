@@ -1,18 +1,19 @@
 //! Databases of a server, and who is in them.
 
+use backup_core::run_record::RunId;
 use sqlx::Row as _;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::Error;
-use crate::mark::{Aside, Comment, Mark, Way, kept_name, newcomer_name};
+use crate::mark::{Aside, Comment, Mark, UNMARKED_LIMIT, Way, kept_name, newcomer_name};
 
 /// Names and comments are stored in the encoding of whichever database they were written from, and
 /// nobody converts them: what is no text here must not keep us from seeing the others. So they are
 /// sent as bytes.
 const DATABASES: &str = "
 SELECT oid, namesend(datname), textsend(shobj_description(oid, 'pg_database')),
-       datistemplate, datallowconn
+       datistemplate, datallowconn, datconnlimit
 FROM pg_database ORDER BY oid";
 
 /// One database.
@@ -24,6 +25,7 @@ pub(super) struct Database {
     pub(super) comment: Comment,
     pub(super) is_template: bool,
     pub(super) allows_connections: bool,
+    connection_limit: i32,
 }
 
 impl Database {
@@ -57,6 +59,7 @@ impl Database {
             comment: Comment::parse(comment.as_deref()),
             is_template: row.try_get(3)?,
             allows_connections: row.try_get(4)?,
+            connection_limit: row.try_get(5)?,
         })
     }
 
@@ -84,13 +87,15 @@ impl Database {
     }
 
     /// Whether a run that was to replace `name` died before it could mark what it had made: it has a name
-    /// that only we give, no comment, and nobody was ever let in.
+    /// that only we give, no comment, and the limit that it was made with. Where the name was cut it may be
+    /// on the way to another one.
     pub(super) fn is_unmarked_for(&self, name: &str) -> bool {
-        let run = self.name.rsplit_once("__new_");
-        let run = run.and_then(|(_, run)| run.parse().ok());
+        let run = self.name.strip_prefix(name);
+        let run = run.and_then(|rest| rest.strip_prefix("__new_"));
         !self.allows_connections
+            && self.connection_limit == UNMARKED_LIMIT
             && self.comment == Comment::default()
-            && run.is_some_and(|run| self.name == newcomer_name(name, &run))
+            && run.is_some_and(|run| run.parse::<RunId>().is_ok())
     }
 
     /// What it is to replace, if it still has the name that it was made under.

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use super::error::{RestoreError, Words};
 use super::roles::Roles;
 use crate::error::sqlstate;
-use crate::mark::{Comment, Mark};
+use crate::mark::{Comment, Mark, UNMARKED_LIMIT};
 use crate::properties::{connection_limit_statement, grant_statement, setting_statement};
 use crate::session::execute;
 use crate::{ConnectionConfig, DatabaseDetails, Error, quote_ident, quote_literal};
@@ -92,7 +92,8 @@ impl Target {
         let mut refusal = None;
         for locale in locales(server, details) {
             let sql = format!(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING {}{}{options} ALLOW_CONNECTIONS false",
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING {}{}{options} \
+                 ALLOW_CONNECTIONS false CONNECTION LIMIT {UNMARKED_LIMIT}",
                 quote_ident(&self.name),
                 quote_literal(&details.encoding),
                 locale.clauses,
@@ -151,7 +152,8 @@ impl Target {
         details: &DatabaseDetails,
     ) -> Result<(), Error> {
         let (name, comment) = (quote_ident(&self.name), self.comment(details));
-        let sql = format!("{comment}; ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+        let sql =
+            format!("{comment}; ALTER DATABASE {name} ALLOW_CONNECTIONS true CONNECTION LIMIT -1");
         execute(connection, sql, "mark the new database").await
     }
 

@@ -6,22 +6,44 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::error::{ErrorKind, PortError};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector as _, HttpRequestBody, ReqwestConnector};
+use object_store::client::{
+    HttpClient, HttpConnector as _, HttpRequestBody, HttpResponseBody, ReqwestConnector,
+};
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use serde::Deserialize;
+use tokio::time::sleep;
 use url::Url;
 
 use crate::error::port_error;
 
 /// The longest answer that is read: a page has a thousand uploads at most.
 const LONGEST_ANSWER: usize = 4 << 20;
+
+/// So many pages are asked for; what stands on the others, the next one finds.
+const PAGES: usize = 1000;
+
+/// How long to wait before asking again a server that has no answer.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+];
+
+/// How servers call a request that they do not know.
+const UNKNOWN: [&str; 4] = [
+    "NotImplemented",
+    "MethodNotAllowed",
+    "InvalidRequest",
+    "InvalidArgument",
+];
 
 /// The uploads of a bucket.
 pub(crate) struct Uploads {
@@ -86,18 +108,19 @@ impl Uploads {
     /// What keeps from knowing. Whoever has no right to ask gets `PermissionDenied`.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Begun>, PortError> {
         let (mut uploads, mut after) = (Vec::new(), None);
-        loop {
-            let Some(page) = self.page(prefix, after.as_ref()).await? else {
-                return Ok(uploads);
+        for _ in 0..PAGES {
+            let Some(page) = self.page_at_last(prefix, after.as_ref()).await? else {
+                break;
             };
             uploads.extend(page.uploads);
             let next = page.next_key_marker.zip(page.next_upload_id_marker);
             // A server that sends the same page for ever must not keep us.
             if !page.is_truncated || next.is_none() || next == after {
-                return Ok(uploads);
+                break;
             }
             after = next;
         }
+        Ok(uploads)
     }
 
     /// Ends an upload; one that is gone is no error.
@@ -108,15 +131,26 @@ impl Uploads {
         }
     }
 
+    /// As `object_store` does with requests of its own, asks more than once.
+    async fn page_at_last(
+        &self,
+        prefix: &str,
+        after: Option<&(String, String)>,
+    ) -> Result<Option<Page>, PortError> {
+        for pause in PAUSES {
+            match self.page(prefix, after).await {
+                Err(e) if e.kind() == ErrorKind::Unavailable => sleep(pause).await,
+                page => return page,
+            }
+        }
+        self.page(prefix, after).await
+    }
+
     async fn page(
         &self,
         prefix: &str,
         after: Option<&(String, String)>,
     ) -> Result<Option<Page>, PortError> {
-        let failed = |kind, why: String| {
-            let port = PortError::new(kind, format!("list uploads of {}", self.bucket));
-            port.with_source(std::io::Error::other(why))
-        };
         let mut url = self.bucket.clone();
         {
             let mut query = url.query_pairs_mut();
@@ -129,40 +163,49 @@ impl Uploads {
                 .append_pair("uploads", "");
         }
         let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty());
-        let mut request = request.map_err(|e| failed(ErrorKind::InvalidInput, e.to_string()))?;
+        let mut request =
+            request.map_err(|e| self.failed(ErrorKind::InvalidInput, e.to_string()))?;
         let credential = self.store.credentials().get_credential().await;
         let credential = credential.map_err(|e| port_error("list uploads of", &self.bucket, &e))?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .try_authorize(&mut request, None)
             .map_err(|e| port_error("list uploads of", &self.bucket, &e))?;
         let answer = self.http.execute(request).await;
-        let answer = answer.map_err(|e| failed(ErrorKind::Unavailable, e.to_string()))?;
+        let answer = answer.map_err(|e| self.failed(ErrorKind::Unavailable, e.to_string()))?;
         let status = answer.status();
+        let text = self.text(answer.into_body()).await?;
         match status.as_u16() {
             200 => {}
-            // Not known there.
-            400 | 404 | 405 | 501 => return Ok(None),
-            401 | 403 => return Err(failed(ErrorKind::PermissionDenied, status.to_string())),
-            _ => return Err(failed(ErrorKind::Unavailable, status.to_string())),
+            404 | 405 | 501 => return Ok(None),
+            400 if UNKNOWN.iter().any(|code| text.contains(code)) => return Ok(None),
+            400 => return Err(self.failed(ErrorKind::InvalidInput, status.to_string())),
+            401 | 403 => return Err(self.failed(ErrorKind::PermissionDenied, status.to_string())),
+            _ => return Err(self.failed(ErrorKind::Unavailable, status.to_string())),
         }
+        let page = quick_xml::de::from_str(&text);
+        page.map(Some)
+            .map_err(|e| self.failed(ErrorKind::Internal, e.to_string()))
+    }
+
+    async fn text(&self, body: HttpResponseBody) -> Result<String, PortError> {
         let mut text = Vec::new();
-        let mut body = answer.into_body().bytes_stream();
+        let mut body = body.bytes_stream();
         while let Some(piece) = body
             .try_next()
             .await
-            .map_err(|e| failed(ErrorKind::Unavailable, e.to_string()))?
+            .map_err(|e| self.failed(ErrorKind::Unavailable, e.to_string()))?
         {
             text.extend_from_slice(&piece);
             if text.len() > LONGEST_ANSWER {
-                return Err(failed(
-                    ErrorKind::Internal,
-                    "the answer has no end".to_owned(),
-                ));
+                let why = "the answer has no end".to_owned();
+                return Err(self.failed(ErrorKind::Internal, why));
             }
         }
-        let text = String::from_utf8_lossy(&text);
-        let page = quick_xml::de::from_str(&text);
-        page.map(Some)
-            .map_err(|e| failed(ErrorKind::Internal, e.to_string()))
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn failed(&self, kind: ErrorKind, why: String) -> PortError {
+        let port = PortError::new(kind, format!("list uploads of {}", self.bucket));
+        port.with_source(std::io::Error::other(why))
     }
 }

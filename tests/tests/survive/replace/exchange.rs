@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::stage::{LIVE, Stage, text, watch};
+use super::stage::{LIVE, Stage, ensure_come_back, text, watch};
 
 fn check_there_and_back(major: u16) -> Result<()> {
     let stage = Stage::new(major)?;
@@ -158,14 +158,7 @@ fn under_load_nobody_sees_a_half_state() -> Result<()> {
         ensure!(seen == "now now, lost lost, now now", "{seen}");
     }
     // Those in the middle of it are told to come back.
-    for error in errors {
-        let told = [
-            "terminating connection",
-            "does not exist",
-            "server closed the connection",
-        ];
-        ensure!(told.iter().any(|text| error.contains(text)), "{error}");
-    }
+    ensure_come_back(&errors)?;
     // Every transaction of the load is in one database or the other, whole.
     for database in [LIVE, text(&undo, "kept_as")?] {
         let sums = stage.cluster.query(

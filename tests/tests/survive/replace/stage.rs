@@ -192,17 +192,39 @@ pub(super) fn text<'a>(view: &'a Value, field: &str) -> Result<&'a str> {
 }
 
 /// Reads both tables over new connections for as long as `going`; what was seen, in order, and
-/// which errors.
+/// which errors. Whoever gets as far as the tables and finds none has seen a half state.
 pub(super) fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<String>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     while going.load(Ordering::Relaxed) {
-        match stage.state() {
+        match stage.state().map_err(|error| format!("{error:#}")) {
             Ok(found) => seen.push(found),
-            Err(error) => errors.push(format!("{error:#}")),
+            Err(error) if error.contains("relation") => seen.push(error),
+            Err(error) => errors.push(error),
         }
+        thread::sleep(Duration::from_millis(10));
     }
     seen.dedup();
     (seen, errors)
+}
+
+/// What a client is told in the middle of an exchange, by the server or because it is gone; besides
+/// that there is no such database.
+const COME_BACK: [&str; 5] = [
+    "terminating connection",
+    "is not currently accepting connections",
+    "server closed the connection",
+    "connection to server was lost",
+    "Connection reset by peer",
+];
+
+/// These errors send a client away, and tell nothing of what is in the database.
+pub(super) fn ensure_come_back(errors: &[String]) -> Result<()> {
+    for error in errors {
+        let is_renamed = error.contains("database \"") && error.contains("does not exist");
+        let is_told = COME_BACK.iter().any(|text| error.contains(text));
+        ensure!(is_renamed || is_told, "a client was told: {error}");
+    }
+    Ok(())
 }
 
 /// Starts a swap and kills it when `moment` has come.

@@ -15,7 +15,7 @@ use crate::layout;
 use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::pin::FoundPin;
-use crate::store::StoreKey;
+use crate::store::{StoreKey, UnfinishedUpload};
 
 /// How many objects are deleted at the same time.
 const DELETERS: usize = 8;
@@ -209,27 +209,59 @@ impl Engine {
     }
 
     /// Ends the uploads of dead runs. Who has only slept for so long finds his upload gone, and fails.
+    ///
+    /// Where the object is there the upload stays: servers have been seen that kept an upload which was
+    /// completed, and whose object lost its content when that was ended
+    /// (<https://github.com/seaweedfs/seaweedfs/issues/10663>).
     async fn end_uploads(
         &self,
         plan: &ExpiryPlan,
         outcome: &mut ExpireOutcome,
         cancel: &CancellationToken,
     ) {
-        for upload in &plan.uploads {
-            if outcome.stopped || outcome.untried > 0 {
+        if plan.uploads.is_empty() || outcome.stopped || outcome.untried > 0 {
+            return;
+        }
+        // Much time may have passed since the plan was made.
+        let in_use = match unless(cancel, self.in_use(&plan.source)).await {
+            Ok(Ok(in_use)) => in_use,
+            Ok(Err(error)) => {
+                let text = format!("unfinished uploads stay for now: {}", chain(&error));
+                outcome.warnings.push(text);
                 return;
             }
-            let abortion = async { Ok(self.store.abort_upload(upload).await) };
-            match unless(cancel, abortion).await.and_then(|done| done) {
+            Err(_) => {
+                outcome.stopped = true;
+                return;
+            }
+        };
+        let of_dead = plan.uploads.iter().filter(|upload| {
+            let object = layout::parse_object_key(&plan.source, &upload.key);
+            object.is_some_and(|(id, _)| !in_use.contains_key(&id))
+        });
+        for upload in of_dead {
+            match unless(cancel, self.end_upload(upload)).await {
                 Ok(Ok(())) => outcome.aborted_uploads += 1,
-                Ok(Err(error)) => {
-                    let text = format!("an upload of {} stays: {}", upload.key, chain(&error));
+                Ok(Err(why)) => {
+                    let text = format!("an upload of {} stays: {why}", upload.key);
                     outcome.warnings.push(text);
+                }
+                Err(_) => {
+                    outcome.stopped = true;
                     return;
                 }
-                Err(_) => outcome.stopped = true,
             }
         }
+    }
+
+    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<(), String> {
+        match self.store.head(&upload.key).await {
+            Ok(_) => return Err("its object is there, so it may have been completed".to_owned()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(chain(&e)),
+        }
+        let ended = self.store.abort_upload(upload).await;
+        ended.map_err(|e| chain(&e))
     }
 
     /// Removes what a dead run left, unless it came to life.

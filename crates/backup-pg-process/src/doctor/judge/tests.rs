@@ -36,6 +36,7 @@ fn healthy() -> Facts {
         unlogged: 0,
         foreign_tables: 0,
         subscriptions: 0,
+        bare_mappings: 0,
         tablespaces: Vec::new(),
         frozen_age: 1000,
         in_recovery: false,
@@ -102,6 +103,7 @@ type Change = fn(&mut Facts);
 #[case::passwords(|f: &mut Facts| f.role.reads_passwords = false, Level::Note, "passwords-not-in-backups", "pg_authid")]
 #[case::password_ends(|f: &mut Facts| f.password_days = Some(3), Level::Warning, "password-ends", "VALID UNTIL")]
 #[case::subscription(|f: &mut Facts| f.subscriptions = 2, Level::Warning, "subscriptions-not-in-backups", "CREATE SUBSCRIPTION")]
+#[case::mappings(|f: &mut Facts| f.bare_mappings = 2, Level::Warning, "user-mappings-without-options", "CREATE USER MAPPING")]
 #[case::foreign(|f: &mut Facts| f.foreign_tables = 1, Level::Note, "foreign-tables", "back those servers up")]
 #[case::tablespace(|f: &mut Facts| f.tablespaces = vec!["fast".to_owned()], Level::Note, "tablespaces", "default tablespace")]
 #[case::replica(|f: &mut Facts| f.in_recovery = true, Level::Warning, "replica-ends-dumps", "hot_standby_feedback = on")]

@@ -6,12 +6,15 @@ use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Run};
 use backup_e2e::evidence;
 use backup_e2e::pg::Cluster;
+use backup_e2e::receiver::Receiver;
 use backup_e2e::sample;
 use backup_e2e::scene::unique;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 const SOURCE: &str = "shop";
+
+const DAYS: usize = 400;
 
 /// A source with a policy, one place, and a clock.
 struct Years {
@@ -51,6 +54,34 @@ impl Years {
         self.cli.run_at(self.now, all)
     }
 
+    fn change(&self, words: &str, others: &str) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        ensure!(text.contains(words), "{text}");
+        Ok(std::fs::write(&self.config, text.replace(words, others))?)
+    }
+
+    /// From now on somebody is told of every trouble.
+    fn is_watched(&mut self) -> Result<Receiver> {
+        let hook = Receiver::start()?;
+        let text = std::fs::read_to_string(&self.config)?;
+        let told = "[notify.web]\nkind = 'webhook'\nurl = { env = 'NOTIFY_URL' }\n\
+                    allow_plain = true\n";
+        self.config = self.cli.private_file("watched.toml", &(text + told))?;
+        let cli = std::mem::replace(&mut self.cli, Cli::without_server()?);
+        self.cli = cli.with_env("NOTIFY_URL", &hook.url("/"));
+        Ok(hook)
+    }
+
+    /// Asks whether all is well. A backup of a day ago is not yet too old, and that the newest run
+    /// failed is said all the same.
+    fn asks(&self, day: usize) -> Result<()> {
+        let (code, finding) = if day > 1 { (2, "stale") } else { (1, "failed") };
+        let check = ["check", SOURCE, "--json", "--notify"];
+        let check = self.run(&check)?.exits(code)?.json()?;
+        ensure!(kinds(&check)?.contains(finding), "day {day}: {check}");
+        Ok(())
+    }
+
     /// The ids of what is there, by the folder and not by what the program says of it.
     fn backups(&self) -> Result<BTreeSet<String>> {
         let folder = self.cli.local_root().join("backups").join(SOURCE);
@@ -65,85 +96,90 @@ impl Years {
     }
 }
 
-/// Every day a backup fails, what is old is pruned, and somebody asks whether all is well.
+/// Every day a backup fails, what is old is pruned, and somebody asks whether all is well. The policy
+/// would leave one: what is kept is what is counted.
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn check_03_while_backups_fail_for_400_days_the_good_ones_stay_and_every_day_has_its_alarm()
 -> Result<()> {
-    let (mut alarms, mut least) = (0, usize::MAX);
-    let mut years = Years::new(7, "daily = 7\nmin_keep = 3")?;
+    let mut years = Years::new(7, "keep_within = '3d'\nkeep_last = 1\nmin_keep = 3")?;
     let taken = years.backups()?;
     assert_eq!(taken.len(), 7);
+    let newest: BTreeSet<_> = taken.iter().skip(4).cloned().collect();
+    let hook = years.is_watched()?;
     // Nothing listens there.
     years.cli = years
         .cli
         .with_env("PGHOST", "127.0.0.1")
         .with_env("PGPORT", "1");
-    for day in 1..=400 {
+    let (mut alarms, mut refused) = (0, 0);
+    for day in 1..=DAYS {
         years.now += TimeDelta::days(1);
         years.run(&["backup", SOURCE])?.exits(9)?;
-        let pruned = years.run(&["prune", SOURCE, "--yes", "--json"])?;
-        // A day old is not yet too old, and the failure is said all the same.
-        let (code, alarm) = if day > 1 { (2, "stale") } else { (1, "failed") };
-        let check = years
-            .run(&["check", SOURCE, "--json"])?
-            .exits(code)?
-            .json()?;
-        ensure!(kinds(&check)?.contains(alarm), "day {day}: {check}");
+        ensure!(told(&hook)? == ["failure"], "day {day}");
+        let before = years.backups()?;
+        if day % 20 == 0 {
+            let run = years.run(&["prune", SOURCE, "--yes"])?.exits(12)?;
+            ensure!(run.stderr.contains("backups fail"), "{}", run.stderr);
+            ensure!(years.backups()? == before, "day {day}");
+            ensure!(told(&hook)? == ["failure"], "day {day}");
+            refused += 1;
+        }
+        let prune = ["prune", SOURCE, "--yes", "--clock-is-right"];
+        years.run(&prune)?.exits(0)?;
         let left = years.backups()?;
-        ensure!(left.len() >= 3, "day {day}: {left:?}");
-        alarms += 1;
-        least = least.min(left.len());
-        // They fill the slots of their days, and nothing newer takes those.
-        assert_eq!(left, taken, "day {day}: {}", pruned.stderr);
+        ensure!(left.is_superset(&newest), "day {day}: {left:?}");
+        // The policy has its way as far as it may.
+        ensure!(day < 4 || left == newest, "day {day}: {left:?}");
+        let recovered = told(&hook)?;
+        ensure!(
+            recovered.len() == usize::from(day % 20 == 0),
+            "{recovered:?}"
+        );
+        years.asks(day)?;
+        let stale = told(&hook)?;
+        let expected: &[&str] = if day > 1 { &["stale"] } else { &[] };
+        ensure!(stale == expected, "day {day}: {stale:?}");
+        alarms += 1 + stale.len();
     }
     let verified = years.run(&["verify", "--all", "--source", SOURCE, "--json"])?;
     verified.exits(0)?;
+    // By age alone nothing would stay, which is not believed of any policy.
+    years.change("keep_last = 1\n", "")?;
+    let prune = ["prune", SOURCE, "--yes", "--clock-is-right"];
+    let run = years.run(&prune)?.exits(12)?;
+    let words = "the policy keeps none of 3 backups";
+    ensure!(run.stderr.contains(words), "{}", run.stderr);
+    assert_eq!(years.backups()?, newest);
     evidence::note(
         3,
         format!(
-            "{alarms} days of failing backups with a prune on each, {alarms} alarms, never fewer than {least} of 7 good backups"
+            "{DAYS} days of failing backups, each with a prune that was told that the clock is right, \
+             by a policy that keeps one: the minimum of {} of {} good backups stayed and verifies; \
+             without being told, prune refused with 12 each of {refused} times; a webhook had \
+             {alarms} messages, each day one of the failed backup, and from the second day on one of \
+             backups that are too old",
+            newest.len(),
+            taken.len(),
         ),
     );
     Ok(())
+}
+
+/// What somebody was told since he was last asked.
+fn told(hook: &Receiver) -> Result<Vec<String>> {
+    let requests = hook.take();
+    let events = requests.iter().map(|request| {
+        let body = request.json()?;
+        Ok(body["event"].as_str().context("an event")?.to_owned())
+    });
+    events.collect()
 }
 
 fn kinds(check: &Value) -> Result<BTreeSet<&str>> {
     let findings = check["sources"][0]["findings"].as_array();
     let findings = findings.context("findings")?;
     Ok(findings.iter().filter_map(|f| f["kind"].as_str()).collect())
-}
-
-/// By age alone all would be gone: what is kept is what is counted.
-#[test]
-#[ignore = "needs servers: run ./scripts/test"]
-fn check_03_a_policy_of_ages_goes_down_to_the_minimum_and_no_further() -> Result<()> {
-    let mut years = Years::new(7, "keep_within = '3d'\nmin_keep = 3")?;
-    let taken = years.backups()?;
-    let newest: BTreeSet<_> = taken.iter().skip(4).cloned().collect();
-    years.cli = years
-        .cli
-        .with_env("PGHOST", "127.0.0.1")
-        .with_env("PGPORT", "1");
-    for day in 1..=40 {
-        years.now += TimeDelta::days(1);
-        years.run(&["backup", SOURCE])?.exits(9)?;
-        years.run(&["prune", SOURCE, "--yes"])?;
-        let left = years.backups()?;
-        ensure!(left.is_superset(&newest), "day {day}: {left:?}");
-        years
-            .run(&["check", SOURCE])?
-            .exits(if day > 1 { 2 } else { 1 })?;
-    }
-    assert_eq!(years.backups()?, newest);
-    evidence::note(
-        3,
-        format!(
-            "a policy of ages alone stopped at the {} newest of 7",
-            newest.len()
-        ),
-    );
-    Ok(())
 }
 
 /// A clock that jumped says nothing about the age of a backup.

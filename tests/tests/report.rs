@@ -1,4 +1,4 @@
-//! The report names what there is.
+//! The report on the acceptance checks names each test that there is.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,10 @@ fn functions(folder: &Path) -> Result<BTreeSet<String>> {
 fn each_check_has_a_test_and_each_test_is_in_the_report() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let functions = functions(&root.join("tests/survive"))?;
-    let numbers: BTreeSet<_> = functions.iter().filter_map(|name| number_of(name)).collect();
+    let numbers: BTreeSet<_> = functions
+        .iter()
+        .filter_map(|name| number_of(name))
+        .collect();
     let missing: Vec<_> = CHECKS
         .iter()
         .filter(|check| !numbers.contains(&check.number))
