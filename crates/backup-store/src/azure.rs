@@ -8,6 +8,7 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret as _;
 
 use crate::config::{AzureConfig, AzureCredential, BucketConfig};
+use crate::connector::Connector;
 
 pub(crate) fn connect(
     config: &BucketConfig,
@@ -19,6 +20,7 @@ pub(crate) fn connect(
         .with_account(&azure.account)
         .with_container_name(&config.bucket)
         .with_client_options(client)
+        .with_http_connector(Connector)
         .with_retry(retry);
     builder = match &azure.credential {
         AzureCredential::AccessKey(key) => builder.with_access_key(key.expose_secret()),

@@ -8,6 +8,7 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret as _;
 
 use crate::config::{BucketConfig, GcsConfig};
+use crate::connector::Connector;
 
 pub(crate) fn connect(
     config: &BucketConfig,
@@ -19,6 +20,7 @@ pub(crate) fn connect(
         .with_bucket_name(&config.bucket)
         .with_service_account_key(gcs.service_account.expose_secret())
         .with_client_options(client)
+        .with_http_connector(Connector)
         .with_retry(retry);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));

@@ -22,6 +22,7 @@ mod bucket;
 mod cached;
 mod conditions;
 mod config;
+mod connector;
 mod download;
 mod error;
 mod gcs;

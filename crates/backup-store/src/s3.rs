@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::bucket::Connected;
 use crate::config::{BucketConfig, S3Config, ServerEncryption};
+use crate::connector::Connector;
 use crate::error::port_error;
 
 pub(crate) use uploads::Uploads;
@@ -32,6 +33,7 @@ pub(crate) fn connect(
         // One object at a time is deleted, and not every server has the bulk request.
         .with_disable_bulk_delete(true)
         .with_client_options(client.clone())
+        .with_http_connector(Connector)
         .with_retry(retry);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));

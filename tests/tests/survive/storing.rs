@@ -269,7 +269,7 @@ fn fall_silent(faults: Faults, at_once: bool) -> Result<(Duration, Duration)> {
     let run = run.finish(BOUND)?;
     let ended = silent.elapsed();
     let words = format!(
-        "no bytes moved for {} s while dumping part data-rest",
+        "no bytes moved for {} s while dumping part data-",
         STALL.as_secs()
     );
     run.expect(1, &[&words])?;

@@ -628,7 +628,7 @@ async fn uploads_of_dead_runs_are_ended() {
     // A first try of a part of a backup that is whole.
     leave(&retried, TimeDelta::hours(25));
     // Completed, and kept by a server that forgot it: its object may be made of it.
-    let complete = format!("backups/app/{}/schema.bin.fake", app[0].id);
+    let complete = objects(&bench, &app[0]).remove(0);
     leave(&complete, TimeDelta::hours(25));
     leave(
         "backups/app/20260201T030000Z-0001/data-0002.bin.fake",

@@ -13,15 +13,14 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{
-    HttpClient, HttpConnector as _, HttpRequestBody, HttpResponseBody, ReqwestConnector,
-};
+use object_store::client::{HttpClient, HttpConnector as _, HttpRequestBody, HttpResponseBody};
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use serde::Deserialize;
 use tokio::time::sleep;
 use url::Url;
 
+use crate::connector::Connector;
 use crate::error::port_error;
 
 /// The longest answer that is read: a page has a thousand uploads at most.
@@ -92,7 +91,7 @@ impl Uploads {
         bucket: Url,
         region: &str,
     ) -> Result<Self, PortError> {
-        let http = ReqwestConnector::default().connect(client);
+        let http = Connector.connect(client);
         Ok(Self {
             store,
             http: http.map_err(|e| port_error("configure bucket", &bucket, &e))?,

@@ -9,6 +9,9 @@ use crate::fate::Fate;
 use crate::onlooker::Onlooker;
 use crate::{GONE, Soak, days_later, restored_name};
 
+/// Of so many tries one brings a backup at least, whatever is done to them.
+const TRIES: usize = 8;
+
 /// Where objects lie for a moment by which a store is tried.
 const PROBES: &str = "/_leases/probe/";
 
@@ -17,7 +20,8 @@ impl Soak {
     pub(crate) fn look(&self, onlooker: &Onlooker) -> String {
         let looks = [
             ("the last backup", self.back_up_last()),
-            ("the last prune", self.clear()),
+            ("the last prune", self.prune_last()),
+            ("a prune days later", self.sweep()),
             ("the lists", self.compare_lists()),
             ("what is kept", self.prove_all()),
             ("the server's list", self.compare_server(onlooker)),
@@ -46,10 +50,14 @@ impl Soak {
         Ok("a last backup is well".to_owned())
     }
 
-    /// Prunes as ever, and then as if days had passed.
-    fn clear(&self) -> Result<String> {
+    fn prune_last(&self) -> Result<String> {
         let run = self.prune_once(Fate::Calm)?;
         run.context("a run")?.exits(0)?;
+        Ok("a last prune is well".to_owned())
+    }
+
+    /// What dead runs have left goes days later.
+    fn sweep(&self) -> Result<String> {
         let litter = self.readers_noted()?.len();
         let (server, _) = self.vault.bucket().context("a bucket")?;
         let swept = days_later::prune(server, &self.vault.url, &self.database)?;
@@ -80,6 +88,12 @@ impl Soak {
     fn compare_lists(&self) -> Result<String> {
         let listed = self.listed()?;
         let words = self.ledger().settle(&listed)?;
+        let taken = self.ledger().known().len();
+        ensure!(
+            taken >= self.backups / TRIES,
+            "{taken} backups of {} tries",
+            self.backups
+        );
         let fresh = self.vault.beside(self.cluster)?;
         let arguments = ["list", "--json", "--from", &self.vault.url];
         let (first, again) = (fresh.cli.run(arguments)?, self.vault.cli.run(arguments)?);
