@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -47,15 +48,28 @@ pub async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, PortEr
 /// Runs `body` in a task of its own, at most `chunks` ahead of its reader, so that
 /// two stages of a pipeline can use two cores. Dropping the result ends the task.
 #[must_use]
-pub fn in_own_task(mut body: BodyStream, chunks: usize) -> BodyStream {
+pub fn in_own_task(body: BodyStream, chunks: usize) -> BodyStream {
+    in_own_task_until(body, chunks, CancellationToken::new())
+}
+
+/// As [`in_own_task`], and lets go of `body` as soon as `cancel` says so, whether its reader reads or not.
+#[must_use]
+pub fn in_own_task_until(
+    mut body: BodyStream,
+    chunks: usize,
+    cancel: CancellationToken,
+) -> BodyStream {
     let (sender, receiver) = tokio::sync::mpsc::channel(chunks);
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
-        while let Some(item) = body.next().await {
-            let failed = item.is_err();
-            if sender.send(item).await.is_err() || failed {
-                return;
+        let passed_on = async {
+            while let Some(item) = body.next().await {
+                let failed = item.is_err();
+                if sender.send(item).await.is_err() || failed {
+                    return;
+                }
             }
-        }
+        };
+        cancel.run_until_cancelled(passed_on).await
     }));
     stream::unfold(
         (receiver, Some(task)),
@@ -63,11 +77,15 @@ pub fn in_own_task(mut body: BodyStream, chunks: usize) -> BodyStream {
             if let Some(item) = receiver.recv().await {
                 return Some((item, (receiver, task)));
             }
-            // The channel closed: a panic in the stage must not look like a clean end.
-            task.take()?.await.err().map(|e| {
-                let died = PortError::new(ErrorKind::Internal, "a pipeline stage died");
-                (Err(died.with_source(e).into_io()), (receiver, None))
-            })
+            // The channel closed: what is no clean end must not look like one.
+            let error = match task.take()?.await {
+                Ok(Some(())) => return None,
+                Ok(None) => PortError::new(ErrorKind::Cancelled, "stopped"),
+                Err(e) => {
+                    PortError::new(ErrorKind::Internal, "a pipeline stage died").with_source(e)
+                }
+            };
+            Some((Err(error.into_io()), (receiver, None)))
         },
     )
     .fuse()
@@ -231,6 +249,24 @@ mod tests {
             .boxed();
         let items: Vec<_> = in_own_task(body, 4).collect().await;
         assert!(items.last().unwrap().is_err());
+    }
+
+    /// Nobody reads, and the source is dropped all the same.
+    #[tokio::test]
+    async fn a_source_is_let_go_when_it_is_of_no_use() {
+        let cancel = CancellationToken::new();
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        let endless = stream::repeat_with(move || {
+            let _ = &held;
+            Ok(Bytes::from_static(b"x"))
+        });
+        let body = in_own_task_until(endless.boxed(), 1, cancel.clone());
+        tokio::task::yield_now().await;
+        cancel.cancel();
+        assert!(released.await.is_err());
+        let items: Vec<_> = body.collect().await;
+        let last = items.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(last.to_string(), "stopped");
     }
 
     #[tokio::test]

@@ -125,7 +125,8 @@ fn assert_nothing_left(scene: &Scene<'_>, before: &State) -> Result<()> {
     let after = scene.state()?;
     ensure!(after == *before, "{before:?}\n{after:?}");
     for key in scene.place.keys()? {
-        if key.contains("_leases/") {
+        // What tries the store's conditions is there for a moment, or a day if nobody lets it end.
+        if key.contains("_leases/") && !key.contains("_leases/probe/") {
             let text = String::from_utf8(scene.place.get(&key)?)?;
             let lease: serde_json::Value =
                 serde_json::from_str(&text).with_context(|| format!("{key}: {text:?}"))?;

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::splitter::Splitter;
 use crate::backup::{BackupId, SourceName};
-use crate::body::{BodyStream, ObjectHasher, RawHasher, counted, hashed, in_own_task, lock};
+use crate::body::{
+    BodyStream, ObjectHasher, RawHasher, counted, hashed, in_own_task, in_own_task_until, lock,
+};
 use crate::cipher::BackupKey;
 use crate::compressor::Compressor;
 use crate::dumper::{PartPlan, PartReport, PartStream};
@@ -128,7 +130,9 @@ impl PartWriter {
     ) -> Result<StoredPart, Error> {
         let raw_hasher = Arc::new(Mutex::new(RawHasher::default()));
         let raw = hashed(stream.body, &raw_hasher, RawHasher::update);
-        let raw = self.watched(in_own_task(raw, AHEAD), shared);
+        // The dump is let go as soon as it is of no use, even if the store takes its time to fail.
+        let raw = in_own_task_until(raw, AHEAD, cancel.clone());
+        let raw = self.watched(raw, shared);
         let encoded = self.codec.encode(raw);
         let objects = self.upload(plan, encoded, shared, cancel).await?;
         let report = stream

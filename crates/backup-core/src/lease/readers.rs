@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures::TryStreamExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,20 @@ impl Leases {
             }
         }
         Ok(used)
+    }
+
+    /// Removes what runs of long ago left when they tried whether the store keeps conditions. Best effort.
+    pub async fn remove_probes(&self) {
+        let prefix = layout::probes_prefix();
+        let mut probes = self.store.list(Some(&prefix), Depth::Recursive);
+        while let Ok(Some(entry)) = probes.try_next().await {
+            let Entry::Object(probe) = entry else {
+                continue;
+            };
+            if self.clock.now() - probe.modified > TimeDelta::from_std(LITTER).unwrap_or_default() {
+                let _ = self.store.delete(&probe.key).await;
+            }
+        }
     }
 
     async fn reader_keys(&self, source: &SourceName) -> Result<Vec<StoreKey>, Error> {

@@ -548,6 +548,29 @@ async fn what_is_read_and_written_is_in_use() {
     assert_eq!(left(&house), 0, "what a dead reader left is removed");
 }
 
+/// A run that was killed while it tried what the store can.
+#[tokio::test]
+async fn probes_of_the_dead_are_removed_after_a_day() {
+    let house = House::new();
+    let probes = || {
+        let keys = house.memory.keys().into_iter();
+        keys.filter(|key| key.starts_with("_leases/probe/")).count()
+    };
+    let leave = async |nonce| {
+        let key = backup_core::layout::probe_key(nonce);
+        house.memory.create(&key, "one".into()).await.unwrap();
+        house.memory.set_modified(key.as_str(), house.clock.now());
+    };
+    leave(1).await;
+    house.clock.advance(Duration::from_hours(23));
+    leave(2).await;
+    house.leases(3).remove_probes().await;
+    assert_eq!(probes(), 2);
+    house.clock.advance(Duration::from_hours(2));
+    house.leases(3).remove_probes().await;
+    assert_eq!(probes(), 1, "the one of yesterday");
+}
+
 /// Whether by hand or by a rule of the bucket: as long as nobody took it, it is still ours.
 #[tokio::test]
 async fn a_lease_that_was_removed_is_written_again() {
