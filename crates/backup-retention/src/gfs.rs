@@ -66,11 +66,11 @@ impl Gfs {
         let slot = |(rank, (_, index, day)): (usize, (i32, usize, NaiveDate))| {
             // So many periods to come push it out.
             let more = i32::try_from(limit - rank).ok();
-            let end = more.and_then(|more| newest.checked_add(more));
+            let until = more.and_then(|more| period::start_after(tier, newest, more, self.zone));
             let reason = KeepReason::Slot {
                 tier,
                 period: period::name(tier, day),
-                until: end.and_then(|end| period::start(tier, end, self.zone)),
+                until,
             };
             (index, reason)
         };

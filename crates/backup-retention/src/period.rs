@@ -1,7 +1,7 @@
 //! Days, weeks, months and years of a time zone, as numbers that follow each other.
 
 use backup_core::retention::Tier;
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, TimeZone as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
 /// The number of the period in which a day lies.
@@ -42,14 +42,29 @@ pub(crate) fn start(tier: Tier, number: i32, zone: Tz) -> Option<DateTime<Utc>> 
     };
     let midnight = day.and_hms_opt(0, 0, 0)?;
     let local = zone.from_local_datetime(&midnight).earliest();
-    // Some zones put their clocks on at midnight: that day begins later, and before the next one.
+    // Some zones put their clocks on at midnight, and that day begins later; some once left out a whole day,
+    // which then is where the next one begins.
     let local = local.or_else(|| {
-        let next = day.checked_add_days(Days::new(1))?.and_hms_opt(0, 0, 0)?;
-        let hours = (1..24).map(|hour| midnight + chrono::TimeDelta::hours(hour));
-        let mut later = hours.take_while(|time| *time < next);
+        let mut later =
+            (1..=24).filter_map(|hour| midnight.checked_add_signed(TimeDelta::hours(hour)));
         later.find_map(|time| zone.from_local_datetime(&time).earliest())
     });
     local.map(|time| time.with_timezone(&Utc))
+}
+
+/// When the period begins that is so many after the one of that number; `None` beyond the calendar. Days that the
+/// zone left out do not count.
+pub(crate) fn start_after(tier: Tier, number: i32, more: i32, zone: Tz) -> Option<DateTime<Utc>> {
+    let later = number.checked_add(more)?;
+    let begins = start(tier, later, zone)?;
+    if tier != Tier::Daily {
+        return Some(begins);
+    }
+    // Other changes of clocks are of a few hours.
+    let passed = begins - start(tier, number, zone)? + TimeDelta::hours(12);
+    let left_out = i64::from(more).checked_sub(passed.num_days())?;
+    let left_out = i32::try_from(left_out.max(0)).ok()?;
+    start(tier, later.checked_add(left_out)?, zone)
 }
 
 #[cfg(test)]
@@ -105,5 +120,20 @@ mod tests {
         assert_eq!(begins.to_rfc3339(), "2018-11-04T03:00:00+00:00");
         assert_eq!(begins.with_timezone(&zone).date_naive(), gap);
         assert_eq!(start(Tier::Yearly, i32::MAX, zone), None);
+    }
+
+    /// Samoa went to the other side of the date line: after the 29th came the 31st.
+    #[test]
+    fn a_day_that_was_left_out_is_no_period() {
+        let zone = Tz::Pacific__Apia;
+        let number = number(Tier::Daily, day("2011-12-28"));
+        let begins = |more| start_after(Tier::Daily, number, more, zone).unwrap();
+        let local = |more| begins(more).with_timezone(&zone).naive_local().to_string();
+        assert_eq!(local(1), "2011-12-29 00:00:00");
+        assert_eq!(local(2), "2011-12-31 00:00:00");
+        assert_eq!(local(3), "2012-01-01 00:00:00");
+        assert_eq!(local(100), "2012-04-07 00:00:00");
+        assert_eq!(start(Tier::Daily, number + 2, zone), Some(begins(2)));
+        assert_eq!(start_after(Tier::Daily, number, i32::MAX, zone), None);
     }
 }

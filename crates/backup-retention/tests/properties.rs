@@ -276,6 +276,27 @@ proptest! {
     }
 }
 
+/// Of this clock a day was left out: no backup can be of it.
+#[test]
+fn no_date_counts_on_a_day_that_was_left_out() {
+    let gfs = Gfs {
+        daily: Count::of(2),
+        zone: Tz::Pacific__Apia,
+        ..Gfs::default()
+    };
+    // The last is of 2011-12-29, in the morning.
+    let daily: Vec<_> = (0..54).map(|day| Candidate::new(id(day * 24))).collect();
+    let verdicts = judge(&gfs, &daily, &guards(1), after(&daily)).unwrap();
+    let until = verdicts.iter().filter_map(Verdict::until);
+    let until: BTreeSet<_> = until
+        .map(|until| until.with_timezone(&gfs.zone).to_rfc3339())
+        .collect();
+    assert_eq!(
+        Vec::from_iter(until),
+        ["2011-12-31T00:00:00+14:00", "2012-01-01T00:00:00+14:00"]
+    );
+}
+
 fn calendar(tier: Tier, day: NaiveDate) -> (i32, u32) {
     match tier {
         Tier::Daily => (day.year(), day.ordinal()),
