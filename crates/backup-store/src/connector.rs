@@ -1,6 +1,7 @@
 //! HTTP as `object_store` does it, with one error told for what it is.
 
-use std::error::Error as _;
+use std::error::Error;
+use std::fmt;
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
@@ -36,11 +37,30 @@ fn classified(error: HttpError) -> HttpError {
     while let Some(cause) = source {
         let cause_of_hyper = cause.downcast_ref::<hyper::Error>();
         if cause_of_hyper.is_some_and(hyper::Error::is_canceled) {
-            return HttpError::new(HttpErrorKind::Request, error);
+            return HttpError::new(HttpErrorKind::Request, Unsent(error));
         }
         source = cause.source();
     }
     error
+}
+
+/// Such an error, which says what the inner one says, once.
+#[derive(Debug)]
+struct Unsent(HttpError);
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => write!(f, "{cause}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Error for Unsent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()?.source()
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +88,7 @@ mod tests {
             let request = request.body(HttpRequestBody::empty()).unwrap();
             let error = client.execute(request).await.unwrap_err();
             assert_ne!(error.kind(), HttpErrorKind::Unknown, "{error:?}");
+            assert_eq!(error.to_string().matches("HTTP error").count(), 1);
         }
         closing.abort();
     }

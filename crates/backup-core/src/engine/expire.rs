@@ -196,9 +196,6 @@ impl Engine {
         // Without a backup to compare it with, nothing speaks for the clock.
         let uncommitted = listing.uncommitted.iter();
         let in_use = self.in_use(source).await?;
-        if let Some(leases) = self.leases() {
-            leases.remove_probes().await;
-        }
         let uncommitted = uncommitted.filter(|(_, id)| !in_use.contains_key(id));
         for (source, id) in uncommitted.filter(|_| !candidates.is_empty()) {
             let found = self.orphan(source, id, rules.orphan_grace).await?;

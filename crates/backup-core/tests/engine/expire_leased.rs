@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::backup::BackupId;
+use backup_core::clock::Clock as _;
 use backup_core::engine::{Engine, ExpireOutcome};
 use backup_core::error::{Error, ErrorKind};
+use backup_core::layout;
 use backup_core::lease::{GivenUp, Lease, LeaseKind, LeaseSettings, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, Who};
@@ -98,6 +100,37 @@ async fn what_somebody_reads_stays_until_he_has_done() {
     let outcome = house.prune().await;
     assert_eq!(outcome.deleted, std::slice::from_ref(&oldest.id));
     assert_eq!(outcome.warnings, Vec::<String>::new());
+}
+
+/// The object with which a killed run tried the store goes with the next prune, whatever else does.
+#[tokio::test]
+async fn what_the_dead_tried_the_store_with_goes() {
+    let house = House::new().await;
+    let memory = &house.bench.memory;
+    let now = house.bench.clock.now();
+    let leave = |nonce, age| {
+        let key = layout::probe_key(nonce);
+        memory.set(key.as_str(), "one");
+        memory.set_modified(key.as_str(), now - age);
+        key
+    };
+    let (old, fresh) = (
+        leave(1, TimeDelta::hours(25)),
+        leave(2, TimeDelta::hours(1)),
+    );
+    let (app, never) = (source("app"), CancellationToken::new());
+    house
+        .engine(1)
+        .plan_expiry(&app, &rules(1), &never)
+        .await
+        .unwrap();
+    assert!(
+        memory.bytes(old.as_str()).is_some(),
+        "a plan removes nothing"
+    );
+    house.prune().await;
+    assert!(memory.bytes(old.as_str()).is_none());
+    assert!(memory.bytes(fresh.as_str()).is_some());
 }
 
 #[tokio::test]

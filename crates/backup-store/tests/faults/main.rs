@@ -2,6 +2,7 @@
 
 mod gcs;
 mod marks;
+mod uploads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -99,6 +99,7 @@ impl Engine {
         }
         self.sweep_all(plan, &mut outcome, cancel).await;
         self.end_uploads(plan, &mut outcome, cancel).await;
+        self.remove_probes(plan, &outcome, cancel).await;
         outcome.tell(plan.postponed(), refusal);
         outcome
     }
@@ -242,9 +243,13 @@ impl Engine {
         for upload in of_dead {
             match unless(cancel, self.end_upload(upload)).await {
                 Ok(Ok(())) => outcome.aborted_uploads += 1,
-                Ok(Err(why)) => {
-                    let text = format!("an upload of {} stays: {why}", upload.key);
+                Ok(Err(error)) => {
+                    let text = format!("an upload of {} stays: {}", upload.key, chain(&error));
                     outcome.warnings.push(text);
+                    // It would be asked for minutes, of each.
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+                        return;
+                    }
                 }
                 Err(_) => {
                     outcome.stopped = true;
@@ -254,14 +259,31 @@ impl Engine {
         }
     }
 
-    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<(), String> {
+    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<(), PortError> {
         match self.store.head(&upload.key).await {
-            Ok(_) => return Err("its object is there, so it may have been completed".to_owned()),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(chain(&e)),
+            Ok(_) => {
+                let why = "its object is there, so it may have been completed";
+                Err(PortError::new(ErrorKind::Conflict, why))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => self.store.abort_upload(upload).await,
+            Err(e) => Err(e),
         }
-        let ended = self.store.abort_upload(upload).await;
-        ended.map_err(|e| chain(&e))
+    }
+
+    /// Removes what dead runs left when they tried the store. Without a backup nothing speaks for the clock.
+    async fn remove_probes(
+        &self,
+        plan: &ExpiryPlan,
+        outcome: &ExpireOutcome,
+        cancel: &CancellationToken,
+    ) {
+        if plan.backups.is_empty() || outcome.stopped || outcome.untried > 0 {
+            return;
+        }
+        if let Some(leases) = self.leases() {
+            // What is left, the next one finds.
+            let _ = unless(cancel, leases.remove_probes()).await;
+        }
     }
 
     /// Removes what a dead run left, unless it came to life.
