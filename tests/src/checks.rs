@@ -150,7 +150,7 @@ pub const CHECKS: [Check; 30] = [
     check(
         22,
         "Memory is bounded",
-        "Given a store twenty times slower than the dump, then memory stays below 256 MiB.",
+        "Given a store that is at least five times slower than it could be, as a rule twenty, then memory stays below 256 MiB.",
     ),
     check(
         23,

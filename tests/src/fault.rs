@@ -68,6 +68,22 @@ pub struct Faults {
     pub refuse: bool,
 }
 
+impl Faults {
+    /// Only this one, after so many bytes of a connection, on so many connections.
+    #[must_use]
+    pub fn after(action: Action, direction: Direction, after_bytes: u64, hits: u32) -> Self {
+        Self {
+            trigger: Some(Trigger {
+                action,
+                direction,
+                after_bytes,
+                hits,
+            }),
+            ..Self::default()
+        }
+    }
+}
+
 /// A running proxy; its connections are cut when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -396,17 +412,7 @@ mod tests {
     }
 
     fn trigger(action: Action, hits: u32) -> Faults {
-        let direction = Direction::ToClient;
-        let trigger = Trigger {
-            action,
-            direction,
-            after_bytes: 1000,
-            hits,
-        };
-        Faults {
-            trigger: Some(trigger),
-            ..Faults::default()
-        }
+        Faults::after(action, Direction::ToClient, 1000, hits)
     }
 
     #[test]

@@ -114,11 +114,15 @@ fn summary(passes: &[Pass]) -> String {
         .collect();
     let each: Vec<_> = passes.iter().map(ended).collect();
     format!(
-        "{} passes of {} tests; of these {}",
-        passes.len(),
+        "{} of {} tests; {}",
+        passes_of(passes.len()),
         tests.len(),
         each.join(", ")
     )
+}
+
+fn passes_of(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "pass" } else { "passes" })
 }
 
 /// How a pass ended: one that has no end or a failure, whether of a check or not, stands out.
@@ -157,7 +161,7 @@ fn verdict(passes: &[Pass], check: &Check) -> String {
         run.peek().is_some() && run.all(|o| o == Some(&Outcome::Passed))
     };
     let good = passes.iter().filter(all_passed).count();
-    let words = format!("{good} of {} passes", passes.len());
+    let words = format!("{good} of {}", passes_of(passes.len()));
     if good == passes.len() {
         format!("passed, {words}")
     } else {

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use backup_store::StoreOptions;
 use nix::sys::signal::Signal;
 
 use crate::child::{self, Server as Process};
@@ -149,6 +150,18 @@ impl Server {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How the engine in this process gets there.
+    #[must_use]
+    pub fn options(&self) -> StoreOptions {
+        StoreOptions {
+            endpoint: Some(self.endpoint()),
+            region: Some(self.region().to_owned()),
+            access_key_id: Some(self.access_key().into()),
+            secret_access_key: Some(self.secret_key().into()),
+            ..StoreOptions::default()
+        }
     }
 
     /// The access key id; it may do everything.

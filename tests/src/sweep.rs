@@ -7,13 +7,18 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, ensure};
 use backup_core::backup::SourceName;
 use backup_core::engine::{Engine, ExpireOutcome, ExpiryRules};
+use backup_core::lease::{GivenUp, LeaseSettings};
 use backup_core::retention::{Candidate, Count, KeepReason, RetentionPolicy, Verdict};
-use backup_store::{StoreConfig, StoreOptions};
-use backup_testing::FixedClock;
+use backup_core::run_record::Who;
+use backup_store::StoreConfig;
+use backup_testing::{FakeProcesses, FixedClock};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::s3::Server;
+
+/// Longer than what dead runs leave is spared.
+pub const LATER: Duration = Duration::from_hours(72);
 
 /// Keeps all there is.
 #[derive(Debug)]
@@ -29,28 +34,31 @@ impl RetentionPolicy for All {
     }
 }
 
-/// Removes what dead runs have left of a source at `url` in a bucket of `server`, `later` than now.
+/// Removes what dead runs have left of a source at `url` in a bucket of `server`, as any prune does that keeps
+/// all backups.
 ///
 /// # Errors
 /// When something was to go and is still there.
-pub fn sweep(server: &Server, url: &str, source: &str, later: Duration) -> Result<ExpireOutcome> {
-    let options = StoreOptions {
-        endpoint: Some(server.endpoint()),
-        region: Some(server.region().to_owned()),
-        access_key_id: Some(server.access_key().into()),
-        secret_access_key: Some(server.secret_key().into()),
-        ..StoreOptions::default()
+pub fn sweep(server: &Server, url: &str, source: &str) -> Result<ExpireOutcome> {
+    let clock = FixedClock::new((SystemTime::now() + LATER).into());
+    // Of the processes that there were, this one knows nothing.
+    let leases = LeaseSettings {
+        who: Who {
+            user: "test".to_owned(),
+            host: "another".to_owned(),
+        },
+        processes: Arc::new(FakeProcesses::new(1)),
+        ttl: Duration::from_mins(1),
+        given_up: GivenUp::default(),
     };
-    let clock = FixedClock::default();
-    clock.set(DateTime::<Utc>::from(SystemTime::now() + later));
     let mut rules = ExpiryRules::new(Arc::new(All));
     rules.guards.clock_is_right = true;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let outcome: Result<_> = runtime.block_on(async {
-        let store = backup_store::open(&StoreConfig::parse(url, &options)?)?;
-        let engine = Engine::new(store, Arc::new(clock));
+        let store = backup_store::open(&StoreConfig::parse(url, &server.options())?)?;
+        let engine = Engine::new(store, Arc::new(clock)).with_leases(leases);
         let (source, never) = (SourceName::new(source)?, CancellationToken::new());
         let plan = engine.plan_expiry(&source, &rules, &never).await?;
         Ok(engine.expire(&plan, &never).await)

@@ -49,12 +49,8 @@ impl Book {
         let bucket = unique(name).replace('_', "-");
         server.create_bucket(&bucket)?;
         let options = StoreOptions {
-            endpoint: Some(server.endpoint()),
-            region: Some(server.region().to_owned()),
-            access_key_id: Some(server.access_key().into()),
-            secret_access_key: Some(server.secret_key().into()),
             allow_http: true,
-            ..StoreOptions::default()
+            ..server.options()
         };
         let url = format!("s3://{bucket}");
         let store = backup_store::open(&StoreConfig::parse(&url, &options)?)?;

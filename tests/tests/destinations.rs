@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Keys, Run};
-use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
+use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::{Kind, Server};
 use backup_e2e::sample;
@@ -229,15 +229,7 @@ fn what_was_removed_from_a_copy_is_seen_and_brought_back() -> Result<()> {
 }
 
 fn cut(action: Action) -> Faults {
-    Faults {
-        trigger: Some(Trigger {
-            action,
-            direction: Direction::ToServer,
-            after_bytes: 6 << 20,
-            hits: ALWAYS,
-        }),
-        ..Faults::default()
-    }
+    Faults::after(action, Direction::ToServer, 6 << 20, ALWAYS)
 }
 
 #[rstest]

@@ -122,13 +122,23 @@ fn a_configured_server_is_drilled_on_and_left_as_it_was() -> Result<()> {
         );
         cluster.psql("postgres", &sql)?;
     }
+    // One that was killed before it could say what it had made; the limit is that of `CREATE DATABASE`.
+    let unmarked = ["drill_0123456789abcde2", "drill_0123456789abcde3"];
+    for (name, limit) in unmarked.into_iter().zip([1_983_472_605, -1]) {
+        cluster.create_db(name)?;
+        let sql = format!(
+            "ALTER DATABASE {name} OWNER TO drill_stands_by;
+             ALTER DATABASE {name} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}"
+        );
+        cluster.psql("postgres", &sql)?;
+    }
     let databases = || {
         cluster.query("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'drill\\_%' AND datname !~ '_[0-9]+_[0-9]+$' ORDER BY 1")
     };
     let view = drill(&scene, 0, &[])?;
     assert_eq!(
         databases()?,
-        "drill_0123456789abcde0\ndrill_0123456789abcde1\ndrill_my_own"
+        "drill_0123456789abcde0\ndrill_0123456789abcde1\ndrill_0123456789abcde3\ndrill_my_own"
     );
     assert_eq!(states(&view), ["passed"; 6], "{view:#}");
     assert_eq!(view["server"]["kind"], "the configured server standby");

@@ -194,15 +194,13 @@ fn a_proxy_stands_between_client_and_cluster() {
             .success()
     };
     assert!(select());
-    proxy.set(fault::Faults {
-        trigger: Some(fault::Trigger {
-            action: fault::Action::Reset,
-            direction: fault::Direction::ToClient,
-            after_bytes: 50_000,
-            hits: 1,
-        }),
-        ..fault::Faults::default()
-    });
+    let direction = fault::Direction::ToClient;
+    proxy.set(fault::Faults::after(
+        fault::Action::Reset,
+        direction,
+        50_000,
+        1,
+    ));
     assert!(!select());
     assert!(select());
 }

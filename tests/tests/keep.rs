@@ -47,17 +47,10 @@ impl Keep {
         let server = Server::shared(Kind::SeaweedFs)?;
         let bucket = unique(name).replace('_', "-");
         server.create_bucket(&bucket)?;
-        let options = StoreOptions {
-            endpoint: Some(server.endpoint()),
-            region: Some(server.region().to_owned()),
-            access_key_id: Some(server.access_key().into()),
-            secret_access_key: Some(server.secret_key().into()),
-            ..StoreOptions::default()
-        };
         let cli = Cli::without_server()?.with_s3(server);
         let url = format!("s3://{bucket}/some/prefix");
         let place = Place::Bucket { server, bucket };
-        Self::with(cli, (url, place), "some/prefix/", &options)
+        Self::with(cli, (url, place), "some/prefix/", &server.options())
     }
 
     fn with(

@@ -17,16 +17,6 @@ use futures::StreamExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-fn options(server: &Server) -> StoreOptions {
-    StoreOptions {
-        endpoint: Some(server.endpoint()),
-        region: Some(server.region().to_owned()),
-        access_key_id: Some(server.access_key().into()),
-        secret_access_key: Some(server.secret_key().into()),
-        ..StoreOptions::default()
-    }
-}
-
 fn open(url: &str, options: &StoreOptions) -> Arc<dyn Store> {
     let config = StoreConfig::parse(url, options).expect("a store");
     backup_store::open(&config).expect("opening connects to nothing")
@@ -73,7 +63,7 @@ async fn keeps_the_contract(kind: Kind, checksum: bool) -> Result<()> {
     let bucket = Bucket::new(kind)?;
     let options = StoreOptions {
         checksum,
-        ..options(bucket.server)
+        ..bucket.server.options()
     };
     contract::store::all(async || bucket.fresh(&options)).await;
     bucket.assert_tidy()
@@ -106,7 +96,7 @@ async fn minio_keeps_the_contract_without_checksums() -> Result<()> {
 /// Longer than a page, larger than a part.
 async fn holds_much(kind: Kind) -> Result<()> {
     let bucket = Bucket::new(kind)?;
-    let options = options(bucket.server);
+    let options = bucket.server.options();
     contract::store::list_over_many_pages(&*bucket.fresh(&options), 2500).await;
     contract::store::large_roundtrip(&*bucket.fresh(&options), 200 << 20).await;
     bucket.assert_tidy()
@@ -138,7 +128,7 @@ async fn marks_what_it_writes(kind: Kind) -> Result<()> {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
         sse: sse.clone(),
-        ..options(server)
+        ..server.options()
     };
     let store = open(&format!("s3://{name}"), &options);
     let (cancel, put) = (CancellationToken::new(), PutOptions::default());
@@ -214,11 +204,11 @@ async fn names_what_is_wrong(kind: Kind) -> Result<()> {
     let bucket = Bucket::new(kind)?;
     let wrong_secret = StoreOptions {
         secret_access_key: Some("canary-wrong-secret".into()),
-        ..options(bucket.server)
+        ..bucket.server.options()
     };
     let unknown_key = StoreOptions {
         access_key_id: Some("unknown".into()),
-        ..options(bucket.server)
+        ..bucket.server.options()
     };
     let rows = [
         (wrong_secret, "secret access key"),
@@ -237,7 +227,7 @@ async fn names_what_is_wrong(kind: Kind) -> Result<()> {
         }
     }
     // A listing, since SeaweedFS makes a missing bucket when something is put there.
-    let store = open("s3://no-such-bucket-at-all", &options(bucket.server));
+    let store = open("s3://no-such-bucket-at-all", &bucket.server.options());
     let listed = store.list(None, Depth::Children).next().await;
     let error = listed.context("an error")?.expect_err("no bucket");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");

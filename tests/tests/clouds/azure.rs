@@ -8,7 +8,7 @@ use backup_core::error::ErrorKind;
 use backup_core::store::{PutOptions, Store};
 use backup_e2e::azure::Azurite;
 use backup_e2e::cli::Cli;
-use backup_e2e::fault::{Action, Direction, Faults, Proxy, Trigger};
+use backup_e2e::fault::{Action, Direction, Faults, Proxy};
 use backup_e2e::pg::Cluster;
 use backup_e2e::vault::Vault;
 use backup_store::StoreOptions;
@@ -163,15 +163,7 @@ async fn azurite_uploads_outlive_broken_connections() -> Result<()> {
             Direction::ToServer => 5 << 20,
             Direction::ToClient => 20_000,
         };
-        proxy.set(Faults {
-            trigger: Some(Trigger {
-                action,
-                direction,
-                after_bytes,
-                hits: 3,
-            }),
-            ..Faults::default()
-        });
+        proxy.set(Faults::after(action, direction, after_bytes, 3));
         contract::store::large_roundtrip(&*store, 50 << 20).await;
     }
     assert!(proxy.struck() >= 3, "{} faults", proxy.struck());

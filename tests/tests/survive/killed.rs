@@ -12,16 +12,13 @@ use backup_e2e::pg::{Cluster, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
 use backup_e2e::scene::{Place, is_note, processes_with, wait_for_silence};
-use backup_e2e::sweep::sweep;
+use backup_e2e::sweep::{LATER, sweep};
 use backup_e2e::vault::{Vault, id_of};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 /// How long children and sessions may outlive a run.
 const GONE: Duration = Duration::from_secs(5);
-
-/// Later than everything that a dead run leaves is spared.
-const LATER: Duration = Duration::from_hours(72);
 
 /// A database, a place for its backups, and what kills runs there.
 struct Yard {
@@ -168,7 +165,7 @@ impl Yard {
     /// The prune of some days later; how many uploads it ended.
     fn sweep(&self) -> Result<usize> {
         if let Place::Bucket { server, .. } = &self.place {
-            let outcome = sweep(server, &self.vault.url, &self.database, LATER)?;
+            let outcome = sweep(server, &self.vault.url, &self.database)?;
             return Ok(outcome.aborted_uploads);
         }
         let later = DateTime::<Utc>::from(SystemTime::now() + LATER);

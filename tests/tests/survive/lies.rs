@@ -314,9 +314,7 @@ async fn check_13_a_slow_reader_outlives_every_limit_of_its_client() -> Result<(
     let hits = proxy.add(Rule::new(Request::is_get, Act::CutAnswer(60_000)).every(10));
     let options = StoreOptions {
         endpoint: Some(proxy.endpoint()),
-        access_key_id: Some(server.access_key().into()),
-        secret_access_key: Some(server.secret_key().into()),
-        ..StoreOptions::default()
+        ..server.options()
     };
     let mut config = StoreConfig::parse(&format!("s3://{bucket}"), &options)?;
     config.limits = Limits {

@@ -52,9 +52,7 @@ impl Narrow {
         proxy.demand_equal_parts();
         let options = StoreOptions {
             endpoint: Some(proxy.endpoint()),
-            access_key_id: Some(server.access_key().into()),
-            secret_access_key: Some(server.secret_key().into()),
-            ..StoreOptions::default()
+            ..server.options()
         };
         let url = format!("s3://{bucket}/place");
         let mut config = StoreConfig::parse(&url, &options)?;

@@ -129,6 +129,15 @@ fn check_gap(vault: &Vault, gap: &Gap) -> Result<()> {
         );
         return Ok(());
     }
+    // Who names a schema gets nothing that has none, and is told nothing of it.
+    let only = ["--schema", "public"];
+    let narrow = vault.cli.run(backup.into_iter().chain(place).chain(only))?;
+    let narrow = narrow.exits(0)?;
+    let said = format!("{}{}", narrow.text(), narrow.stderr);
+    ensure!(
+        !said.contains(gap.words) && !said.contains(&words),
+        "{said}"
+    );
     // What is published with a gap carries it with it.
     let shown = vault.read(&["show", id_of(&run.json()?)?, "--json"])?;
     let shown = shown.exits(0)?.json()?;

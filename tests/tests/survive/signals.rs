@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::evidence;
 use backup_e2e::fake_tools::{Calls, FakeTools};
-use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
+use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy};
 use backup_e2e::pg::{Cluster, quote_literal};
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
@@ -125,7 +125,7 @@ fn assert_nothing_left(scene: &Scene<'_>, before: &State) -> Result<()> {
     let after = scene.state()?;
     ensure!(after == *before, "{before:?}\n{after:?}");
     for key in scene.place.keys()? {
-        // What tries the store's conditions is there for a moment, or a day if nobody lets it end.
+        // What a store is tried with stays for a day when its run is stopped at that moment.
         if key.contains("_leases/") && !key.contains("_leases/probe/") {
             let text = String::from_utf8(scene.place.get(&key)?)?;
             let lease: serde_json::Value =
@@ -147,7 +147,8 @@ fn check_asked(kind: Kind, step: usize) -> Result<()> {
         21,
         format!(
             "SIGTERM at {asked} moments of a backup into {kind:?}, {open} of them within uploads: \
-             143 each time, after {:.1} s at most, no upload open, no object left, the lease free",
+             143 each time, after {:.1} s at most, no upload open, no object of a backup left, the \
+             lease free",
             longest.as_secs_f64()
         ),
     );
@@ -232,15 +233,12 @@ fn a_run_that_is_asked_twice_does_not_wait_for_the_store() -> Result<()> {
     let before = manifests(&scene)?;
     let run = run_until(&scene, &proxy, Moment::Sent(1))?;
     // Nothing that it has stored can be removed any more.
-    proxy.set(Faults {
-        trigger: Some(Trigger {
-            action: Action::Blackhole,
-            direction: Direction::ToServer,
-            after_bytes: 0,
-            hits: ALWAYS,
-        }),
-        ..Faults::default()
-    });
+    proxy.set(Faults::after(
+        Action::Blackhole,
+        Direction::ToServer,
+        0,
+        ALWAYS,
+    ));
     run.signal(Signal::SIGINT)?;
     std::thread::sleep(Duration::from_secs(1));
     run.signal(Signal::SIGINT)?;

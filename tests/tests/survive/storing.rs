@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::evidence;
-use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy, Trigger};
+use backup_e2e::fault::{ALWAYS, Action, Direction, Faults, Proxy};
 use backup_e2e::pg::Cluster;
 use backup_e2e::s3::Kind;
 use backup_e2e::sample;
@@ -51,22 +51,17 @@ fn behind_proxy(kind: Kind, megabytes: u32) -> Result<(Scene<'static>, Proxy)> {
 }
 
 fn strike(action: Action, after_bytes: u64, hits: u32) -> Faults {
-    let direction = Direction::ToServer;
-    Faults {
-        trigger: Some(Trigger {
-            action,
-            direction,
-            after_bytes,
-            hits,
-        }),
-        ..Faults::default()
-    }
+    Faults::after(action, Direction::ToServer, after_bytes, hits)
 }
 
 /// One run against a misbehaving store, and what is to come of it.
 fn check(scene: &mut Scene<'_>, proxy: &Proxy, codes: &[i32], words: &[&str]) -> Result<()> {
     let before = scene.state()?;
+    let patient = scene.settings.defaults.clone();
+    let limit = "stall_timeout = '5s'".to_owned();
+    scene.settings.defaults.push(limit);
     let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
+    scene.settings.defaults = patient;
     let code = run.code;
     ensure!(codes.contains(&code), "code {code}: {}", run.text());
     let run = run.expect(code, words)?;
@@ -76,17 +71,12 @@ fn check(scene: &mut Scene<'_>, proxy: &Proxy, codes: &[i32], words: &[&str]) ->
     proxy.cut();
     scene.assert_nothing_published(&before)?;
     // What went wrong is over, and the next run must not suffer from it, nor from a pause of this machine.
-    scene
-        .settings
-        .defaults
-        .retain(|line| !line.starts_with("stall_timeout"));
     let again = scene.run(&["backup", SOURCE, "--json"])?;
     again.expect(0, &["success"]).map(drop)
 }
 
 fn check_broken_ways(kind: Kind) -> Result<()> {
     let (mut scene, proxy) = behind_proxy(kind, ROWS)?;
-    let patient = scene.settings.defaults.clone();
     let rows: [(&str, Faults, &[i32], &[&str]); 4] = [
         (
             "refused connections",
@@ -118,11 +108,7 @@ fn check_broken_ways(kind: Kind) -> Result<()> {
     ];
     for (name, faults, codes, words) in rows {
         proxy.set(faults);
-        scene.settings.defaults.clone_from(&patient);
-        let limit = "stall_timeout = '5s'".to_owned();
-        scene.settings.defaults.push(limit);
-        let check = check(&mut scene, &proxy, codes, words);
-        check.with_context(|| name.to_owned())?;
+        check(&mut scene, &proxy, codes, words).with_context(|| name.to_owned())?;
     }
     Ok(())
 }
@@ -148,16 +134,7 @@ fn check_one_reset(kind: Kind) -> Result<u32> {
             Direction::ToServer => 5 * MIB,
             Direction::ToClient => 200,
         };
-        let trigger = Trigger {
-            action: Action::Reset,
-            direction,
-            after_bytes,
-            hits: 1,
-        };
-        proxy.set(Faults {
-            trigger: Some(trigger),
-            ..Faults::default()
-        });
+        proxy.set(Faults::after(Action::Reset, direction, after_bytes, 1));
         let struck = proxy.struck();
         let before = scene.state()?;
         let run = scene.start(&["backup", SOURCE, "--json"])?.finish(BOUND)?;

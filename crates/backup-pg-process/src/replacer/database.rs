@@ -211,3 +211,55 @@ pub(super) async fn end_sessions(
     .map(drop)
     .map_err(Error::query("end the sessions of the database"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "20260205T030000Z-0123abcd";
+
+    fn unmarked(name: String) -> Database {
+        Database {
+            oid: 20_000,
+            name,
+            comment: Comment::default(),
+            is_template: false,
+            allows_connections: false,
+            connection_limit: UNMARKED_LIMIT,
+        }
+    }
+
+    #[test]
+    fn only_what_nobody_was_ever_in_is_unmarked() {
+        let made = unmarked(format!("shop__new_{RUN}"));
+        assert!(made.is_unmarked_for("shop"));
+        assert!(!made.is_unmarked_for("sho"));
+        assert!(!made.is_unmarked_for("shop__new"));
+        // Somebody kept a restored database, took away its mark and closed it.
+        let closed = Database {
+            connection_limit: -1,
+            ..made.clone()
+        };
+        assert!(!closed.is_unmarked_for("shop"));
+        let open = Database {
+            allows_connections: true,
+            ..made.clone()
+        };
+        assert!(!open.is_unmarked_for("shop"));
+        let told = Database {
+            comment: Comment::parse(Some("mine")),
+            ..made
+        };
+        assert!(!told.is_unmarked_for("shop"));
+        assert!(!unmarked("shop__new_one".to_owned()).is_unmarked_for("shop"));
+    }
+
+    #[test]
+    fn a_name_that_was_cut_may_be_on_the_way_to_another() {
+        let run = RUN.parse().unwrap();
+        let (one, other) = ("a".repeat(60) + "1", "a".repeat(60) + "2");
+        assert_eq!(newcomer_name(&one, &run), newcomer_name(&other, &run));
+        let made = unmarked(newcomer_name(&one, &run));
+        assert!(!made.is_unmarked_for(&one) && !made.is_unmarked_for(&other));
+    }
+}

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::scene::{processes_with, wait_for_silence};
+use backup_e2e::sweep::sweep;
 
 use crate::fate::Fate;
 use crate::onlooker::Onlooker;
-use crate::{GONE, Soak, days_later, restored_name};
+use crate::{GONE, Soak, restored_name};
 
 /// Of so many tries one brings a backup at least, whatever is done to them.
 const TRIES: usize = 8;
@@ -60,7 +61,7 @@ impl Soak {
     fn sweep(&self) -> Result<String> {
         let litter = self.readers_noted()?.len();
         let (server, _) = self.vault.bucket().context("a bucket")?;
-        let swept = days_later::prune(server, &self.vault.url, &self.database)?;
+        let swept = sweep(server, &self.vault.url, &self.database)?;
         let left = self.readers_noted()?;
         ensure!(left.is_empty(), "notes of readers: {left:?}");
         Ok(format!(

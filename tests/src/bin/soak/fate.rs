@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backup_e2e::cli::Run;
-use backup_e2e::fault::{Action, Direction, Faults, Trigger};
+use backup_e2e::fault::{Action, Direction, Faults};
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -44,15 +44,7 @@ impl Dice {
         let good = Faults::default();
         let after_bytes = self.0.random_range(0..12_000_000);
         let resets = self.0.random_range(1..6);
-        let trigger = |action, direction, hits| Faults {
-            trigger: Some(Trigger {
-                action,
-                direction,
-                after_bytes,
-                hits,
-            }),
-            ..Faults::default()
-        };
+        let trigger = |action, direction, hits| Faults::after(action, direction, after_bytes, hits);
         match self.0.random_range(0..100) {
             0..10 => trigger(Action::Reset, Direction::ToServer, resets),
             10..15 => trigger(Action::Close, Direction::ToClient, 2),

@@ -5,7 +5,6 @@
 //! `soak [BACKUPS [SEED]]` tries 500 unless told otherwise, prints what happened, and fails when a promise was
 //! broken. The seed says what is done to the runs of each worker, and not when they meet.
 
-mod days_later;
 mod end;
 mod fate;
 mod ledger;
