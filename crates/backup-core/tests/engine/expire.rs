@@ -667,3 +667,36 @@ async fn uploads_of_dead_runs_are_ended() {
     assert_eq!(again.uploads.len(), 1);
     assert_eq!(again.uploads[0].key.as_str(), complete);
 }
+
+/// A store that is not there would be asked for minutes, of each upload.
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_not_asked_of_every_upload() {
+    for (kind, asked) in [
+        (ErrorKind::Unavailable, 1),
+        (ErrorKind::Timeout, 1),
+        (ErrorKind::PermissionDenied, 3),
+    ] {
+        let (bench, faulty) = bench(FaultyStore::new);
+        let app = daily(&bench, "app", 1).await;
+        bench.clock.advance(DAY);
+        for number in 1..=3 {
+            let key = format!("backups/app/20260201T030000Z-0001/data-000{number}.bin.fake");
+            bench.memory.leave_upload(UnfinishedUpload {
+                key: StoreKey::new(key).unwrap(),
+                id: number.to_string(),
+                begun_at: app[0].started_at - TimeDelta::days(3),
+            });
+        }
+        let plan = plan(&bench, &rules(2)).await;
+        assert_eq!(plan.uploads.len(), 3);
+        let parts = Fault::on(Op::Head).key("data-000");
+        faulty.inject(parts.rejects(kind));
+        let outcome = bench.engine.expire(&plan, &never()).await;
+        assert_eq!(outcome.aborted_uploads, 0);
+        assert_eq!(outcome.warnings.len(), asked, "{:?}", outcome.warnings);
+        assert_eq!(faulty.hits(), asked, "{kind:?}");
+        faulty.heal();
+        let outcome = bench.engine.expire(&plan, &never()).await;
+        assert_eq!(outcome.aborted_uploads, 3);
+    }
+}
