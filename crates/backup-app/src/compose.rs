@@ -489,6 +489,13 @@ impl App {
             .connection(server, &self.environment)?;
         let locator = tools(server, &self.environment);
         let mut config = PgDumperConfig::new(connection, database, locator);
+        config.filter = self.dump_filter(source);
+        config.lock_wait_timeout = settings.values.lock_wait_timeout;
+        Ok(PgDumper::new(config))
+    }
+
+    /// What of a source is dumped: each flag stands in the place of its line in the file.
+    pub(crate) fn dump_filter(&self, source: &SourceConfig) -> DumpFilter {
         let either = |flags: &[String], file: &[String]| {
             if flags.is_empty() {
                 file.to_vec()
@@ -496,15 +503,13 @@ impl App {
                 flags.to_vec()
             }
         };
-        let filter = &self.overrides.filter;
-        config.filter = DumpFilter {
-            schemas: either(&filter.schemas, &source.schemas),
-            exclude_schemas: either(&filter.exclude_schemas, &source.exclude_schemas),
-            tables: either(&filter.tables, &source.tables),
-            exclude_tables: either(&filter.exclude_tables, &source.exclude_tables),
-        };
-        config.lock_wait_timeout = settings.values.lock_wait_timeout;
-        Ok(PgDumper::new(config))
+        let flags = &self.overrides.filter;
+        DumpFilter {
+            schemas: either(&flags.schemas, &source.schemas),
+            exclude_schemas: either(&flags.exclude_schemas, &source.exclude_schemas),
+            tables: either(&flags.tables, &source.tables),
+            exclude_tables: either(&flags.exclude_tables, &source.exclude_tables),
+        }
     }
 
     pub(crate) fn request(

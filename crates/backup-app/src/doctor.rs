@@ -223,19 +223,12 @@ impl App {
             }
             (false, _) => settings.database.as_ref().unwrap_or(&source.name),
         };
-        let filter = &self.overrides().filter;
-        let narrowed = [
-            &filter.schemas,
-            &filter.exclude_schemas,
-            &filter.tables,
-            &filter.exclude_tables,
-        ];
         Ok(PgDoctor::new(PgDoctorConfig {
             database: database.to_owned(),
             connection,
             tools: tools(server, self.environment()),
             jobs: self.jobs(settings.jobs)?,
-            filtered: settings.is_partial() || narrowed.iter().any(|given| !given.is_empty()),
+            filter: self.dump_filter(settings),
         }))
     }
 

@@ -18,7 +18,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::judged;
-use crate::{ConnectionConfig, Error, ToolLocator, ToolVersion, Tools, session};
+use crate::{ConnectionConfig, DumpFilter, Error, ToolLocator, ToolVersion, Tools, session};
 use facts::{Facts, LargeObjects, Lock};
 use judge::Setting;
 
@@ -42,8 +42,8 @@ pub struct PgDoctorConfig {
     pub tools: ToolLocator,
     /// Parts that a backup dumps at the same time.
     pub jobs: usize,
-    /// Whether backups leave something out on purpose.
-    pub filtered: bool,
+    /// What backups leave out on purpose.
+    pub filter: DumpFilter,
 }
 
 /// Looks at one database with the eyes of the login that dumps it.
@@ -122,7 +122,8 @@ impl PgDoctor {
         let (facts, objects, locks) = self.facts(connection).await?;
         let setting = Setting {
             jobs: self.config.jobs,
-            filtered: self.config.filtered,
+            filtered: !self.config.filter.is_empty(),
+            names_all: self.config.filter.names_all(),
             version_num,
             host: &self.config.connection.host,
         };

@@ -29,6 +29,7 @@ mod error;
 mod ident;
 mod inspector;
 mod logins;
+mod mappings;
 mod mark;
 mod passfile;
 mod properties;

@@ -74,7 +74,8 @@ const GAPS: [Gap; 5] = [
         sql: "CREATE TABLE orders AS SELECT 1 AS id;
               CREATE FOREIGN DATA WRAPPER none;
               CREATE SERVER elsewhere FOREIGN DATA WRAPPER none;
-              CREATE USER MAPPING FOR owner SERVER elsewhere OPTIONS (password 'of elsewhere');",
+              CREATE USER MAPPING FOR owner SERVER elsewhere OPTIONS (password 'of elsewhere');
+              CREATE USER MAPPING FOR PUBLIC SERVER elsewhere;",
         finding: "user-mappings-without-options",
         words: "the options of 1 user mappings",
         fails: false,

@@ -301,6 +301,8 @@ impl Engine {
         match failure {
             _ if cancel.is_cancelled() => Err(Error::Cancelled),
             Some(error) => Err(error),
+            // Somebody else ended the parts: what is stored is not all.
+            None if waiting.len() > 0 => Err(Error::Cancelled),
             None => Ok(stored.into_values().collect()),
         }
     }

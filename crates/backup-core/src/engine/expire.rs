@@ -1,5 +1,6 @@
 //! Which backups may go, and letting them go.
 
+mod dead;
 mod delete;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Engine, unless};
 use crate::backup::{BackupId, SourceName};
 use crate::catalog::{ListRequest, Listing};
-use crate::error::{Error, ErrorKind, chain};
+use crate::error::{Error, chain};
 use crate::history::{HistoryRequest, Proofs};
 use crate::layout;
 use crate::lease::{Holder, Lease, LeaseKind};
@@ -207,7 +208,8 @@ impl Engine {
             if candidates.is_empty() {
                 return Ok(Vec::new());
             }
-            self.dead_uploads(source, rules.orphan_grace).await
+            self.dead_uploads(source, &candidates, rules.orphan_grace)
+                .await
         };
         let uploads = match dead.await {
             Ok(uploads) => uploads,
@@ -328,32 +330,6 @@ impl Engine {
             bytes: ours.iter().map(|object| object.bytes).sum(),
             objects: ours.into_iter().map(|object| object.key).collect(),
         }))
-    }
-
-    /// Uploads of which no run takes care any more. Whoever may not ask for them has none.
-    async fn dead_uploads(
-        &self,
-        source: &SourceName,
-        grace: TimeDelta,
-    ) -> Result<Vec<UnfinishedUpload>, Error> {
-        let prefix = layout::source_prefix(source);
-        let mut uploads = match self.store.unfinished_uploads(&prefix).await {
-            Err(e) if e.kind() == ErrorKind::PermissionDenied => return Ok(Vec::new()),
-            found => found.map_err(|e| Error::store(format!("list uploads below {prefix}"), e))?,
-        };
-        if uploads.is_empty() {
-            return Ok(uploads);
-        }
-        let (now, in_use) = (self.clock.now(), self.in_use(source).await?);
-        uploads.retain(|upload| {
-            let object = layout::parse_object_key(source, &upload.key);
-            object.is_some_and(|(id, name)| {
-                let since = upload.begun_at.max(id.started_at());
-                layout::is_object_name(name) && !in_use.contains_key(&id) && now - since >= grace
-            })
-        });
-        uploads.sort_by(|a, b| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
-        Ok(uploads)
     }
 
     async fn objects_below(

@@ -1,9 +1,8 @@
-//! Leases of those who read, and what all leases say is in use.
+//! Leases of those who read, what all leases say is in use, and what the dead left among them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use futures::TryStreamExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,7 @@ use crate::error::Error;
 use crate::layout;
 use crate::store::{Depth, Entry, StoreKey};
 
-/// The lease of a reader that was killed is removed after so long.
+/// What the dead left among the leases is removed after so long.
 const LITTER: Duration = Duration::from_hours(24);
 
 impl Leases {
@@ -51,8 +50,6 @@ impl Leases {
     /// The backups of a source that are being read or written now, and by whom. They must not be
     /// removed, and what lies under the id of one that is being written is no orphan.
     ///
-    /// Leases of readers that ended a day ago are removed on the way.
-    ///
     /// # Errors
     /// What the store reports; `Corrupt` when a lease cannot be read, since it may be in use.
     pub async fn in_use(
@@ -66,34 +63,49 @@ impl Leases {
             let Some((_, record)) = self.read(&key).await? else {
                 continue;
             };
-            if self.is_held(&record) {
-                if let Some(backup) = &record.backup {
-                    let holders = used.entry(backup.clone()).or_default();
-                    holders.push(record.holder());
-                }
-            } else if key != layout::lease_key(LeaseKind::Backup, source)
-                && record
-                    .ends(LITTER)
-                    .is_some_and(|end| self.clock.now() > end)
+            if self.is_held(&record)
+                && let Some(backup) = &record.backup
             {
-                let _ = self.store.delete(&key).await;
+                let holders = used.entry(backup.clone()).or_default();
+                holders.push(record.holder());
             }
         }
         Ok(used)
     }
 
-    /// Removes what runs of long ago left when they tried whether the store keeps conditions. Best effort.
-    pub async fn remove_probes(&self) {
-        let prefix = layout::probes_prefix();
-        let mut probes = self.store.list(Some(&prefix), Depth::Recursive);
-        while let Ok(Some(entry)) = probes.try_next().await {
-            let Entry::Object(probe) = entry else {
+    /// Removes leases of readers that ended a day ago, and what runs of that time left when they tried what
+    /// the store can. Ends with the first that cannot be removed: many logins may delete nothing.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn remove_litter(&self, source: &SourceName) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut litter = Vec::new();
+        for key in self.reader_keys(source).await? {
+            let Some((_, record)) = self.read(&key).await? else {
                 continue;
             };
-            if self.clock.now() - probe.modified > TimeDelta::from_std(LITTER).unwrap_or_default() {
-                let _ = self.store.delete(&probe.key).await;
+            if !self.is_held(&record) && record.ends(LITTER).is_some_and(|end| now > end) {
+                litter.push(key);
             }
         }
+        let prefix = layout::probes_prefix();
+        let failed = |e| Error::store(format!("list {prefix}"), e);
+        let mut probes = self.store.list(Some(&prefix), Depth::Recursive);
+        while let Some(entry) = probes.try_next().await.map_err(failed)? {
+            if let Entry::Object(probe) = entry
+                && (now - probe.modified)
+                    .to_std()
+                    .is_ok_and(|age| age > LITTER)
+            {
+                litter.push(probe.key);
+            }
+        }
+        for key in litter {
+            let deleted = self.store.delete(&key).await;
+            deleted.map_err(|e| Error::store(format!("delete {key}"), e))?;
+        }
+        Ok(())
     }
 
     async fn reader_keys(&self, source: &SourceName) -> Result<Vec<StoreKey>, Error> {

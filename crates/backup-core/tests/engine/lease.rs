@@ -545,6 +545,8 @@ async fn what_is_read_and_written_is_in_use() {
     assert_eq!(left(&house), 1);
     house.clock.advance(Duration::from_hours(24));
     assert_eq!(used().await, []);
+    assert_eq!(left(&house), 1, "who looks removes nothing");
+    house.leases(3).remove_litter(&app).await.unwrap();
     assert_eq!(left(&house), 0, "what a dead reader left is removed");
 }
 
@@ -564,10 +566,11 @@ async fn probes_of_the_dead_are_removed_after_a_day() {
     leave(1).await;
     house.clock.advance(Duration::from_hours(23));
     leave(2).await;
-    house.leases(3).remove_probes().await;
+    let app = source("app");
+    house.leases(3).remove_litter(&app).await.unwrap();
     assert_eq!(probes(), 2);
     house.clock.advance(Duration::from_hours(2));
-    house.leases(3).remove_probes().await;
+    house.leases(3).remove_litter(&app).await.unwrap();
     assert_eq!(probes(), 1, "the one of yesterday");
 }
 

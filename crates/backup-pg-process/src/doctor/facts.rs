@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-use crate::Error;
+use crate::{Error, mappings};
 
 /// Names that are given as examples.
 const NAMED: usize = 5;
@@ -51,6 +51,7 @@ SELECT jsonb_build_object(
   'foreign_tables', (SELECT count(*) FROM pg_foreign_table),
   'subscriptions', (SELECT count(s.subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
   'bare_mappings', (SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NULL),
+  'reads_mappings', has_table_privilege('pg_user_mapping', 'SELECT'),
   'tablespaces', (SELECT coalesce(jsonb_agg(DISTINCT t.spcname), '[]') FROM pg_tablespace t
        WHERE t.spcname NOT IN ('pg_default', 'pg_global')
          AND (t.oid IN (SELECT reltablespace FROM pg_class)
@@ -92,6 +93,7 @@ pub(super) struct Facts {
     pub(super) subscriptions: u64,
     /// User mappings whose options the login does not see, or that have none.
     pub(super) bare_mappings: u64,
+    pub(super) reads_mappings: bool,
     pub(super) tablespaces: Vec<String>,
     pub(super) frozen_age: u64,
     pub(super) in_recovery: bool,
@@ -211,13 +213,17 @@ pub(super) async fn limits(connection: &mut PgConnection) -> Result<Vec<(String,
 pub(super) async fn read(connection: &mut PgConnection) -> Result<Facts, Error> {
     let operation = "read the rights of the login";
     let json: String = sqlx::query_scalar(FACTS)
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(Error::query(operation))?;
-    serde_json::from_str(&json).map_err(|source| Error::Query {
+    let mut facts: Facts = serde_json::from_str(&json).map_err(|source| Error::Query {
         operation: operation.to_owned(),
         source: sqlx::Error::Decode(source.into()),
-    })
+    })?;
+    if facts.bare_mappings > 0 && facts.reads_mappings {
+        facts.bare_mappings = mappings::hidden(connection).await?;
+    }
+    Ok(facts)
 }
 
 /// Counts them. No function tells it in all versions.

@@ -21,7 +21,10 @@ pub(super) const AROUND_POOLER: &str =
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting<'a> {
     pub(super) jobs: usize,
+    /// Whether a filter leaves something out.
     pub(super) filtered: bool,
+    /// Whether the filter names what is dumped.
+    pub(super) names_all: bool,
     pub(super) version_num: u32,
     pub(super) host: &'a str,
 }
@@ -36,7 +39,7 @@ pub(super) fn judge(
     let mut findings = Vec::new();
     rights(facts, setting, &mut findings);
     large_objects(facts, objects, setting, &mut findings);
-    outside(facts, &mut findings);
+    outside(facts, setting, &mut findings);
     replica(facts, &mut findings);
     locked(facts, locks, &mut findings);
     limits::judge(facts, setting, &mut findings);
@@ -226,9 +229,10 @@ fn large_objects(
     );
 }
 
-/// What is no part of a dump.
-fn outside(facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.subscriptions > 0 && !facts.role.is_superuser {
+/// What is no part of a dump. A filter that names what is dumped leaves out all that has no schema.
+fn outside(facts: &Facts, setting: &Setting<'_>, findings: &mut Vec<Finding>) {
+    let wanted = !facts.role.is_superuser && !setting.names_all;
+    if facts.subscriptions > 0 && wanted {
         findings.push(
             Finding::warning(
                 "subscriptions-not-in-backups",
@@ -241,7 +245,7 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) {
             .remedy("keep their CREATE SUBSCRIPTION statements, or back up as a superuser"),
         );
     }
-    if facts.bare_mappings > 0 && !facts.role.is_superuser {
+    if facts.bare_mappings > 0 && wanted {
         findings.push(
             Finding::warning(
                 "user-mappings-without-options",

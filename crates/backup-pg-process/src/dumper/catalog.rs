@@ -9,6 +9,7 @@ use crate::details::{
     SnapshotDetails,
 };
 use crate::error::Error;
+use crate::mappings;
 use crate::session::system_identifier;
 
 /// One table that holds rows, or the head of a partitioned one.
@@ -242,6 +243,7 @@ SELECT jsonb_build_object(
              AND pg_is_in_recovery()),
   'subscriptions', (SELECT count(subname) FROM pg_subscription s, db WHERE s.subdbid = db.oid),
   'bare_mappings', (SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NULL),
+  'reads_mappings', has_table_privilege('pg_user_mapping', 'select'),
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'reads_passwords', has_table_privilege('pg_authid', 'select')
 )::text";
@@ -267,6 +269,7 @@ struct Answer {
     subscriptions: u64,
     /// User mappings whose options the login does not see, or that have none.
     bare_mappings: u64,
+    reads_mappings: bool,
     is_superuser: bool,
     reads_passwords: bool,
 }
@@ -302,10 +305,13 @@ pub(super) async fn details(
 ) -> Result<Found, Error> {
     let operation = "read the database's properties";
     let json = text(connection, DETAILS, operation).await?;
-    let answer: Answer = serde_json::from_str(&json).map_err(|source| Error::Query {
+    let mut answer: Answer = serde_json::from_str(&json).map_err(|source| Error::Query {
         operation: operation.to_owned(),
         source: sqlx::Error::Decode(source.into()),
     })?;
+    if answer.bare_mappings > 0 && answer.reads_mappings {
+        answer.bare_mappings = mappings::hidden(connection).await?;
+    }
     let warnings = warnings(&answer, names_all);
     let reads_passwords = answer.reads_passwords;
     let mut details = into_details(answer, version_num);

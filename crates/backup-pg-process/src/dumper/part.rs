@@ -79,6 +79,10 @@ impl PgDump {
             format!("--snapshot={}", self.snapshot).into(),
             format!("--lock-wait-timeout={}", self.lock_wait.as_millis().max(1)).into(),
         ];
+        // Where they are no part of the dump, a login that may not read them would be warned of them.
+        if !matches!(content, Content::Schema) || self.filter.names_all() {
+            args.push("--no-subscriptions".into());
+        }
         match content {
             Content::Schema => {
                 args.extend(["--section=pre-data".into(), "--section=post-data".into()]);
@@ -236,6 +240,22 @@ mod tests {
             assert!(args.contains(&strict), "{args:?}");
             assert!(args.contains(&"--schema=crew".into()), "{args:?}");
         }
+    }
+
+    #[test]
+    fn subscriptions_stand_in_the_schema_of_a_whole_dump_alone() {
+        let mut pg_dump = pg_dump();
+        let rest = || Content::Rest {
+            apart: Vec::new(),
+            expected: BTreeSet::new(),
+        };
+        let without = OsString::from("--no-subscriptions");
+        assert!(!pg_dump.args(&Content::Schema).contains(&without));
+        assert!(pg_dump.args(&rest()).contains(&without));
+        pg_dump.filter.exclude_schemas = vec!["old".to_owned()];
+        assert!(!pg_dump.args(&Content::Schema).contains(&without));
+        pg_dump.filter.schemas = vec!["crew".to_owned()];
+        assert!(pg_dump.args(&Content::Schema).contains(&without));
     }
 
     #[test]

@@ -3,12 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::fault::Action;
 use backup_e2e::scene::{processes_with, wait_for_silence};
 use backup_e2e::sweep::sweep;
 
 use crate::fate::Fate;
 use crate::onlooker::Onlooker;
-use crate::{GONE, Soak, restored_name};
+use crate::{GONE, Soak, restored_name, struck_by};
+
+/// Of so many backups, each kind of fault strikes one at least.
+const MANY: usize = 200;
 
 /// Of so many tries one brings a backup at least, whatever is done to them.
 const TRIES: usize = 8;
@@ -30,6 +34,7 @@ impl Soak {
             ("the leases", self.search_leases()),
             ("what a store was tried with", self.search_probes()),
             ("the machine", self.search_machine()),
+            ("the ways to the store", self.search_strikes()),
         ];
         let mut seen = Vec::new();
         for (what, looked) in looks {
@@ -39,6 +44,16 @@ impl Soak {
             }
         }
         seen.join("; ")
+    }
+
+    /// A soak in which nothing broke would show nothing.
+    fn search_strikes(&self) -> Result<String> {
+        let tally = self.tally.lock().expect("no worker panics with it");
+        for action in [Action::Reset, Action::Close] {
+            let struck = tally.contains_key(&struck_by(action));
+            ensure!(struck || self.backups < MANY, "none was struck: {action:?}");
+        }
+        Ok("ways to the store were struck".to_owned())
     }
 
     /// Takes one more backup, as if nothing had been, and proves it: the newest one that is proved stays

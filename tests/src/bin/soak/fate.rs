@@ -42,12 +42,13 @@ impl Dice {
     /// How the way to the store is for one run.
     pub(crate) fn weather(&mut self) -> Faults {
         let good = Faults::default();
-        let after_bytes = self.0.random_range(0..12_000_000);
+        // Of one connection. What a store answers to a backup is short.
+        let sent = self.0.random_range(0..3_000_000);
+        let answered = self.0.random_range(0..3000);
         let resets = self.0.random_range(1..6);
-        let trigger = |action, direction, hits| Faults::after(action, direction, after_bytes, hits);
         match self.0.random_range(0..100) {
-            0..10 => trigger(Action::Reset, Direction::ToServer, resets),
-            10..15 => trigger(Action::Close, Direction::ToClient, 2),
+            0..10 => Faults::after(Action::Reset, Direction::ToServer, sent, resets),
+            10..15 => Faults::after(Action::Close, Direction::ToClient, answered, 2),
             15..18 => Faults {
                 refuse: true,
                 ..good

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use backup_e2e::cli::{Cli, Run};
-use backup_e2e::fault::{Faults, Proxy};
+use backup_e2e::fault::{Action, Faults, Proxy};
 use backup_e2e::pg::Cluster;
 use backup_e2e::sample;
 use backup_e2e::scene::{unique, wait_for_silence};
@@ -97,6 +97,11 @@ fn main() -> Result<()> {
         "{} backups begun in {minutes:.0} min; {left}; {costs}",
         soak.backups
     ))
+}
+
+/// What the tally calls a way that was struck.
+fn struck_by(action: Action) -> String {
+    format!("backups whose way to the store was struck: {action:?}")
 }
 
 /// The database that a restore makes.
@@ -255,10 +260,16 @@ impl Soak {
             if weather != Faults::default() {
                 self.count("backups with a broken or slow way to the store".to_owned());
             }
+            let struck = proxy.struck();
             proxy.set(weather.clone());
             match self.back_up_once(&cli, (fate, fair), compress) {
                 Ok(run) => self.pause_after(run.as_ref(), &weather),
                 Err(error) => self.breaks(format!("backup: {error:#}")),
+            }
+            if let Some(trigger) = weather.trigger
+                && proxy.struck() > struck
+            {
+                self.count(struck_by(trigger.action));
             }
             proxy.heal();
             proxy.cut();

@@ -15,7 +15,7 @@ use crate::layout;
 use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::pin::FoundPin;
-use crate::store::{StoreKey, UnfinishedUpload};
+use crate::store::StoreKey;
 
 /// How many objects are deleted at the same time.
 const DELETERS: usize = 8;
@@ -43,6 +43,8 @@ pub struct ExpireOutcome {
     pub warnings: Vec<String>,
     /// Whether somebody stopped it.
     pub stopped: bool,
+    /// Whether the store does not answer. It would be asked for minutes, of each thing.
+    away: bool,
 }
 
 /// Why a backup is still there.
@@ -67,8 +69,9 @@ impl Engine {
         going.reverse();
         let mut refusal = None;
         while let Some(backup) = going.pop() {
-            if cancel.is_cancelled() {
-                outcome.stopped = true;
+            outcome.stopped |= cancel.is_cancelled();
+            if outcome.is_over() {
+                outcome.untried = if outcome.away { going.len() + 1 } else { 0 };
                 break;
             }
             let id = &backup.manifest.id;
@@ -89,17 +92,13 @@ impl Engine {
                 Err(Stays::Failed(Error::Cancelled)) => outcome.stopped = true,
                 Err(Stays::Failed(error)) => {
                     outcome.failed.push((id.clone(), chain(&error)));
-                    // It would be asked for minutes, of each.
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
-                        outcome.untried = going.len();
-                        break;
-                    }
+                    outcome.note_away(error.kind());
                 }
             }
         }
         self.sweep_all(plan, &mut outcome, cancel).await;
         self.end_uploads(plan, &mut outcome, cancel).await;
-        self.remove_probes(plan, &outcome, cancel).await;
+        self.remove_litter(plan, &mut outcome, cancel).await;
         outcome.tell(plan.postponed(), refusal);
         outcome
     }
@@ -186,7 +185,7 @@ impl Engine {
         outcome: &mut ExpireOutcome,
         cancel: &CancellationToken,
     ) {
-        if plan.orphans.is_empty() || outcome.stopped || outcome.untried > 0 {
+        if plan.orphans.is_empty() || outcome.is_over() {
             return;
         }
         if let Some(leases) = self.leases() {
@@ -196,93 +195,17 @@ impl Engine {
             if let Err(error) = retired.and_then(|retired| retired) {
                 let text = format!("what dead runs left stays for now: {}", chain(&error));
                 outcome.warnings.push(text);
+                outcome.note_away(error.kind());
                 outcome.stopped |= cancel.is_cancelled();
                 return;
             }
         }
         for orphan in &plan.orphans {
-            if outcome.stopped || cancel.is_cancelled() {
-                outcome.stopped |= cancel.is_cancelled();
+            outcome.stopped |= cancel.is_cancelled();
+            if outcome.is_over() {
                 break;
             }
             self.sweep(plan, orphan, outcome, cancel).await;
-        }
-    }
-
-    /// Ends the uploads of dead runs. Who has only slept for so long finds his upload gone, and fails.
-    ///
-    /// Where the object is there the upload stays: servers have been seen that kept an upload which was
-    /// completed, and whose object lost its content when that was ended
-    /// (<https://github.com/seaweedfs/seaweedfs/issues/10663>).
-    async fn end_uploads(
-        &self,
-        plan: &ExpiryPlan,
-        outcome: &mut ExpireOutcome,
-        cancel: &CancellationToken,
-    ) {
-        if plan.uploads.is_empty() || outcome.stopped || outcome.untried > 0 {
-            return;
-        }
-        // Much time may have passed since the plan was made.
-        let in_use = match unless(cancel, self.in_use(&plan.source)).await {
-            Ok(Ok(in_use)) => in_use,
-            Ok(Err(error)) => {
-                let text = format!("unfinished uploads stay for now: {}", chain(&error));
-                outcome.warnings.push(text);
-                return;
-            }
-            Err(_) => {
-                outcome.stopped = true;
-                return;
-            }
-        };
-        let of_dead = plan.uploads.iter().filter(|upload| {
-            let object = layout::parse_object_key(&plan.source, &upload.key);
-            object.is_some_and(|(id, _)| !in_use.contains_key(&id))
-        });
-        for upload in of_dead {
-            match unless(cancel, self.end_upload(upload)).await {
-                Ok(Ok(())) => outcome.aborted_uploads += 1,
-                Ok(Err(error)) => {
-                    let text = format!("an upload of {} stays: {}", upload.key, chain(&error));
-                    outcome.warnings.push(text);
-                    // It would be asked for minutes, of each.
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
-                        return;
-                    }
-                }
-                Err(_) => {
-                    outcome.stopped = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<(), PortError> {
-        match self.store.head(&upload.key).await {
-            Ok(_) => {
-                let why = "its object is there, so it may have been completed";
-                Err(PortError::new(ErrorKind::Conflict, why))
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => self.store.abort_upload(upload).await,
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Removes what dead runs left when they tried the store. Without a backup nothing speaks for the clock.
-    async fn remove_probes(
-        &self,
-        plan: &ExpiryPlan,
-        outcome: &ExpireOutcome,
-        cancel: &CancellationToken,
-    ) {
-        if plan.backups.is_empty() || outcome.stopped || outcome.untried > 0 {
-            return;
-        }
-        if let Some(leases) = self.leases() {
-            // What is left, the next one finds.
-            let _ = unless(cancel, leases.remove_probes()).await;
         }
     }
 
@@ -300,6 +223,7 @@ impl Engine {
             Ok(Err(error)) => {
                 let text = format!("what is left of {}: {}", orphan.id, chain(&error));
                 outcome.warnings.push(text);
+                outcome.note_away(error.kind());
                 return;
             }
             Err(_) => {
@@ -338,6 +262,7 @@ impl Engine {
             match deleted {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
+                    outcome.note_away(error.kind());
                     first.get_or_insert(error);
                     outcome.left.push(key);
                 }
@@ -370,6 +295,16 @@ impl ExpireOutcome {
     #[must_use]
     pub fn failed_wholly(&self) -> bool {
         self.deleted.is_empty() && !self.failed.is_empty()
+    }
+
+    /// Whether there is no use in going on.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopped || self.away
+    }
+
+    /// Takes a failure for what it says of the store.
+    pub(super) fn note_away(&mut self, kind: ErrorKind) {
+        self.away |= matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout);
     }
 
     /// Says in words what is not as it should be.

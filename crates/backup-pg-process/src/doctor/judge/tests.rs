@@ -37,6 +37,7 @@ fn healthy() -> Facts {
         foreign_tables: 0,
         subscriptions: 0,
         bare_mappings: 0,
+        reads_mappings: true,
         tablespaces: Vec::new(),
         frozen_age: 1000,
         in_recovery: false,
@@ -56,6 +57,7 @@ fn setting() -> Setting<'static> {
     Setting {
         jobs: 4,
         filtered: false,
+        names_all: false,
         version_num: 170_002,
         host: "db.internal",
     }
@@ -158,6 +160,23 @@ fn large_objects_of_others_need_more_than_the_role() {
         ..setting()
     };
     assert_eq!(only(with(|_| {}, &partly)).level, Level::Note);
+}
+
+/// What has no schema is no part of such a dump, and nothing is said of it.
+#[test]
+fn who_names_what_he_wants_misses_nothing_else() {
+    let mut facts = healthy();
+    (facts.subscriptions, facts.bare_mappings) = (1, 1);
+    let judged = |names_all| {
+        let setting = Setting {
+            filtered: true,
+            names_all,
+            ..setting()
+        };
+        judge(&facts, &LargeObjects::default(), &[], &setting)
+    };
+    assert_eq!(worst(&judged(false)), Level::Warning);
+    assert_eq!(worst(&judged(true)), Level::Ok);
 }
 
 #[test]
