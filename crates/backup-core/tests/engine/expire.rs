@@ -706,3 +706,44 @@ async fn a_store_that_does_not_answer_is_not_asked_of_every_upload() {
         assert_eq!(outcome.aborted_uploads, 3);
     }
 }
+
+#[tokio::test]
+async fn uploads_stay_where_nobody_can_look_or_somebody_stops() {
+    let (bench, faulty) = bench(FaultyStore::new);
+    let app = daily(&bench, "app", 1).await;
+    bench.clock.advance(DAY);
+    let complete = objects(&bench, &app[0]).remove(0);
+    let dead = "backups/app/20260201T030000Z-0001/data-0001.bin.fake";
+    for key in [dead, complete.as_str()] {
+        bench.memory.leave_upload(UnfinishedUpload {
+            key: StoreKey::new(key).unwrap(),
+            id: key.len().to_string(),
+            begun_at: app[0].started_at - TimeDelta::days(3),
+        });
+    }
+    faulty.inject(
+        Fault::on(Op::Head)
+            .key(complete.as_str())
+            .rejects(ErrorKind::Unavailable),
+    );
+    let blind = plan(&bench, &rules(2)).await;
+    assert!(blind.uploads.is_empty());
+    assert_eq!(blind.warnings.len(), 1, "{:?}", blind.warnings);
+    assert!(
+        blind.warnings[0].contains(&complete),
+        "{:?}",
+        blind.warnings
+    );
+    faulty.heal();
+    let plan = plan(&bench, &rules(2)).await;
+    assert_eq!(plan.uploads.len(), 1);
+    let stopped = never();
+    stopped.cancel();
+    let outcome = bench.engine.expire(&plan, &stopped).await;
+    assert!(outcome.stopped);
+    assert_eq!(outcome.aborted_uploads, 0);
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+    let prefix = StoreKey::new("backups/app").unwrap();
+    let left = bench.memory.unfinished_uploads(&prefix).await.unwrap();
+    assert_eq!(left.len(), 2);
+}

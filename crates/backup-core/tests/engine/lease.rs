@@ -574,6 +574,23 @@ async fn probes_of_the_dead_are_removed_after_a_day() {
     assert_eq!(probes(), 1, "the one of yesterday");
 }
 
+/// Such a login leaves one with each run: whoever was refused once would be refused thousands of times.
+#[tokio::test]
+async fn who_may_delete_nothing_tries_once() {
+    let house = House::new();
+    for nonce in 1..=3 {
+        let key = backup_core::layout::probe_key(nonce);
+        house.memory.create(&key, "one".into()).await.unwrap();
+        house.memory.set_modified(key.as_str(), house.clock.now());
+    }
+    house.clock.advance(Duration::from_hours(25));
+    let refused = Fault::on(Op::Delete).rejects(ErrorKind::PermissionDenied);
+    house.faulty.inject(refused);
+    let removed = house.leases(1).remove_litter(&source("app")).await;
+    assert_eq!(removed.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(house.faulty.hits(), 1);
+}
+
 /// Whether by hand or by a rule of the bucket: as long as nobody took it, it is still ours.
 #[tokio::test]
 async fn a_lease_that_was_removed_is_written_again() {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ExpireOutcome, ExpiryPlan};
 use crate::backup::SourceName;
 use crate::engine::{Engine, unless};
-use crate::error::{Error, ErrorKind, PortError, chain};
+use crate::error::{Error, ErrorKind, chain};
 use crate::layout;
 use crate::retention::Candidate;
 use crate::store::UnfinishedUpload;
@@ -45,8 +45,7 @@ impl Engine {
             if !layout::is_object_name(name) || in_use.contains_key(&id) || now - since < grace {
                 continue;
             }
-            let failed = |e| Error::store(format!("look at {}", upload.key), e);
-            if backups.contains(&id) && self.is_there(&upload).await.map_err(failed)? {
+            if backups.contains(&id) && self.is_there(&upload).await? {
                 tracing::debug!(key = %upload.key, "an upload stays: its object is there");
             } else {
                 dead.push(upload);
@@ -67,33 +66,19 @@ impl Engine {
             return;
         }
         // Much time may have passed since the plan was made.
-        let in_use = match unless(cancel, self.in_use(&plan.source)).await {
-            Ok(Ok(in_use)) => in_use,
-            Ok(Err(error)) => {
-                let text = format!("unfinished uploads stay for now: {}", chain(&error));
-                outcome.warnings.push(text);
-                outcome.note_away(error.kind());
-                return;
-            }
-            Err(_) => {
-                outcome.stopped = true;
-                return;
-            }
+        let what = "unfinished uploads stay for now";
+        let in_use = outcome.ask(what, cancel, self.in_use(&plan.source));
+        let Some(in_use) = in_use.await else {
+            return;
         };
         let of_dead = plan.uploads.iter().filter(|upload| {
             let object = layout::parse_object_key(&plan.source, &upload.key);
             object.is_some_and(|(id, _)| !in_use.contains_key(&id))
         });
         for upload in of_dead {
-            match unless(cancel, self.end_upload(upload)).await {
-                Ok(Ok(ended)) => outcome.aborted_uploads += usize::from(ended),
-                Ok(Err(error)) => {
-                    let text = format!("an upload of {} stays: {}", upload.key, chain(&error));
-                    outcome.warnings.push(text);
-                    outcome.note_away(error.kind());
-                }
-                Err(_) => outcome.stopped = true,
-            }
+            let what = format!("an upload of {} stays", upload.key);
+            let ended = outcome.ask(&what, cancel, self.end_upload(upload)).await;
+            outcome.aborted_uploads += usize::from(ended == Some(true));
             if outcome.is_over() {
                 return;
             }
@@ -101,19 +86,20 @@ impl Engine {
     }
 
     /// Whether it did; not where its object is there by now.
-    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<bool, PortError> {
+    async fn end_upload(&self, upload: &UnfinishedUpload) -> Result<bool, Error> {
         if self.is_there(upload).await? {
             return Ok(false);
         }
-        self.store.abort_upload(upload).await?;
+        let ended = self.store.abort_upload(upload).await;
+        ended.map_err(|e| Error::store("end the upload", e))?;
         Ok(true)
     }
 
-    async fn is_there(&self, upload: &UnfinishedUpload) -> Result<bool, PortError> {
+    async fn is_there(&self, upload: &UnfinishedUpload) -> Result<bool, Error> {
         match self.store.head(&upload.key).await {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
+            Err(e) => Err(Error::store(format!("look at {}", upload.key), e)),
         }
     }
 

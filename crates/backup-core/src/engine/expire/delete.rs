@@ -129,11 +129,11 @@ impl Engine {
         self.observer
             .event(&Event::Note(format!("backup {id} is deleted")));
         // Who read the manifest just before it went has said so before.
-        if let Some(by) = self
-            .users(source, id)
-            .await
-            .unwrap_or_else(|e| Some(chain(&e)))
-        {
+        let users = self.users(source, id).await.unwrap_or_else(|error| {
+            outcome.note_away(error.kind());
+            Some(chain(&error))
+        });
+        if let Some(by) = users {
             let text = format!("objects of backup {id} are left for now: in use by {by}");
             outcome.warnings.push(text);
             return Ok(());
@@ -191,12 +191,8 @@ impl Engine {
         if let Some(leases) = self.leases() {
             let orphans: Vec<_> = plan.orphans.iter().map(|orphan| &orphan.id).collect();
             let retired = leases.retire(&plan.source, &orphans, cancel);
-            let retired = unless(cancel, retired).await;
-            if let Err(error) = retired.and_then(|retired| retired) {
-                let text = format!("what dead runs left stays for now: {}", chain(&error));
-                outcome.warnings.push(text);
-                outcome.note_away(error.kind());
-                outcome.stopped |= cancel.is_cancelled();
+            let what = "what dead runs left stays for now";
+            if outcome.ask(what, cancel, retired).await.is_none() {
                 return;
             }
         }
@@ -218,20 +214,8 @@ impl Engine {
         cancel: &CancellationToken,
     ) {
         let look = self.orphan(&plan.source, &orphan.id, plan.orphan_grace);
-        let found = match unless(cancel, look).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                let text = format!("what is left of {}: {}", orphan.id, chain(&error));
-                outcome.warnings.push(text);
-                outcome.note_away(error.kind());
-                return;
-            }
-            Err(_) => {
-                outcome.stopped = true;
-                return;
-            }
-        };
-        let Some(found) = found else {
+        let what = format!("what is left of {}", orphan.id);
+        let Some(Some(found)) = outcome.ask(&what, cancel, look).await else {
             return;
         };
         let before = outcome.left.len();
@@ -302,8 +286,29 @@ impl ExpireOutcome {
         self.stopped || self.away
     }
 
+    /// What comes of a request; nothing when it failed, which is told, or when somebody stopped it.
+    pub(super) async fn ask<T>(
+        &mut self,
+        what: &str,
+        cancel: &CancellationToken,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Option<T> {
+        match unless(cancel, request).await.and_then(|answer| answer) {
+            Ok(answer) => Some(answer),
+            Err(_) if cancel.is_cancelled() => {
+                self.stopped = true;
+                None
+            }
+            Err(error) => {
+                self.warnings.push(format!("{what}: {}", chain(&error)));
+                self.note_away(error.kind());
+                None
+            }
+        }
+    }
+
     /// Takes a failure for what it says of the store.
-    pub(super) fn note_away(&mut self, kind: ErrorKind) {
+    fn note_away(&mut self, kind: ErrorKind) {
         self.away |= matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout);
     }
 
