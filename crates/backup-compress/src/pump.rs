@@ -214,7 +214,9 @@ impl Output {
     }
 
     fn write<T>(&mut self, write: impl FnOnce(&mut WriteBuffer<'_>) -> T) -> T {
-        self.buffer.resize(CHUNK_BYTES, 0);
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; CHUNK_BYTES];
+        }
         let mut room = WriteBuffer::new_initialized(&mut self.buffer[self.filled..]);
         let result = write(&mut room);
         self.filled += room.written_len();
