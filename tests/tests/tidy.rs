@@ -107,6 +107,13 @@ struct Package {
     manifest_path: PathBuf,
     rust_version: Option<String>,
     dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -434,6 +441,21 @@ fn scripts_can_be_run() {
         .map(|path| shown(path))
         .collect();
     assert_none("scripts that are not executable", &offenders);
+}
+
+/// `scripts/test` runs the acceptance checks beside all others, which it names by what they do not begin with.
+#[test]
+fn no_suite_begins_like_the_acceptance_checks() {
+    let suites: Vec<_> = packages()
+        .into_iter()
+        .flat_map(|package| package.targets)
+        .filter(|target| target.kind == ["test"] && target.name.starts_with("su"))
+        .map(|target| target.name)
+        .collect();
+    assert_eq!(suites, ["survive"]);
+    let script = read(&root().join("scripts/test"));
+    assert!(script.contains("--test survive "));
+    assert!(script.contains("--test '[!s]*' --test 's[!u]*' "));
 }
 
 #[test]

@@ -196,9 +196,13 @@ impl Engine {
 }
 
 /// Drops work that cannot be cancelled from within: a store that does not answer is asked for
-/// minutes.
+/// minutes. What is done is told, and nothing begins any more.
 async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
     tokio::select! {
+        biased;
         done = work => Ok(done),
         () = cancel.cancelled() => Err(Error::Cancelled),
     }

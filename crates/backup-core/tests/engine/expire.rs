@@ -707,34 +707,46 @@ async fn a_store_that_does_not_answer_is_not_asked_of_every_upload() {
     }
 }
 
-#[tokio::test]
-async fn uploads_stay_where_nobody_can_look_or_somebody_stops() {
-    let (bench, faulty) = bench(FaultyStore::new);
-    let app = daily(&bench, "app", 1).await;
+/// Leaves an upload for an object of a backup that is there, and one of a dead run.
+async fn with_uploads(bench: &Bench) -> (String, String) {
+    let app = daily(bench, "app", 1).await;
     bench.clock.advance(DAY);
-    let complete = objects(&bench, &app[0]).remove(0);
-    let dead = "backups/app/20260201T030000Z-0001/data-0001.bin.fake";
-    for key in [dead, complete.as_str()] {
+    let complete = objects(bench, &app[0]).remove(0);
+    let dead = "backups/app/20260201T030000Z-0001/data-0001.bin.fake".to_owned();
+    for key in [&dead, &complete] {
         bench.memory.leave_upload(UnfinishedUpload {
             key: StoreKey::new(key).unwrap(),
             id: key.len().to_string(),
             begun_at: app[0].started_at - TimeDelta::days(3),
         });
     }
-    faulty.inject(
-        Fault::on(Op::Head)
-            .key(complete.as_str())
-            .rejects(ErrorKind::Unavailable),
-    );
+    (complete, dead)
+}
+
+#[tokio::test]
+async fn uploads_stay_where_nobody_can_look() {
+    let (bench, faulty) = bench(FaultyStore::new);
+    let (complete, dead) = with_uploads(&bench).await;
+    let looks = Fault::on(Op::Head).key(complete.as_str());
+    faulty.inject(looks.rejects(ErrorKind::Unavailable));
     let blind = plan(&bench, &rules(2)).await;
     assert!(blind.uploads.is_empty());
-    assert_eq!(blind.warnings.len(), 1, "{:?}", blind.warnings);
-    assert!(
-        blind.warnings[0].contains(&complete),
-        "{:?}",
-        blind.warnings
-    );
+    let [warning] = blind.warnings.as_slice() else {
+        panic!("{:?}", blind.warnings);
+    };
+    assert!(warning.contains(&complete), "{warning}");
     faulty.heal();
+    let seeing = plan(&bench, &rules(2)).await;
+    let [upload] = seeing.uploads.as_slice() else {
+        panic!("{:?}", seeing.uploads);
+    };
+    assert_eq!(upload.key.as_str(), dead);
+}
+
+#[tokio::test]
+async fn who_is_stopped_ends_no_upload() {
+    let (bench, _) = bench(FaultyStore::new);
+    with_uploads(&bench).await;
     let plan = plan(&bench, &rules(2)).await;
     assert_eq!(plan.uploads.len(), 1);
     let stopped = never();
@@ -746,4 +758,36 @@ async fn uploads_stay_where_nobody_can_look_or_somebody_stops() {
     let prefix = StoreKey::new("backups/app").unwrap();
     let left = bench.memory.unfinished_uploads(&prefix).await.unwrap();
     assert_eq!(left.len(), 2);
+}
+
+/// Each of the others would be asked for minutes.
+#[tokio::test]
+async fn a_store_that_goes_away_is_not_asked_to_delete_the_rest() {
+    let (bench, faulty) = bench(FaultyStore::new);
+    let app = daily(&bench, "app", 3).await;
+    for number in 1..=40 {
+        let key = format!("backups/app/{}/data-9{number:03}.bin.fake", app[0].id);
+        bench.memory.set(&key, "rows");
+        bench.memory.set_modified(&key, app[0].started_at);
+    }
+    let all = objects(&bench, &app[0]).len();
+    faulty.inject(
+        Fault::on(Op::Delete)
+            .key("/data-9")
+            .rejects(ErrorKind::Timeout),
+    );
+    let outcome = prune(&bench, &rules(1)).await;
+    assert_eq!(texts(&outcome.deleted), ids(&app[..1]));
+    assert!((1..=8).contains(&faulty.hits()), "{}", faulty.hits());
+    let left = objects(&bench, &app[0]);
+    let told: Vec<_> = outcome.left.iter().map(StoreKey::as_str).collect();
+    assert_eq!(told, left);
+    assert!(left.len() > 30 && left.len() < all, "{}", left.len());
+    assert_eq!(outcome.untried, 1);
+    // The next one has all of it.
+    faulty.heal();
+    let outcome = prune(&bench, &rules(1)).await;
+    assert_eq!(outcome.swept, std::slice::from_ref(&app[0].id));
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+    assert_eq!(objects(&bench, &app[0]), Vec::<String>::new());
 }

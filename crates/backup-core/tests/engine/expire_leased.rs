@@ -12,7 +12,7 @@ use backup_core::lease::{GivenUp, Lease, LeaseKind, LeaseSettings, Work};
 use backup_core::manifest::Manifest;
 use backup_core::run_record::{Operation, Who};
 use backup_core::store::{StoreKey, UnfinishedUpload};
-use backup_testing::{FakeProcesses, Fault, FaultyStore, Op};
+use backup_testing::{FakeProcesses, Fault, FaultyStore, MemoryStore, Op};
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,10 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        let bench = Bench::new();
+        Self::over(Bench::new()).await
+    }
+
+    async fn over(bench: Bench) -> Self {
         let backups = daily(&bench, "app", 3).await;
         Self {
             bench,
@@ -100,6 +103,44 @@ async fn what_somebody_reads_stays_until_he_has_done() {
     let outcome = house.prune().await;
     assert_eq!(outcome.deleted, std::slice::from_ref(&oldest.id));
     assert_eq!(outcome.warnings, Vec::<String>::new());
+}
+
+/// Somebody may have begun to read just before the manifest went.
+#[tokio::test]
+async fn objects_stay_where_nobody_can_tell_who_reads_them() {
+    let mut faulty = None;
+    let bench = Bench::over(MemoryStore::new(), |memory| {
+        let store = Arc::new(FaultyStore::new(memory));
+        faulty = Some(Arc::clone(&store));
+        store
+    });
+    let faulty = faulty.unwrap();
+    let house = House::over(bench).await;
+    let oldest = &house.backups[0];
+    let (engine, never) = (house.engine(1), CancellationToken::new());
+    let plan = engine
+        .plan_expiry(&source("app"), &rules(1), &never)
+        .await
+        .unwrap();
+    let second_look = Fault::on(Op::List).key("_leases/readers").nth(2);
+    faulty.inject(second_look.rejects(ErrorKind::Unavailable));
+    let outcome = engine.expire(&plan, &never).await;
+    assert_eq!(outcome.deleted, std::slice::from_ref(&oldest.id));
+    assert_eq!(outcome.freed_bytes, 0);
+    let start = format!(
+        "objects of backup {} are left for now: who uses them is not known: ",
+        oldest.id
+    );
+    assert!(
+        outcome.warnings[0].starts_with(&start),
+        "{:?}",
+        outcome.warnings
+    );
+    assert_eq!(outcome.untried, 1, "{:?}", outcome.warnings);
+    assert_eq!(faulty.hits(), 1);
+    let left = objects(&house.bench, oldest);
+    assert!(left.len() > 3, "{left:?}");
+    assert_eq!(listed(&house.bench, "app").await, house.backups[1..]);
 }
 
 /// The object with which a killed run tried the store goes with the next prune, whatever else does.

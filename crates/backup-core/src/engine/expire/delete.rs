@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, stream};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::{ExpiryPlan, JudgedBackup, Orphan, ours};
@@ -129,12 +130,15 @@ impl Engine {
         self.observer
             .event(&Event::Note(format!("backup {id} is deleted")));
         // Who read the manifest just before it went has said so before.
-        let users = self.users(source, id).await.unwrap_or_else(|error| {
-            outcome.note_away(error.kind());
-            Some(chain(&error))
-        });
-        if let Some(by) = users {
-            let text = format!("objects of backup {id} are left for now: in use by {by}");
+        let why = match self.users(source, id).await {
+            Ok(by) => by.map(|by| format!("in use by {by}")),
+            Err(error) => {
+                outcome.note_away(error.kind());
+                Some(format!("who uses them is not known: {}", chain(&error)))
+            }
+        };
+        if let Some(why) = why {
+            let text = format!("objects of backup {id} are left for now: {why}");
             outcome.warnings.push(text);
             return Ok(());
         }
@@ -226,37 +230,40 @@ impl Engine {
         }
     }
 
-    /// Deletes objects that belong to no backup any more.
+    /// Deletes objects that belong to no backup any more, as long as the store answers.
     async fn delete_all(
         &self,
         keys: Vec<StoreKey>,
         outcome: &mut ExpireOutcome,
         cancel: &CancellationToken,
     ) {
-        let mut deletions = stream::iter(keys)
-            .map(|key| async move {
-                let deletion = async { Ok(self.store.delete(&key).await) };
-                let deleted = unless(cancel, deletion).await.and_then(|done| done);
-                (key, deleted)
-            })
-            .buffer_unordered(DELETERS);
         let mut first: Option<PortError> = None;
         let before = outcome.left.len();
-        while let Some((key, deleted)) = deletions.next().await {
+        let (mut untried, mut asked) = (keys.into_iter(), FuturesUnordered::new());
+        loop {
+            while asked.len() < DELETERS
+                && !outcome.is_over()
+                && let Some(key) = untried.next()
+            {
+                asked.push(async move {
+                    let deleted = unless(cancel, self.store.delete(&key)).await;
+                    (key, deleted)
+                });
+            }
+            let Some((key, deleted)) = asked.next().await else {
+                break;
+            };
             match deleted {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => continue,
                 Ok(Err(error)) => {
                     outcome.note_away(error.kind());
                     first.get_or_insert(error);
-                    outcome.left.push(key);
                 }
-                Err(_) => {
-                    outcome.stopped = true;
-                    outcome.left.push(key);
-                }
+                Err(_) => outcome.stopped = true,
             }
+            outcome.left.push(key);
         }
-        drop(deletions);
+        outcome.left.extend(untried);
         outcome.left[before..].sort();
         if let (Some(error), Some(key)) = (first, outcome.left.get(before)) {
             let text = format!("{key} is left behind: {}", chain(&error));
@@ -295,7 +302,7 @@ impl ExpireOutcome {
     ) -> Option<T> {
         match unless(cancel, request).await.and_then(|answer| answer) {
             Ok(answer) => Some(answer),
-            Err(_) if cancel.is_cancelled() => {
+            Err(Error::Cancelled) => {
                 self.stopped = true;
                 None
             }
