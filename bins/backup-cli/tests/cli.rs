@@ -158,6 +158,31 @@ fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
     Ok(())
 }
 
+/// What names a source or a database is stored, listed and logged.
+#[test]
+fn a_connection_string_is_no_name_and_nothing_of_it_is_kept() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = bench.place()?;
+    for text in [
+        "postgresql://backup:hunter2@127.0.0.1:1/shop",
+        "host=127.0.0.1 port=1 password=hunter2 dbname=shop",
+    ] {
+        for arguments in [
+            &["backup", "--to", &place, "--no-encryption", "-d", text][..],
+            &["doctor", "--to", &place, "--no-encryption", "-d", text],
+            &["restore", "latest", "--from", &place, "--target-db", text],
+        ] {
+            let output = bench.run(arguments)?;
+            let said = stderr(&output) + &stdout(&output);
+            assert_eq!(code(&output), Some(2), "{said}");
+            assert!(said.contains("connection string"), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(bench.path("repo"))?.count(), 0);
+    Ok(())
+}
+
 #[test]
 fn errors_are_json_on_stdout_when_json_is_asked_for() -> std::io::Result<()> {
     let bench = Bench::new()?;

@@ -71,6 +71,10 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("[defaults]\ncompression = 'zip'", "defaults.compression: "),
     (
+        "[source.a]\ndatabase = 'postgresql://u:hunter2@h/shop'",
+        "source.a.database: a connection URL; allowed is the name of a database",
+    ),
+    (
         "[source.a]\ncompression = 'zstd:99'",
         "source.a.compression: level `99` is not possible",
     ),

@@ -28,6 +28,7 @@ use backup_store::CachedStore;
 
 use crate::clock::SystemClock;
 use crate::connection::{ServerOverrides, tools};
+use crate::database_name::refuse_connection_string;
 use crate::error::AppError;
 use crate::journal::Mark;
 use crate::keys::{Keys, unusable_keys};
@@ -162,12 +163,16 @@ impl App {
     /// Loads the configuration.
     ///
     /// # Errors
-    /// When a named file is missing, private where it must be, or wrong.
+    /// When a named file is missing, private where it must be, or wrong; when a connection string is given
+    /// where a database is to be named.
     pub fn load(
         file: Option<&Path>,
         environment: Environment,
         overrides: Overrides,
     ) -> Result<Self, AppError> {
+        if let Some(database) = &overrides.database {
+            refuse_connection_string("-d", database)?;
+        }
         let config = Config::load(file, &environment)?;
         crate::values::check(&config)
             .map_err(|wrong| Config::refuse(file, &environment, &wrong.path, &wrong.message))?;

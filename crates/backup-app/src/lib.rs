@@ -14,6 +14,7 @@ pub mod check;
 mod clock;
 mod compose;
 mod connection;
+mod database_name;
 pub mod doctor;
 mod drill;
 mod error;
@@ -70,6 +71,7 @@ pub use backup_run::{
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
+pub use database_name::refuse_connection_string;
 pub use drill::{ChosenDrill, ChosenDrills, DrillRun, DrillSetup, DrillTask, DrillWish};
 pub use error::{AppError, ErrorReport};
 pub use extract::{ExtractedFile, Extraction, refuse_unless_database};

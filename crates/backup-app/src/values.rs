@@ -6,6 +6,7 @@ use backup_core::error::{PortError, chain};
 use backup_crypt::parse_recipients;
 use backup_store::Scheme;
 
+use crate::database_name::is_url;
 use crate::place::without_login;
 use crate::{redis, schedules};
 
@@ -30,6 +31,11 @@ impl WrongValue {
 pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
     compression(&["defaults", "compression"], &config.defaults.compression)?;
     for (name, source) in &config.source {
+        if source.database.as_deref().is_some_and(is_url) {
+            let path = ["source", name, "database"];
+            let message = "a connection URL; allowed is the name of a database";
+            return Err(WrongValue::new(&path, message));
+        }
         if let Some(text) = &source.compression {
             compression(&["source", name, "compression"], text)?;
         }

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The other side cannot be reached or asks to come back later.
     Unavailable,
+    /// There is no room left.
+    NoRoom,
     /// A client program of the right version is not installed.
     ToolMissing,
     /// The server lacks what the work needs: a version, a role, an extension.
@@ -68,6 +70,7 @@ impl ErrorKind {
             Self::AlreadyExists => "already_exists",
             Self::PermissionDenied => "permission_denied",
             Self::Unavailable => "unavailable",
+            Self::NoRoom => "no_room",
             Self::ToolMissing => "tool_missing",
             Self::Unsuitable => "unsuitable",
             Self::ToolFailed => "tool_failed",

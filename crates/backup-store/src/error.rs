@@ -75,6 +75,7 @@ fn kind(error: &object_store::Error, code: &str) -> ErrorKind {
         | "SignatureDoesNotMatch" => {
             return ErrorKind::PermissionDenied;
         }
+        "XMinioStorageFull" => return ErrorKind::NoRoom,
         "NoSuchBucket" | "ContainerNotFound" => return ErrorKind::NotFound,
         // The status alone would say that the key is taken.
         "ContainerBeingDeleted" => return ErrorKind::Unavailable,
@@ -112,6 +113,7 @@ fn kind_of_transport(error: &object_store::Error) -> ErrorKind {
                 ErrorKind::PermissionDenied
             }
             io::ErrorKind::TimedOut => ErrorKind::Timeout,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoRoom,
             _ => ErrorKind::Unavailable,
         };
     }
@@ -141,7 +143,7 @@ fn hint(error: &object_store::Error, kind: ErrorKind, code: &str) -> Option<&'st
         }
         "BlobImmutableDueToPolicy" => "the container keeps its objects for a fixed time",
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => "set the region of the bucket",
-        _ if is_full(error) => "free space on the destination, then run again",
+        _ if kind == ErrorKind::NoRoom => "free space on the destination, then run again",
         _ if kind == ErrorKind::PermissionDenied && find::<io::Error>(error).is_some() => {
             "run as the owner of the directory, or give this user rights to it"
         }
@@ -152,21 +154,13 @@ fn hint(error: &object_store::Error, kind: ErrorKind, code: &str) -> Option<&'st
     })
 }
 
-/// Whether the destination has no room left.
-fn is_full(error: &object_store::Error) -> bool {
-    find::<io::Error>(error).is_some_and(|io| {
-        let kind = io.kind();
-        kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded
-    })
-}
-
 /// Whether the same request may succeed a moment later.
 pub(crate) fn is_transient(error: &object_store::Error) -> bool {
     let code = answer_of(error).map_or(String::new(), |answer| answer.code);
     matches!(
         kind(error, &code),
         ErrorKind::Unavailable | ErrorKind::Timeout
-    ) && !is_full(error)
+    )
 }
 
 fn chain<'a>(error: &'a object_store::Error) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -213,7 +207,7 @@ mod tests {
     fn a_full_disk_is_named() {
         let error = generic(io::Error::from_raw_os_error(nix::libc::ENOSPC));
         let port = port_error("write object", "a", &error);
-        assert_eq!(port.kind(), ErrorKind::Unavailable);
+        assert_eq!(port.kind(), ErrorKind::NoRoom);
         assert_eq!(port.to_string(), "write object a");
         assert!(port.source().unwrap().to_string().contains("No space left"));
         assert!(port.hint().unwrap().contains("free space"));

@@ -49,6 +49,7 @@ mod tests {
             (ErrorKind::ToolFailed, true),
             (ErrorKind::Conflict, true),
             (ErrorKind::PermissionDenied, false),
+            (ErrorKind::NoRoom, false),
             (ErrorKind::Refused, false),
             (ErrorKind::Corrupt, false),
             (ErrorKind::Unsuitable, false),

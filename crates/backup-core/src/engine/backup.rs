@@ -422,7 +422,7 @@ impl Engine {
             Err(e) => Err(e),
         };
         // A request that timed out may still be carried out after we looked.
-        let settled = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+        let settled = !error.kind().is_outage();
         let operation = format!("write {key}");
         match there {
             Ok(found) if found == content => Ok(()),

@@ -110,7 +110,7 @@ impl Member {
             Err(e) => Err(e),
         };
         // A request that timed out may still be carried out after we looked.
-        let settled = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+        let settled = !error.kind().is_outage();
         match there {
             Ok(found) if found == *content => return Ok(()),
             Ok(_) => lock(&self.state).written.retain(|written| written != key),

@@ -1,39 +1,39 @@
 //! The only thing of a backup that touches a disk of ours: its definitions, in a private directory.
 
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backup_core::body::BodyStream;
 use backup_core::manifest::PartName;
 use backup_pg_archive::{ArchiveReport, Inspector};
+use backup_process::held_dir::{HeldDir, Kind};
 use futures::StreamExt as _;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::error::RestoreError;
 use super::toc_list::list_file;
 use crate::Error;
 
-/// A directory that nobody else can enter, removed on drop.
+const KIND: Kind = Kind {
+    prefix: "backup-pg-",
+    file: "restore",
+};
+
+/// A directory that nobody else can enter, removed on drop. Where its owner was killed, the next one removes it.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    directory: TempDir,
+    directory: HeldDir,
     lists: AtomicU64,
 }
 
 impl Workspace {
     /// Makes it within `parent`, or where temporary files go.
     pub(crate) fn create(parent: Option<&Path>) -> Result<Self, RestoreError> {
-        let mut builder = tempfile::Builder::new();
-        builder
-            .prefix("backup-pg-")
-            .permissions(std::fs::Permissions::from_mode(0o700));
-        let directory = match parent {
-            Some(parent) => builder.tempdir_in(parent),
-            None => builder.tempdir(),
-        };
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        KIND.sweep(&parent, |_| true);
+        let directory = HeldDir::create(&KIND, &parent, "held while it runs\n");
         Ok(Self {
             directory: directory.map_err(|source| RestoreError::PrivateFile { source })?,
             lists: AtomicU64::new(0),
@@ -90,8 +90,8 @@ impl Workspace {
 
     /// Removes everything, and says if that fails.
     pub(crate) fn remove(self) -> Result<(), RestoreError> {
-        let closed = self.directory.close();
-        closed.map_err(|source| RestoreError::PrivateFile { source })
+        let removed = self.directory.remove();
+        removed.map_err(|source| RestoreError::PrivateFile { source })
     }
 }
 
@@ -105,7 +105,25 @@ fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn what_a_killed_restore_left_goes_with_the_next() {
+        let parent = tempfile::tempdir().unwrap();
+        let left = parent.path().join("backup-pg-killed");
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join(KIND.file), "held while it runs\n").unwrap();
+        std::fs::write(left.join("schema.dump"), "CREATE TABLE").unwrap();
+        let other = Workspace::create(Some(parent.path())).unwrap();
+        assert!(!left.exists());
+        let next = Workspace::create(Some(parent.path())).unwrap();
+        assert!(other.directory.path().exists(), "its owner lives");
+        next.remove().unwrap();
+        other.remove().unwrap();
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn nobody_else_can_read_it() {

@@ -135,10 +135,10 @@ pub(super) fn levels(proved: &Proved, outcome: &DrillOutcome) -> Vec<LevelResult
 
 /// Whether the error tells something of the backup: a store that is away and a signal do not.
 fn is_verdict(outcome: &DrillOutcome) -> bool {
-    use crate::error::{Error, ErrorKind};
+    use crate::error::Error;
     match &outcome.error {
         None | Some(Error::Cancelled | Error::Store { .. } | Error::Key { .. }) => false,
-        Some(error) => !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
+        Some(error) => !error.kind().is_outage(),
     }
 }
 

@@ -316,7 +316,7 @@ impl ExpireOutcome {
 
     /// Takes a failure for what it says of the store.
     fn note_away(&mut self, kind: ErrorKind) {
-        self.away |= matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout);
+        self.away |= kind.is_outage();
     }
 
     /// Says in words what is not as it should be.
