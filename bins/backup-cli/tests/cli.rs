@@ -160,7 +160,7 @@ fn wrong_input_is_refused_with_what_to_say_instead() -> std::io::Result<()> {
 
 /// What names a source or a database is stored, listed and logged.
 #[test]
-fn a_connection_string_is_no_name_and_nothing_of_it_is_kept() -> std::io::Result<()> {
+fn a_password_is_in_no_name_and_nothing_of_it_is_kept() -> std::io::Result<()> {
     let bench = Bench::new()?;
     let place = bench.place()?;
     for text in [
@@ -179,6 +179,15 @@ fn a_connection_string_is_no_name_and_nothing_of_it_is_kept() -> std::io::Result
             assert!(!said.contains("hunter2"), "{said}");
         }
     }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backup-cli"));
+    let output = command
+        .env_clear()
+        .env("PGDATABASE", "postgres://backup:hunter2@127.0.0.1:1/shop")
+        .args(["backup", "--to", &place, "--no-encryption"])
+        .output()?;
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains("PGDATABASE names a database"));
+    assert!(!stderr(&output).contains("hunter2"));
     assert_eq!(std::fs::read_dir(bench.path("repo"))?.count(), 0);
     Ok(())
 }

@@ -72,7 +72,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[defaults]\ncompression = 'zip'", "defaults.compression: "),
     (
         "[source.a]\ndatabase = 'postgresql://u:hunter2@h/shop'",
-        "source.a.database: a connection URL; allowed is the name of a database",
+        "source.a.database: a connection string with a password; allowed is the name of a database",
     ),
     (
         "[source.a]\ncompression = 'zstd:99'",

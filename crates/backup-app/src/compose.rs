@@ -28,7 +28,7 @@ use backup_store::CachedStore;
 
 use crate::clock::SystemClock;
 use crate::connection::{ServerOverrides, tools};
-use crate::database_name::refuse_connection_string;
+use crate::database_name::refuse_password;
 use crate::error::AppError;
 use crate::journal::Mark;
 use crate::keys::{Keys, unusable_keys};
@@ -163,7 +163,7 @@ impl App {
     /// Loads the configuration.
     ///
     /// # Errors
-    /// When a named file is missing, private where it must be, or wrong; when a connection string is given
+    /// When a named file is missing, private where it must be, or wrong; when a password is given
     /// where a database is to be named.
     pub fn load(
         file: Option<&Path>,
@@ -171,7 +171,7 @@ impl App {
         overrides: Overrides,
     ) -> Result<Self, AppError> {
         if let Some(database) = &overrides.database {
-            refuse_connection_string("-d", database)?;
+            refuse_password("-d", database)?;
         }
         let config = Config::load(file, &environment)?;
         crate::values::check(&config)
@@ -453,17 +453,24 @@ impl App {
         let given = self.overrides.database.clone();
         let configured = settings.and_then(|settings| settings.database.clone());
         let found = given.or(configured).or_else(|| source.map(str::to_owned));
-        let variable = || {
-            self.environment
-                .first(names::PG_DATABASE)
-                .map(str::to_owned)
+        let found = match found {
+            Some(name) => Some(name),
+            None => self.database_variable()?.map(str::to_owned),
         };
-        found.or_else(variable).ok_or_else(|| {
+        found.ok_or_else(|| {
             AppError::usage_hint(
                 "no database is given",
                 "say -d NAME, or name a configured source, or --all",
             )
         })
+    }
+
+    /// What `PGDATABASE` and the like name.
+    pub(crate) fn database_variable(&self) -> Result<Option<&str>, AppError> {
+        let named = self.environment.first(names::PG_DATABASE);
+        named
+            .map(|name| refuse_password(names::PG_DATABASE[0], name).map(|()| name))
+            .transpose()
     }
 
     /// Tells the databases of a source's server.

@@ -157,9 +157,12 @@ impl App {
         } else {
             asked.to_vec()
         };
-        let variable = self.environment().first(names::PG_DATABASE);
+        let variable = match names.as_slice() {
+            [] => self.database_variable()?,
+            _ => None,
+        };
         let given = self.overrides().database.as_deref();
-        if let Some(database) = given.or(variable.filter(|_| names.is_empty())) {
+        if let Some(database) = given.or(variable) {
             return Ok(vec![Examined {
                 name: database.to_owned(),
                 settings: SourceConfig::default(),

@@ -71,7 +71,7 @@ pub use backup_run::{
 pub use clock::SystemClock;
 pub use compose::{App, BackupJob, DumpFilterOverrides, Lister, Overrides, RestoreTarget};
 pub use connection::ServerOverrides;
-pub use database_name::refuse_connection_string;
+pub use database_name::refuse_password;
 pub use drill::{ChosenDrill, ChosenDrills, DrillRun, DrillSetup, DrillTask, DrillWish};
 pub use error::{AppError, ErrorReport};
 pub use extract::{ExtractedFile, Extraction, refuse_unless_database};

@@ -6,7 +6,7 @@ use backup_core::error::{PortError, chain};
 use backup_crypt::parse_recipients;
 use backup_store::Scheme;
 
-use crate::database_name::is_url;
+use crate::database_name::has_password;
 use crate::place::without_login;
 use crate::{redis, schedules};
 
@@ -31,9 +31,9 @@ impl WrongValue {
 pub(crate) fn check(config: &Config) -> Result<(), WrongValue> {
     compression(&["defaults", "compression"], &config.defaults.compression)?;
     for (name, source) in &config.source {
-        if source.database.as_deref().is_some_and(is_url) {
+        if source.database.as_deref().is_some_and(has_password) {
             let path = ["source", name, "database"];
-            let message = "a connection URL; allowed is the name of a database";
+            let message = "a connection string with a password; allowed is the name of a database";
             return Err(WrongValue::new(&path, message));
         }
         if let Some(text) = &source.compression {

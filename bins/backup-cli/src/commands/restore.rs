@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backup_app::report::DefinitionsView;
 use backup_app::{
-    AppError, Keys, Reading, RestoreTarget, begin, refuse_connection_string, refuse_unless_database,
+    AppError, Keys, Reading, RestoreTarget, begin, refuse_password, refuse_unless_database,
 };
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
 use backup_core::error::Error as CoreError;
@@ -22,7 +22,7 @@ use crate::report::{CompareView, RestoreView};
 use crate::{exit_code, render};
 
 pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
-    refuse_connection_string("--target-db", arguments.target_db())?;
+    refuse_password("--target-db", arguments.target_db())?;
     let source = arguments.source.as_deref();
     let backup = &arguments.backup;
     let found = context
