@@ -230,8 +230,9 @@ fn what_a_killed_server_left_undone_is_made_up_for() -> Result<()> {
     waited.context(killed.stderr)?;
     fakes.misbehave("pg_dump", Calls::Data, "exec \"$real\" \"$@\"")?;
     let server = stage.serve()?;
-    wait_until("both backups", || Ok(stage.backups().len() >= 2))?;
+    let waited = wait_until("both backups", || Ok(stage.backups().len() >= 2));
     let log = stop(server)?;
+    waited.with_context(|| format!("{log}\n{:#?}", stage.runs()))?;
     // The same slot, though this server was not there when it came.
     let begun = format!(
         "scheduled backup of all of {}",
