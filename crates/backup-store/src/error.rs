@@ -223,6 +223,7 @@ mod tests {
             ("ExpiredToken", ErrorKind::PermissionDenied),
             ("AuthorizationHeaderMalformed", ErrorKind::InvalidInput),
             ("SlowDown", ErrorKind::Unavailable),
+            ("XMinioStorageFull", ErrorKind::NoRoom),
         ] {
             let port = port_error("read object", "a", &generic(answer(code)));
             assert_eq!(port.kind(), kind, "{code}");
