@@ -7,6 +7,7 @@ mod generate;
 mod notify;
 mod rekey;
 mod retention;
+mod undo;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +15,6 @@ use std::process::ExitCode;
 
 use backup_app::{DumpFilterOverrides, Overrides, ServerOverrides};
 use backup_core::restorer::{Ownership, Selection};
-use backup_core::run_record::RunId;
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -27,6 +27,7 @@ pub(crate) use generate::{GenerateArgs, OrchestratorArg};
 pub(crate) use notify::{NotifyArgs, NotifyCommand};
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use retention::{PinArgs, PruneArgs, SimulateArgs, UnpinArgs};
+pub(crate) use undo::UndoArgs;
 
 /// Backups of PostgreSQL that are proved to restore.
 #[derive(Debug, Parser)]
@@ -442,32 +443,6 @@ pub(crate) struct ReplaceArgs {
     /// Swap without asking
     #[arg(long)]
     pub(crate) yes: bool,
-}
-
-/// `undo`
-#[derive(Debug, Args)]
-pub(crate) struct UndoArgs {
-    /// The run of the restore, as it was printed and as `runs` lists it
-    pub(crate) run: RunId,
-    /// The configured server [default: that of the restore]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) target_server: Option<String>,
-    #[command(flatten)]
-    pub(crate) from: FromArgs,
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Nothing is asked; accepted so that scripts can say it
-    #[arg(long, hide = true)]
-    yes: bool,
-}
-
-impl UndoArgs {
-    pub(crate) fn overrides(&self) -> Overrides {
-        Overrides {
-            server: self.server.overrides(),
-            ..self.from.overrides()
-        }
-    }
 }
 
 impl RestoreArgs {

@@ -33,12 +33,14 @@ mod verify;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use backup_app::{
     App, AppError, Environment, Found, HURRIED_LIMIT, Interrupt, Journal, Keys, LogFormat,
     LogLevel, NOTICES_LIMIT, Notice, Overrides, Reading, SystemClock, Wanted, init_logging,
+    refuse_password,
 };
 use backup_core::backup::SourceName;
 use backup_core::catalog::{ParseSelectorError, Selector};
@@ -58,6 +60,8 @@ struct Context {
     interrupt: Interrupt,
     json: bool,
     quiet: bool,
+    /// The configuration file that was named.
+    config: Option<PathBuf>,
     journal: Journal,
 }
 
@@ -152,6 +156,7 @@ async fn dispatch(cli: Cli, interrupt: Interrupt) -> Outcome {
         interrupt,
         json: cli.json,
         quiet: cli.quiet || cli.json,
+        config: cli.config.clone(),
     };
     let outcome = Box::pin(work(&context, &cli)).await;
     context.flush().await;
@@ -183,14 +188,12 @@ async fn work(context: &Context, cli: &Cli) -> Outcome {
         Command::Simulate(arguments) => simulate::run(context, arguments),
         Command::Pin(arguments) => pin::pin(context, arguments).await,
         Command::Unpin(arguments) => pin::unpin(context, arguments).await,
-        Command::Config(arguments) => {
-            config::run(context, &arguments.command, cli.config.as_deref())
-        }
+        Command::Config(arguments) => config::run(context, &arguments.command),
         Command::Notify(arguments) => {
             let testing = notify::run(context, &arguments.command);
             context.stoppable(testing).await
         }
-        Command::Generate(arguments) => generate::run(context, arguments, cli.config.as_deref()),
+        Command::Generate(arguments) => generate::run(context, arguments),
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Init(_)
@@ -366,5 +369,6 @@ fn selector(text: &str) -> Result<Selector, AppError> {
 }
 
 fn source_name(text: &str) -> Result<SourceName, AppError> {
+    refuse_password("SOURCE", text)?;
     SourceName::new(text).map_err(|e| AppError::usage(e.to_string()))
 }

@@ -186,7 +186,7 @@ fn a_password_is_in_no_name_and_nothing_of_it_is_kept() -> std::io::Result<()> {
         .args(["backup", "--to", &place, "--no-encryption"])
         .output()?;
     assert_eq!(code(&output), Some(2));
-    assert!(stderr(&output).contains("PGDATABASE names a database"));
+    assert!(stderr(&output).contains("PGDATABASE takes a name"));
     assert!(!stderr(&output).contains("hunter2"));
     assert_eq!(std::fs::read_dir(bench.path("repo"))?.count(), 0);
     Ok(())
@@ -206,6 +206,57 @@ fn errors_are_json_on_stdout_when_json_is_asked_for() -> std::io::Result<()> {
             .is_some_and(|text| text.contains("not found"))
     );
     assert!(value["error"]["causes"].is_array());
+    Ok(())
+}
+
+/// A slip in a name is no empty answer.
+#[test]
+fn a_name_that_nobody_configured_is_told_with_those_that_are() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let place = bench.place()?;
+    let config = format!(
+        "[server.main]\nhost = \"/nowhere\"\n[destination.far]\nurl = \"{place}\"\n\
+         [source.shop]\nserver = \"main\"\n[source.blog]\nserver = \"main\"\n"
+    );
+    let config = bench.write("backup.toml", &config, 0o600)?;
+    let config = config.display().to_string();
+    for (arguments, hint) in [
+        (&["list", "shpo"][..], "those that are: blog, shop"),
+        (&["backup", "shpo"], "those that are: blog, shop"),
+        (
+            &["copy", "latest", "--from", "fra", "--to", "far"],
+            "those that are: far",
+        ),
+    ] {
+        let output = bench.run(&[&["--config", &config], arguments].concat())?;
+        assert_eq!(code(&output), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    }
+    for arguments in [&["list", "shop"][..], &["list", "shpo", "--days", "3"]] {
+        let output = bench.run(&[&["--config", &config], arguments].concat())?;
+        assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    }
+    let secret = "postgresql://backup:hunter2@db/shop";
+    for arguments in [
+        &["list", secret][..],
+        &["backup", secret],
+        &["drill", secret],
+    ] {
+        let output = bench.run(&[&["--config", &config], arguments].concat())?;
+        let said = stderr(&output) + &stdout(&output);
+        assert_eq!(code(&output), Some(2), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_that_is_configured_is_not_right() -> std::io::Result<()> {
+    let bench = Bench::new()?;
+    let output = bench.run(&["config", "check"])?;
+    assert_eq!(code(&output), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("nothing is configured"));
+    assert!(stderr(&output).contains("--config FILE"));
     Ok(())
 }
 

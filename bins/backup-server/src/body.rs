@@ -11,6 +11,9 @@ use crate::problem::Problem;
 /// What a request may bring with it.
 pub(crate) const BODY_LIMIT: usize = 64 * 1024;
 
+/// How long what is said of a wrong body may be: it quotes from it.
+const MAX_DETAIL: usize = 300;
+
 /// A body in JSON; none at all is an empty object. No form of another site can send one: it
 /// cannot say that it is JSON.
 #[derive(Debug)]
@@ -52,8 +55,27 @@ pub(crate) async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    let detail = "the body has not the form that it should have, or fields that nobody knows";
-    serde_json::from_slice(bytes).map_err(|_| Problem::bad_request(detail))
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut reader);
+    let read = read.map_err(|error| Problem::bad_request(malformed(&error)))?;
+    reader
+        .end()
+        .map_err(|_| Problem::bad_request("the body goes on after its end"))?;
+    Ok(read)
+}
+
+/// Which field is wrong, and what is allowed there.
+fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let said = error.inner().to_string();
+    // What follows counts bytes of one line, which nobody sees.
+    let said = said.split(" at line ").next().unwrap_or_default();
+    let path = error.path().to_string();
+    let whole = if path == "." {
+        format!("the body: {said}")
+    } else {
+        format!("{path}: {said}")
+    };
+    whole.chars().take(MAX_DETAIL).collect()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

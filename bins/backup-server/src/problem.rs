@@ -1,11 +1,14 @@
 //! Errors as `application/problem+json`.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What went wrong. The words are ours: nothing of a store, a server or a configuration is in it.
+/// What went wrong. The words are ours, or the request's own: nothing of a store, a server or a
+/// configuration is in it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// The status again.
@@ -13,15 +16,16 @@ pub(crate) struct Problem {
     /// What the status means.
     pub(crate) title: &'static str,
     /// What it means here.
-    pub(crate) detail: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) detail: Cow<'static, str>,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, detail: &'static str) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status: status.as_u16(),
             title: status.canonical_reason().unwrap_or("Error"),
-            detail,
+            detail: detail.into(),
         }
     }
 
@@ -30,7 +34,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "there is no such thing")
     }
 
-    pub(crate) fn bad_request(detail: &'static str) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 

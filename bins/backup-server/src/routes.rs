@@ -19,6 +19,7 @@ use backup_app::check::of_work;
 use backup_app::text::time;
 use backup_app::{BackupEntry, BackupView, ListView, RunView, SourceView, SystemClock};
 use backup_core::clock::Clock as _;
+use backup_core::run_record::Operation;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -113,6 +114,7 @@ pub(crate) struct DaysQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct RunsQuery {
     /// Only of this operation: `backup`, `restore`, `drill` and so on.
+    #[param(pattern = "^(backup|adopt|restore|verify|undo|drill|copy|prune|pin|unpin|rekey)$")]
     operation: Option<String>,
     /// Only of this source.
     source: Option<String>,
@@ -215,6 +217,13 @@ pub(crate) async fn runs(
     Asked(which): Asked<RunsQuery>,
     Asked(query): Asked<PageQuery>,
 ) -> Answer {
+    if let Some(wanted) = &which.operation
+        && !Operation::KNOWN
+            .iter()
+            .any(|known| known.as_str() == wanted)
+    {
+        return Err(Problem::bad_request(unknown_operation()));
+    }
     let overview = &reader.overview;
     let since = days.since();
     let is = |wanted: &Option<String>, found: Option<&String>| {
@@ -229,6 +238,11 @@ pub(crate) async fn runs(
     let incomplete = reader.incomplete();
     let page = query.page(seen, |run| run.id.clone(), incomplete)?;
     Ok(reader.json(&page))
+}
+
+fn unknown_operation() -> String {
+    let known: Vec<_> = Operation::KNOWN.iter().map(Operation::as_str).collect();
+    format!("operation: one of {}", known.join(", "))
 }
 
 /// Drills, newest first

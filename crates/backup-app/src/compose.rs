@@ -247,9 +247,8 @@ impl App {
             return Ok(Place::from_url(text));
         }
         let found = self.config.destination.get_key_value(text);
-        let (name, settings) = found.ok_or_else(|| backup_config::Error::Undefined {
-            section: "destination",
-            name: text.to_owned(),
+        let (name, settings) = found.ok_or_else(|| {
+            backup_config::Error::undefined("destination", text, self.config.destination.keys())
         })?;
         Ok(Place {
             name: name.clone(),
@@ -267,6 +266,18 @@ impl App {
     #[must_use]
     pub fn is_configured(&self, source: &SourceName) -> bool {
         self.config.settings_of(source.as_str()).is_some()
+    }
+
+    /// Refuses a name that nobody configured, where some are and nothing is stored under it.
+    ///
+    /// # Errors
+    /// `Undefined`.
+    pub fn refuse_unknown(&self, source: &str) -> Result<(), AppError> {
+        if self.config.source.is_empty() || self.config.settings_of(source).is_some() {
+            return Ok(());
+        }
+        let known = self.config.source.keys();
+        Err(backup_config::Error::undefined("source", source, known).into())
     }
 
     /// An engine over `place`.
@@ -393,6 +404,7 @@ impl App {
     /// # Errors
     /// When something is missing or makes no sense.
     pub fn backup_job(&self, source: Option<&str>) -> Result<BackupJob, AppError> {
+        refuse_password("SOURCE", source.unwrap_or_default())?;
         let configured = match source {
             Some(name) => match self.config.settings_of(name) {
                 Some(settings) => Some(settings.clone()),
@@ -606,10 +618,7 @@ impl App {
     pub fn restore_target(&self, server: Option<&str>) -> Result<RestoreTarget, AppError> {
         let configured = match server {
             Some(name) => Some(self.config.server.get(name).ok_or_else(|| {
-                backup_config::Error::Undefined {
-                    section: "server",
-                    name: name.to_owned(),
-                }
+                backup_config::Error::undefined("server", name, self.config.server.keys())
             })?),
             None => None,
         };

@@ -14,7 +14,7 @@ const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 pub fn refuse_password(flag: &str, text: &str) -> Result<(), AppError> {
     if has_password(text) {
         return Err(AppError::usage_hint(
-            format!("{flag} names a database, and was given a connection string with a password"),
+            format!("{flag} takes a name, and was given a connection string with a password"),
             format!(
                 "give {flag} the name alone, and -h, -p and -U; a password comes from PGPASSWORD or ~/.pgpass"
             ),

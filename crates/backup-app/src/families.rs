@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::compose::App;
+use crate::database_name::refuse_password;
 use crate::error::AppError;
 
 /// Whether what is said for a name is said for a source: its own, or that of the source which stands for
@@ -72,6 +73,7 @@ impl App {
         name: &str,
         catalog: &Catalog<'_>,
     ) -> Result<Vec<SourceName>, AppError> {
+        refuse_password("SOURCE", name)?;
         let named = SourceName::new(name).map_err(|e| AppError::usage(e.to_string()))?;
         let configured = self.config().source.get(name);
         if name.contains('/') || configured.is_some_and(|settings| !settings.is_family()) {

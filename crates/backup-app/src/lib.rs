@@ -80,7 +80,7 @@ pub use inspector::AnyInspector;
 pub use jobs::{JobError, JobRefusal, JobView, Jobs, Order, SCHEDULE, SandboxView, Work};
 pub use journal::{Journal, Mark, Notice, Reading, begin};
 pub use keys::Keys;
-pub use listing::{ListView, PlaceListing, RunView, Views, lacking, tiers};
+pub use listing::{DAMAGED, ListView, PlaceListing, RunView, Views, lacking, tiers};
 pub use logging::{LogFormat, LogLevel, init_logging};
 pub use notices::{HURRIED_LIMIT, LIMIT as NOTICES_LIMIT, Notices, NotifyTest};
 pub use orchestrators::Installation;

@@ -15,14 +15,14 @@ use backup_core::manifest::Manifest;
 use backup_core::run_record::RunRecord;
 use backup_core::store::StoreKey;
 
-pub use view::{ListView, RunView, lacking, tiers};
+pub use view::{DAMAGED, ListView, RunView, lacking, tiers};
 
 use crate::check::Lost;
 use crate::clock::SystemClock;
 use crate::compose::{App, Lister};
 use crate::error::AppError;
 use crate::place::Place;
-use crate::text::shown;
+use crate::text::{shown, time};
 
 /// What is read of one place.
 #[derive(Debug)]
@@ -76,6 +76,20 @@ impl PlaceListing {
             let view = view.drilled(self.proofs.newest_drill(manifest));
             views.insert(key, self.kept.show(manifest, view));
         }
+    }
+
+    /// Backups that were found damaged, for people. What is missing of one is in [`Self::damage`].
+    #[must_use]
+    pub fn found_damaged(&self) -> Vec<String> {
+        let listing = &self.held.listing;
+        let whole = listing.backups.iter();
+        let whole = whole.filter(|manifest| listing.lacking(manifest).is_none());
+        let damaged = whole.filter_map(|manifest| {
+            let at = time(self.proofs.damaged_at(manifest)?);
+            let (place, id) = (&self.place, &manifest.id);
+            Some(format!("{place}: backup {id}: found damaged at {at}"))
+        });
+        damaged.collect()
     }
 
     /// What there is and cannot be used as it is, for people.

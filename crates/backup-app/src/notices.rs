@@ -161,11 +161,9 @@ impl App {
         }
         for name in names {
             if !configured.contains_key(name) {
-                return Err(backup_config::Error::Undefined {
-                    section: "notify",
-                    name: name.clone(),
-                }
-                .into());
+                return Err(
+                    backup_config::Error::undefined("notify", name, configured.keys()).into(),
+                );
             }
         }
         let notice = self.test_notice();

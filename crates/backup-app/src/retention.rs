@@ -95,10 +95,7 @@ impl App {
     ) -> Result<Vec<SimulatedYear>, AppError> {
         let named = match name {
             Some(name) => Some(self.config().retention.get(name).ok_or_else(|| {
-                backup_config::Error::Undefined {
-                    section: "retention",
-                    name: name.to_owned(),
-                }
+                backup_config::Error::undefined("retention", name, self.config().retention.keys())
             })?),
             None => self.given_retention()?,
         };

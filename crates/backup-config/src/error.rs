@@ -39,6 +39,8 @@ pub enum Error {
         section: &'static str,
         /// The name.
         name: String,
+        /// Those that are.
+        known: Vec<String>,
     },
     /// A secret cannot be had.
     #[error("secret {origin}: {reason}")]
@@ -59,7 +61,22 @@ impl Error {
             Self::Invalid { suggestion, .. } => suggestion
                 .as_ref()
                 .map(|name| format!("did you mean {name:?}?")),
+            Self::Undefined { known, .. } if known.is_empty() => Some("none is".to_owned()),
+            Self::Undefined { known, .. } => Some(format!("those that are: {}", known.join(", "))),
             _ => None,
+        }
+    }
+
+    /// `name` is not among those that are configured in a section.
+    pub fn undefined<'a>(
+        section: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a String>,
+    ) -> Self {
+        Self::Undefined {
+            section,
+            name: name.to_owned(),
+            known: known.into_iter().cloned().collect(),
         }
     }
 }

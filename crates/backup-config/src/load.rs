@@ -85,10 +85,9 @@ impl Config {
     /// # Errors
     /// `Undefined`.
     pub fn source(&self, name: &str) -> Result<&SourceConfig, Error> {
-        self.source.get(name).ok_or_else(|| Error::Undefined {
-            section: "source",
-            name: name.to_owned(),
-        })
+        self.source
+            .get(name)
+            .ok_or_else(|| Error::undefined("source", name, self.source.keys()))
     }
 
     /// What is configured for a source: under its own name, or, of one of several databases, under

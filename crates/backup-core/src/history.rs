@@ -369,16 +369,22 @@ impl Proofs {
     /// Whether a backup was found damaged, and not every byte of it found good since.
     #[must_use]
     pub fn is_damaged(&self, backup: &Manifest) -> bool {
-        self.tries(backup).iter().any(found_damage) && !self.is_verified(backup)
+        self.damaged_at(backup).is_some()
     }
 
-    /// The newest drill of a backup that came to a result.
+    /// When a backup was last found damaged, unless every byte of it was found good since.
+    #[must_use]
+    pub fn damaged_at(&self, backup: &Manifest) -> Option<DateTime<Utc>> {
+        let found = self.tries(backup).iter().filter(|run| found_damage(run));
+        let at = found.map(|run| run.finished_at).max()?;
+        (!self.is_verified(backup)).then_some(at)
+    }
+
+    /// The newest drill of a backup that says something about it: not one that was stopped, lacked
+    /// the private key or had no server to restore to.
     #[must_use]
     pub fn newest_drill(&self, backup: &Manifest) -> Option<&RunRecord> {
-        let drills = self
-            .tries(backup)
-            .iter()
-            .filter(|run| run.operation == Operation::Drill && run.result != RunResult::Cancelled);
+        let drills = self.tries(backup).iter().filter(|run| judged_backup(run));
         drills.max_by_key(|run| run.finished_at)
     }
 
@@ -407,6 +413,20 @@ impl Proofs {
 /// Whether this run found the backup damaged.
 fn found_damage(run: &RunRecord) -> bool {
     run.damaged || run.verify.is_some_and(|found| found.problems > 0)
+}
+
+/// Whether this run is a drill whose result is about the backup. What an older version noted has no kind, and
+/// counts.
+fn judged_backup(run: &RunRecord) -> bool {
+    let (drill, error) = (
+        run.operation == Operation::Drill,
+        run.result == RunResult::Failed,
+    );
+    let tried = match run.kind {
+        Some(kind) if error => matches!(kind, ErrorKind::Corrupt | ErrorKind::ToolFailed),
+        _ => run.result != RunResult::Cancelled,
+    };
+    drill && tried
 }
 
 /// How deeply this run proved the backup, if it did.

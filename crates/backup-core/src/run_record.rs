@@ -105,6 +105,21 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All that this release does.
+    pub const KNOWN: [Self; 11] = [
+        Self::Backup,
+        Self::Adopt,
+        Self::Restore,
+        Self::Verify,
+        Self::Undo,
+        Self::Drill,
+        Self::Copy,
+        Self::Prune,
+        Self::Pin,
+        Self::Unpin,
+        Self::Rekey,
+    ];
+
     /// The name used in JSON.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 
-use crate::passfile::{Lookup, find_password};
-use crate::{Error, PassFile};
+use crate::passfile::{Lookup, find_password, is_unsafe};
+use crate::{Error, PassFile, login};
 
 /// The `application_name` of every session of ours.
 pub(crate) const APPLICATION_NAME: &str = "backup-manager";
@@ -141,11 +141,16 @@ impl ConnectionConfig {
         let connecting = tokio::time::timeout(self.connect_timeout, options.connect());
         match connecting.await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(source)) => Err(Error::Connect {
-                database: database.to_owned(),
-                server: self.server(),
-                source,
-            }),
+            Ok(Err(source)) => {
+                let (step, remedy) = login::step(&source, self, database);
+                Err(Error::Connect {
+                    database: database.to_owned(),
+                    server: self.server(),
+                    step,
+                    remedy,
+                    source,
+                })
+            }
             Err(_) => Err(Error::ConnectTimeout {
                 server: self.server(),
                 after: self.connect_timeout,
@@ -163,6 +168,9 @@ impl ConnectionConfig {
             });
         }
         let password = self.password_for(database)?;
+        if password.as_ref().is_some_and(is_unsafe) {
+            return Err(Error::UnsafePassword);
+        }
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
@@ -202,7 +210,7 @@ impl ConnectionConfig {
         .map(|(name, _)| name)
     }
 
-    fn password_for(&self, database: &str) -> Result<Option<SecretString>, Error> {
+    pub(crate) fn password_for(&self, database: &str) -> Result<Option<SecretString>, Error> {
         if self.password.is_some() {
             return Ok(self.password.clone());
         }
@@ -323,6 +331,19 @@ mod tests {
         env.vars()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value.to_str().unwrap().to_owned())
+    }
+
+    /// It would be sent as it is, and refused without a word of why.
+    #[tokio::test]
+    async fn a_password_of_two_lines_is_refused_before_it_is_sent() {
+        let mut config = ConnectionConfig::new("127.0.0.1", "backup");
+        config.port = 1;
+        config.password = Some(SecretString::from("canary\nother"));
+        let error = config.connect("shop").await.unwrap_err();
+        assert!(matches!(error, Error::UnsafePassword), "{error:?}");
+        let port = backup_core::error::PortError::from(error);
+        assert_eq!(port.kind(), backup_core::error::ErrorKind::InvalidInput);
+        assert!(port.hint().unwrap().contains("more than one line"));
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod connect;
 mod facts;
 mod judge;
 
+pub(crate) use judge::AROUND_POOLER;
+
 use std::time::Duration;
 
 use backup_core::clock::Clock;
@@ -73,11 +75,7 @@ impl PgDoctor {
         let mut connection = match config.connection.connect(&config.database).await {
             Ok(connection) => connection,
             Err(error) => {
-                findings.push(connect::finding(
-                    error,
-                    &config.connection,
-                    &config.database,
-                ));
+                findings.push(connect::finding(error, &config.connection));
                 return;
             }
         };

@@ -18,7 +18,7 @@ pub enum Error {
         reason: String,
     },
     /// The password has a line break.
-    #[error("password has a line break, which a password file cannot hold")]
+    #[error("the password has a line break")]
     UnsafePassword,
     /// The private password file cannot be written.
     #[error("cannot write a private password file")]
@@ -43,6 +43,10 @@ pub enum Error {
         database: String,
         /// Host and port.
         server: String,
+        /// Which step failed, for programs.
+        step: &'static str,
+        /// What to do about it.
+        remedy: String,
         /// The driver's words.
         #[source]
         source: sqlx::Error,
@@ -177,9 +181,20 @@ impl Error {
             Self::LockTimeout { .. } => Some(
                 "wait for the session that holds the lock, or raise lock_wait_timeout".to_owned(),
             ),
-            Self::Connect { source, .. } | Self::Query { source, .. } => {
-                advice(&source.to_string()).1.map(str::to_owned)
-            }
+            Self::Connect {
+                source: source @ sqlx::Error::Tls(_),
+                remedy,
+                ..
+            } => Some(match advice(&source.to_string()).1 {
+                Some(advice) => format!("{advice}; {remedy}"),
+                None => remedy.clone(),
+            }),
+            Self::Connect { remedy, .. } => Some(remedy.clone()),
+            Self::Query { source, .. } => advice(&source.to_string()).1.map(str::to_owned),
+            Self::UnsafePassword => Some(
+                "what it comes from has more than one line: leave the password alone there"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

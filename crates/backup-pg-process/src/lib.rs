@@ -28,6 +28,7 @@ mod dumper;
 mod error;
 mod ident;
 mod inspector;
+mod login;
 mod logins;
 mod mappings;
 mod mark;

@@ -18,6 +18,8 @@ const ARCHIVE: &str = "made by backup-manager as an archive: ";
 const SANDBOX: &str = "made by backup-manager as a sandbox: ";
 const NEWCOMER: &str = "made by backup-manager to replace ";
 const ASIDE: &str = "set aside by backup-manager: ";
+/// How what is said of a restore ends until everything is loaded.
+const UNFINISHED: &str = ", not finished";
 
 /// Longer names are cut by the server: `NAMEDATALEN` less one.
 /// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
@@ -144,6 +146,23 @@ impl Mark {
         })
     }
 
+    /// The same until everything is loaded. What is for us to sweep has no need of it.
+    pub(crate) fn unfinished(&self) -> Self {
+        match self {
+            Self::Made(made) => Self::Made(format!("{made}{UNFINISHED}")),
+            Self::Archive(made) => Self::Archive(format!("{made}{UNFINISHED}")),
+            other => other.clone(),
+        }
+    }
+
+    /// What is being restored into it, or was when that ended.
+    pub(crate) fn unfinished_restore(&self) -> Option<&str> {
+        match self {
+            Self::Made(made) | Self::Archive(made) => made.strip_suffix(UNFINISHED),
+            _ => None,
+        }
+    }
+
     /// The line.
     pub(crate) fn line(&self) -> String {
         match self {
@@ -260,6 +279,19 @@ mod tests {
                 assert!(!mark.line().contains('\n'), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_finished_says_so() {
+        let made = Mark::Made("restore of shop, run 1".to_owned());
+        assert_eq!(made.unfinished_restore(), None);
+        let unfinished = Mark::parse(&made.unfinished().line()).unwrap();
+        assert_eq!(
+            unfinished.unfinished_restore(),
+            Some("restore of shop, run 1")
+        );
+        let aside = Mark::Aside(aside());
+        assert_eq!(aside.unfinished(), aside);
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl fmt::Debug for PassFile {
     }
 }
 
+/// Whether it is one that the format cannot hold, and that nobody meant.
+pub(crate) fn is_unsafe(password: &SecretString) -> bool {
+    password.expose_secret().contains(['\n', '\r', '\0'])
+}
+
 impl PassFile {
     /// Writes a file that gives `password` for every server, database and user.
     ///
@@ -38,7 +43,7 @@ impl PassFile {
     /// `Internal` when the file cannot be written.
     pub fn create(password: &SecretString) -> Result<Self, Error> {
         let secret = password.expose_secret();
-        if secret.contains(['\n', '\r', '\0']) {
+        if is_unsafe(password) {
             return Err(Error::UnsafePassword);
         }
         let parent = std::env::temp_dir();

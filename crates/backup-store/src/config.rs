@@ -218,6 +218,10 @@ impl Scheme {
                 Err(invalid("the store's URL is in the form of Hadoop")
                     .with_hint("write it as az://container/prefix, and set the account beside it"))
             }
+            // A word before the `://` is no secret.
+            Some(other) if other.chars().all(|c| c.is_ascii_alphanumeric()) => {
+                Err(invalid(format!("there are no stores at {other}:// URLs")).with_hint(FORMS))
+            }
             _ => Err(invalid("the store is neither a URL nor an absolute path").with_hint(FORMS)),
         }
     }
@@ -323,7 +327,9 @@ fn file_path(url: &str) -> Result<PathBuf, PortError> {
     if parsed.query().is_some() || parsed.fragment().is_some() {
         return Err(bad().with_hint("write # and ? in a path as %23 and %3F"));
     }
-    parsed.to_file_path().map_err(|()| bad())
+    parsed.to_file_path().map_err(|()| {
+        bad().with_hint("a directory of this host has three slashes: file:///srv/backups")
+    })
 }
 
 fn local(path: &Path) -> Result<Location, PortError> {
@@ -386,8 +392,9 @@ fn s3(
         (&options.access_key_id, &options.secret_access_key)
     else {
         return Err(missing(
-            "set both the access key id and the secret access key; AWS_* variables are not looked \
-             at for a destination that has a key or an endpoint of its own",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or access_key_id and \
+             secret_access_key of the destination; the variables are not looked at for one that \
+             has a key or an endpoint of its own",
         ));
     };
     let region = options.region.clone();
@@ -623,6 +630,7 @@ mod tests {
                 "az://",
             ),
             ("ftp://box", StoreOptions::default(), "gs://"),
+            ("file://tmp", StoreOptions::default(), "file:///"),
         ] {
             let error = StoreConfig::parse(url, &options).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");

@@ -144,6 +144,9 @@ fn hint(error: &object_store::Error, kind: ErrorKind, code: &str) -> Option<&'st
         "BlobImmutableDueToPolicy" => "the container keeps its objects for a fixed time",
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => "set the region of the bucket",
         _ if kind == ErrorKind::NoRoom => "free space on the destination, then run again",
+        _ if is_read_only(error) => {
+            "that file system is mounted read-only: mount it to be written, or name another"
+        }
         _ if kind == ErrorKind::PermissionDenied && find::<io::Error>(error).is_some() => {
             "run as the owner of the directory, or give this user rights to it"
         }
@@ -152,6 +155,11 @@ fn hint(error: &object_store::Error, kind: ErrorKind, code: &str) -> Option<&'st
         }
         _ => return None,
     })
+}
+
+fn is_read_only(error: &object_store::Error) -> bool {
+    let io = find::<io::Error>(error);
+    io.is_some_and(|io| io.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Whether the same request may succeed a moment later.
@@ -212,6 +220,14 @@ mod tests {
         assert!(port.source().unwrap().to_string().contains("No space left"));
         assert!(port.hint().unwrap().contains("free space"));
         assert!(!is_transient(&error));
+    }
+
+    #[test]
+    fn a_disk_that_is_mounted_read_only_is_no_matter_of_rights() {
+        let error = generic(io::Error::from_raw_os_error(nix::libc::EROFS));
+        let port = port_error("write object", "a", &error);
+        assert_eq!(port.kind(), ErrorKind::PermissionDenied);
+        assert!(port.hint().unwrap().contains("read-only"));
     }
 
     #[test]

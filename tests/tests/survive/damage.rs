@@ -265,8 +265,11 @@ fn check_keys(theatre: &mut Theatre) -> Result<()> {
     theatre.scene.new_identity("stranger")?;
     let right = theatre.scene.settings.identity.clone();
     for (identity, word) in [
-        (Some(theatre.scene.path("stranger")), "identity"),
-        (None, "give the identity file"),
+        (
+            Some(theatre.scene.path("stranger")),
+            "one of its recipients: age1",
+        ),
+        (None, "one of its recipients: age1"),
     ] {
         theatre.scene.settings.identity = identity;
         theatre

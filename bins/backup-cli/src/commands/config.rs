@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_app::{Config, ScheduleReport, SystemClock, config_schema};
+use backup_app::{AppError, Config, ScheduleReport, SystemClock, config_schema};
 use backup_core::clock::Clock as _;
 use chrono::SecondsFormat;
 use serde_json::json;
@@ -14,12 +14,12 @@ use crate::{exit_code, render};
 /// How many runs of each schedule are shown.
 const SHOWN: usize = 3;
 
-pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path>) -> Outcome {
+pub(super) fn run(context: &Context, command: &ConfigCommand) -> Outcome {
     match command {
         ConfigCommand::Check => check(context),
         ConfigCommand::Schema => Ok(schema()),
         ConfigCommand::Show { origin: false } => show(context),
-        ConfigCommand::Show { origin: true } => explain(context, file),
+        ConfigCommand::Show { origin: true } => explain(context, context.config.as_deref()),
     }
 }
 
@@ -27,6 +27,13 @@ pub(super) fn run(context: &Context, command: &ConfigCommand, file: Option<&Path
 /// things that only taking a backup would find: keys, URLs, compression, secrets.
 fn check(context: &Context) -> Outcome {
     let config = context.app.config();
+    if config.source.is_empty() && config.server.is_empty() && config.destination.is_empty() {
+        return Err(AppError::usage_hint(
+            "nothing is configured",
+            "say --config FILE, where it is not /etc/backup/backup.toml or \
+             ~/.config/backup/backup.toml; `init` writes one to fill in",
+        ));
+    }
     for name in config.source.keys() {
         context.app.check_backup(Some(name))?;
     }

@@ -13,7 +13,7 @@ use super::{Context, Outcome};
 use crate::args::{GenerateArgs, OrchestratorArg};
 use crate::{exit_code, render};
 
-pub(super) fn run(context: &Context, arguments: &GenerateArgs, config: Option<&Path>) -> Outcome {
+pub(super) fn run(context: &Context, arguments: &GenerateArgs) -> Outcome {
     let orchestrator = match arguments.orchestrator {
         OrchestratorArg::Cron => Orchestrator::Cron,
         OrchestratorArg::Systemd => Orchestrator::Systemd,
@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, arguments: &GenerateArgs, config: Option<&P
     let installation = Installation {
         program: arguments.program.clone(),
         image: arguments.image.clone(),
-        config: config.map(Path::to_owned),
+        config: context.config.clone(),
     };
     let made = context.app.generate(orchestrator, &installation)?;
     match &arguments.output {

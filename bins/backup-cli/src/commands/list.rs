@@ -1,6 +1,6 @@
 //! `list`: committed backups, newest first, over all places.
 
-use backup_app::{DestinationView, ListView};
+use backup_app::{DAMAGED, DestinationView, ListView};
 use backup_core::catalog::ListRequest;
 
 use super::listing::Gathered;
@@ -25,10 +25,16 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
         for text in &found.warnings {
             render::warn(text);
         }
-        for text in &found.damage() {
+        for text in found.damage().iter().chain(&found.found_damaged()) {
             all.damage(text);
         }
         found.add_to(&mut all.found);
+    }
+    if let Some(name) = &arguments.source
+        && arguments.days.is_none()
+        && all.found.is_empty()
+    {
+        context.app.refuse_unknown(name)?;
     }
     Ok(all.show(context, arguments.limit, print))
 }
@@ -58,6 +64,7 @@ fn print(views: &[ListView]) {
             render::size(view.stored_bytes),
             match (&view.verified_at, view.verified_level) {
                 (Some(at), Some(level)) => format!("{at} {level}"),
+                _ if view.destinations.iter().any(is_damaged) => "damaged".to_owned(),
                 _ => "never".to_owned(),
             },
             match (&view.drilled_at, &view.drill_status) {
@@ -71,10 +78,18 @@ fn print(views: &[ListView]) {
     render::print(&table);
 }
 
+fn is_damaged(place: &DestinationView) -> bool {
+    place.error.as_deref() == Some(DAMAGED)
+}
+
 /// A place, and whether the backup can be counted on there.
 fn at(place: &DestinationView) -> String {
-    let lost = place.error.as_ref().map(|_| " (incomplete)");
-    format!("{}{}", place.name, lost.unwrap_or_default())
+    let lost = match &place.error {
+        Some(_) if is_damaged(place) => " (damaged)",
+        Some(_) => " (incomplete)",
+        None => "",
+    };
+    format!("{}{lost}", place.name)
 }
 
 /// Why it stays, in few words.

@@ -36,6 +36,7 @@ pub(super) async fn prepare(
         _ => return Ok(Place::Plain),
     };
     let database = arguments.target_db();
+    let undo = |run: &RunId| arguments.undo_command(context.config.as_deref(), run);
     let looked = context
         .stoppable(async { Ok(target.replacer.look(database).await) })
         .await?;
@@ -51,7 +52,7 @@ pub(super) async fn prepare(
         }
         Some(occupant) if arguments.replace.swap && !arguments.replace.yes => {
             context
-                .stoppable(ask(database, &occupant, found, run))
+                .stoppable(ask(database, &occupant, found, &undo(run)))
                 .await?;
         }
         Some(_) => {}
@@ -72,6 +73,12 @@ pub(super) async fn prepare(
         render::warn(&render::name(warning));
     }
     for replacement in claim.unrecorded() {
+        render::warn(&format!(
+            "run {} replaced {} and was not recorded; to swap back: {}",
+            replacement.run,
+            render::name(&replacement.database),
+            undo(&replacement.run),
+        ));
         record_killed(context, found, claim.as_ref(), replacement).await;
     }
     Ok(Place::Claimed(claim))
@@ -84,12 +91,7 @@ async fn record_killed(
     claim: &dyn Claim,
     replacement: &Replacement,
 ) {
-    let Replacement { run, database, .. } = replacement;
-    render::warn(&format!(
-        "run {run} replaced {} and was not recorded; to swap back: backup-cli undo {run}",
-        render::name(database),
-    ));
-    let known = found.engine.history().get(run).await;
+    let known = found.engine.history().get(&replacement.run).await;
     let recorded = match known {
         Ok(Some(_)) => true,
         Ok(None) => {
@@ -122,7 +124,7 @@ async fn ask(
     database: &str,
     occupant: &Occupant,
     found: &Found,
-    run: &RunId,
+    undo: &str,
 ) -> Result<(), AppError> {
     let name = render::name(database);
     let facts = [
@@ -137,7 +139,7 @@ async fn ask(
     let facts: Vec<_> = facts.into_iter().flatten().collect();
     let text = format!(
         "{name} ({}) is going to be replaced by backup {} of {}.\n\
-         Sessions in it are ended. It is kept under another name, and `backup-cli undo {run}` \
+         Sessions in it are ended. It is kept under another name, and `{undo}` \
          swaps back.",
         facts.join(", "),
         found.manifest.id,

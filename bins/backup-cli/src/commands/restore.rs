@@ -7,7 +7,7 @@ use backup_app::{
     AppError, Keys, Reading, RestoreTarget, begin, refuse_password, refuse_unless_database,
 };
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
-use backup_core::error::Error as CoreError;
+use backup_core::error::{Error as CoreError, ErrorKind};
 use backup_core::observer::Observer;
 use backup_core::replacer::Replacement;
 use backup_core::restorer::{Purpose, RestoreRequest};
@@ -67,11 +67,34 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     {
         replace::acknowledge(claim.as_ref(), replacement).await;
     }
+    if let Err(error) = &result
+        && error.kind() == ErrorKind::Corrupt
+    {
+        context.stoppable(suggest(context, &found)).await?;
+    }
     match result {
         Ok(outcome) => Ok(done(context, arguments, &outcome, recorded.as_ref())),
         Err(CoreError::Differs(report)) => Ok(differs(context, &report)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Names the backup to take instead of one that is no good.
+async fn suggest(context: &Context, bad: &Found) -> Result<(), AppError> {
+    let source = bad.manifest.source.as_str();
+    let verified = context.find_quietly("latest-verified", Some(source), Keys::None);
+    let source = render::name(source);
+    render::warn(&match verified.await {
+        Ok(good) if good.manifest.id != bad.manifest.id => format!(
+            "the newest backup of {source} that was found good is {}, of {}",
+            good.manifest.id,
+            render::time(good.manifest.started_at),
+        ),
+        _ => format!(
+            "no other backup of {source} has been verified: see `list`, and `verify` those before it"
+        ),
+    });
+    Ok(())
 }
 
 async fn restore(
@@ -116,17 +139,15 @@ async fn restore(
     result?
 }
 
-fn swapped(replacement: &Replacement) {
+fn swapped(context: &Context, arguments: &RestoreArgs, replacement: &Replacement) {
     let name = render::name(&replacement.database);
     if let Some(kept_as) = &replacement.kept_as {
         let kept_as = render::name(kept_as);
         render::line(&format!(
             "{name} is now that database; what it was before is kept as {kept_as}"
         ));
-        render::line(&format!(
-            "to swap back: backup-cli undo {}",
-            replacement.run
-        ));
+        let undo = arguments.undo_command(context.config.as_deref(), &replacement.run);
+        render::line(&format!("to swap back: {undo}"));
     }
 }
 
@@ -164,7 +185,7 @@ fn done(
             None => render::line("not compared with the dump"),
         }
         if let Some(replacement) = &outcome.replaced {
-            swapped(replacement);
+            swapped(context, arguments, replacement);
         }
     }
     for warning in &outcome.warnings {

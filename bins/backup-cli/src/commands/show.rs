@@ -1,6 +1,6 @@
 //! `show`: one backup, with its tables if a key is at hand.
 
-use backup_app::{AppError, BackupView, DestinationView, Keys, RunView, SystemClock};
+use backup_app::{AppError, BackupView, DAMAGED, DestinationView, Keys, RunView, SystemClock};
 use backup_core::clock::Clock as _;
 use backup_core::engine::Engine;
 use backup_core::error::{Error as CoreError, chain};
@@ -10,6 +10,7 @@ use backup_core::manifest::{Content, Manifest};
 use backup_core::pin::FoundPin;
 use backup_core::restorer::PartReader as _;
 use backup_core::run_record::RunRecord;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{Context, Outcome, history};
@@ -45,6 +46,7 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
         place: &place,
         facts,
         proof: proofs.newest(manifest),
+        damaged_at: proofs.damaged_at(manifest),
         drill: proofs.newest_drill(manifest),
         tries: proofs.tries(manifest),
     };
@@ -53,7 +55,10 @@ pub(super) async fn run(context: &Context, arguments: &ShowArgs) -> Outcome {
     } else {
         print(&known);
     }
-    Ok(exit_code::DONE)
+    Ok(match known.damaged_at {
+        Some(_) => exit_code::WARNINGS,
+        None => exit_code::DONE,
+    })
 }
 
 /// The pin of a backup, if it holds. The backup is worth showing without.
@@ -76,6 +81,8 @@ struct Known<'a> {
     place: &'a str,
     facts: Option<&'a Facts>,
     proof: Option<Proof>,
+    /// When it was found damaged, if it still counts as that.
+    damaged_at: Option<DateTime<Utc>>,
     drill: Option<&'a RunRecord>,
     pin: Option<&'a FoundPin>,
     /// Runs that verified or restored it, newest first.
@@ -92,7 +99,14 @@ fn print_json(known: &Known<'_>) {
     let warnings = facts
         .map(|facts| facts.warnings.clone())
         .unwrap_or_default();
-    let view = BackupView::committed(manifest, vec![DestinationView::good(place)], warnings);
+    let at = match known.damaged_at {
+        Some(_) => DestinationView::failed(place, DAMAGED.to_owned()),
+        None => DestinationView::good(place),
+    };
+    let mut view = BackupView::committed(manifest, vec![at], warnings);
+    if known.damaged_at.is_some() {
+        view.status = "failed";
+    }
     let tables = facts.map(|facts| facts.tables().values().map(table_json).collect::<Vec<_>>());
     let mut value = serde_json::to_value(view).unwrap_or_default();
     value["table_facts"] = json!(tables);
@@ -172,7 +186,7 @@ fn print(known: &Known<'_>) {
             ),
         ),
         ("warnings", manifest.warnings.to_string()),
-        ("verified", proof_text(known.proof)),
+        ("verified", proof_text(known)),
         ("drilled", drill_text(known.drill)),
     ] {
         render::line(&format!("{label:<12} {text}"));
@@ -201,11 +215,19 @@ fn adopted_text(manifest: &Manifest) -> &'static str {
     }
 }
 
-fn proof_text(proof: Option<Proof>) -> String {
-    proof.map_or_else(
-        || "never".to_owned(),
-        |proof| format!("{} {}", render::time(proof.at), proof.level.as_str()),
-    )
+fn proof_text(known: &Known<'_>) -> String {
+    let proof = known
+        .proof
+        .map(|proof| format!("{} {}", render::time(proof.at), proof.level.as_str()));
+    let damaged = known
+        .damaged_at
+        .map(|at| format!("found damaged at {}", render::time(at)));
+    let both: Vec<_> = damaged.into_iter().chain(proof).collect();
+    if both.is_empty() {
+        "never".to_owned()
+    } else {
+        both.join("; since then ")
+    }
 }
 
 fn drill_text(drill: Option<&RunRecord>) -> String {

@@ -36,9 +36,21 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
     run.undone = Some(arguments.run.clone());
     run.source = source;
     run.target_database = record.and_then(|record| record.target_database.clone());
-    if let Some(found) = &recorded {
-        let place = &found.place.name;
-        context.announce(&found.engine, place, &run).await;
+    match &recorded {
+        Some(found) => {
+            let place = &found.place.name;
+            if found.record.is_none() {
+                render::warn(&format!(
+                    "{}: run {} is not recorded there; what swaps it back is",
+                    render::name(place),
+                    arguments.run
+                ));
+            }
+            context.announce(&found.engine, place, &run).await;
+        }
+        None => render::warn(
+            "this is recorded nowhere, because no place for backups can be read; say --from URL",
+        ),
     }
     let cancel = context.interrupt.token().child_token();
     let result = engine::undo(&target.replacer, &arguments.run, &run.id, &cancel).await;
@@ -63,9 +75,9 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
         ));
         if let Some(kept_as) = &replacement.kept_as {
             render::line(&format!(
-                "what it was since is kept as {}; to swap once more: backup-cli undo {}",
+                "what it was since is kept as {}; to swap once more: {}",
                 render::name(kept_as),
-                replacement.run,
+                arguments.undo_command(context.config.as_deref(), &replacement.run),
             ));
         }
     }

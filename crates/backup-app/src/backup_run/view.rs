@@ -99,8 +99,9 @@ impl DestinationView {
         }
     }
 
-    /// One that has not got it.
-    pub(crate) fn failed(name: &str, error: String) -> Self {
+    /// One that has not got it, or not as it was.
+    #[must_use]
+    pub fn failed(name: &str, error: String) -> Self {
         Self {
             name: name.to_owned(),
             status: "failed",

@@ -14,7 +14,7 @@ use crate::DestinationView;
 use crate::text::time;
 
 /// What is said of a copy of which not every byte was found good since.
-const DAMAGED: &str = "found damaged by a verification";
+pub const DAMAGED: &str = "found damaged by a verification";
 
 /// What a committed backup has lost, in words.
 #[must_use]

@@ -188,15 +188,26 @@ async fn unwrap_key(
                 ErrorKind::PermissionDenied,
                 format!("the backup is encrypted with {}", record.cipher),
             )
-            .with_hint("give the identity file that belongs to one of its recipients");
+            .with_hint(whose_identity(record));
             Error::key(format!("open backup {}", manifest.id), missing)
         })?;
     let (record, wrapped) = current_key(engine, manifest, record).await?;
+    let operation = || format!("open {} of backup {}", record.key, manifest.id);
     let key = cipher.open(&wrapped).map_err(|e| match e.kind() {
         ErrorKind::Corrupt => read_error(format!("read {}", record.key), e),
-        _ => Error::key(format!("open {} of backup {}", record.key, manifest.id), e),
+        ErrorKind::PermissionDenied => {
+            Error::key(operation(), e.with_hint(whose_identity(&record)))
+        }
+        _ => Error::key(operation(), e),
     })?;
     Ok(Some(key))
+}
+
+fn whose_identity(record: &EncryptionRecord) -> String {
+    format!(
+        "give the identity file of one of its recipients: {}",
+        record.recipients.join(", ")
+    )
 }
 
 /// The backup's wrapped key, as it was written or not at all: one bit of it lost, and all is lost.

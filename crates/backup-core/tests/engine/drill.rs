@@ -250,3 +250,26 @@ async fn a_drill_that_is_stopped_ends_its_server_and_looks_at_nothing_more() {
     let proofs = Proofs::new(vec![record(&outcome)]);
     assert_eq!(proofs.newest_drill(&outcome.manifest), None);
 }
+
+#[tokio::test]
+async fn a_drill_that_could_not_be_tried_says_nothing_of_the_backup() {
+    let server = || ScriptedDrillServer::new(ScriptedRestorer::new());
+    for (kind, says) in [
+        (ErrorKind::PermissionDenied, false),
+        (ErrorKind::NoRoom, false),
+        (ErrorKind::ToolMissing, false),
+        (ErrorKind::Unavailable, false),
+        (ErrorKind::ToolFailed, true),
+    ] {
+        let outcome = drill(&server().fails_to_start(kind), &[], untouched).await;
+        let run = record(&outcome);
+        assert_eq!(run.result, RunResult::Failed);
+        let proofs = Proofs::new(vec![run.clone()]);
+        let newest = proofs.newest_drill(&outcome.manifest);
+        assert_eq!(newest, says.then_some(&run), "{kind}");
+        // What an older version noted.
+        let before = RunRecord { kind: None, ..run };
+        let proofs = Proofs::new(vec![before.clone()]);
+        assert_eq!(proofs.newest_drill(&outcome.manifest), Some(&before));
+    }
+}

@@ -14,7 +14,7 @@ const PASSWORD_DAYS: i64 = 14;
 /// A lock that is held for so long is not just somebody's moment.
 const LOCKED_SECONDS: i64 = 60;
 
-pub(super) const AROUND_POOLER: &str =
+pub(crate) const AROUND_POOLER: &str =
     "connect to the server itself: give host and port of PostgreSQL, not those of the pooler";
 
 /// What the judgement depends on besides the facts.

@@ -8,7 +8,7 @@ use backup_core::error::{BoxError, ErrorKind, PortError};
 use backup_core::manifest::PartName;
 use backup_process::Error as ProcessError;
 
-use crate::Error;
+use crate::{Error, quote_ident};
 
 /// A failure of a restore. At the port it becomes a [`PortError`] of the same kind.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,16 @@ pub enum RestoreError {
     TargetExists {
         /// Its name.
         database: String,
+    },
+    /// There is one that a restore has not filled.
+    #[error(
+        "database {database:?} already exists, half filled: by a {restore}, which did not finish or goes on"
+    )]
+    TargetUnfinished {
+        /// Its name.
+        database: String,
+        /// What was restored.
+        restore: String,
     },
     /// Content alone goes only into what was made for it.
     #[error("database {database:?} cannot be filled: {reason}")]
@@ -222,7 +232,7 @@ impl RestoreError {
             | Self::UnknownRole { .. }
             | Self::MergedRoles { .. } => ErrorKind::InvalidInput,
             Self::NotInBackup { .. } => ErrorKind::NotFound,
-            Self::TargetExists { .. } => ErrorKind::AlreadyExists,
+            Self::TargetExists { .. } | Self::TargetUnfinished { .. } => ErrorKind::AlreadyExists,
             Self::NotOurs { .. } | Self::NotFillable { .. } => ErrorKind::Refused,
             Self::Standby
             | Self::OlderServer { .. }
@@ -247,6 +257,12 @@ impl RestoreError {
             return Some(Cow::Owned(format!(
                 "in the source, write the schema before the name within {function}, or ALTER \
                  FUNCTION {function} SET search_path = …, and back up again",
+            )));
+        }
+        if let Self::TargetUnfinished { database, .. } = self {
+            return Some(Cow::Owned(format!(
+                "if no restore is at it, DROP DATABASE {}; or choose another name",
+                quote_ident(database),
             )));
         }
         let hint = match self {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use backup_core::manifest::{Manifest, PartFormat, PartKind, PartName};
 use backup_core::restorer::{Ownership, PartReader, Purpose, RestoreRequest};
 use backup_pg_archive::{ArchiveReport, DumpText, encode_contents};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choice::Choice;
@@ -124,10 +125,8 @@ impl PgRestorer {
         server.check_name(&request.target_database)?;
         server.check_version(manifest, details)?;
         let makes = !request.selection.content_only;
-        if makes && Target::exists(&request.target_database, &mut connection).await? {
-            return Err(RestoreError::TargetExists {
-                database: request.target_database.clone(),
-            });
+        if makes {
+            check_free(&request.target_database, &mut connection).await?;
         }
         let directory = match self.config.free_bytes {
             Some(_) => space::directory(&mut connection, config, details).await?,
@@ -496,6 +495,25 @@ fn schema_part(reader: &dyn PartReader) -> Result<PartName, RestoreError> {
         .find(|part| part.kind == PartKind::Schema && part.format == PartFormat::Custom)
         .ok_or_else(|| RestoreError::bad_backup("the backup has no definitions"))?;
     Ok(part.name.clone())
+}
+
+/// Refuses a name that a database has.
+async fn check_free(name: &str, connection: &mut PgConnection) -> Result<(), RestoreError> {
+    let database = name.to_owned();
+    match Target::mark_of(name, connection).await? {
+        None => Ok(()),
+        Some(mark) => Err(match mark.as_ref().and_then(Mark::unfinished_restore) {
+            Some(restore) => RestoreError::TargetUnfinished {
+                database,
+                // Without what tells it from others of the same backup.
+                restore: restore
+                    .rsplit_once(", ")
+                    .map_or(restore, |(words, _)| words)
+                    .to_owned(),
+            },
+            None => RestoreError::TargetExists { database },
+        }),
+    }
 }
 
 /// The oldest major whose `pg_restore` reads the archive.

@@ -123,6 +123,9 @@ impl Refill {
         };
         match target.read_mark().await? {
             None => return Err(refused("it does not exist")),
+            Some(Some(mark)) if mark.unfinished_restore().is_some() => {
+                return Err(refused("the restore that made it did not finish"));
+            }
             Some(Some(Mark::Made(made))) if made.starts_with(made_by) => {}
             Some(_) => {
                 return Err(refused(

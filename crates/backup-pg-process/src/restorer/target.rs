@@ -151,16 +151,17 @@ impl Target {
         connection: &mut PgConnection,
         details: &DatabaseDetails,
     ) -> Result<(), Error> {
-        let (name, comment) = (quote_ident(&self.name), self.comment(details));
+        let comment = self.comment(&self.mark.unfinished(), details);
+        let name = quote_ident(&self.name);
         let sql =
             format!("{comment}; ALTER DATABASE {name} ALLOW_CONNECTIONS true CONNECTION LIMIT -1");
         execute(connection, sql, "mark the new database").await
     }
 
-    /// The mark, and the source's own comment after it.
-    fn comment(&self, details: &DatabaseDetails) -> String {
+    /// A mark, and the source's own comment after it.
+    fn comment(&self, mark: &Mark, details: &DatabaseDetails) -> String {
         let comment = Comment {
-            mark: Some(self.mark.clone()),
+            mark: Some(mark.clone()),
             rest: details.comment.clone(),
         };
         let sql = comment.statement(&self.name);
@@ -170,15 +171,6 @@ impl Target {
             return format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; {sql}");
         }
         sql
-    }
-
-    /// Whether a database of this name exists.
-    pub(crate) async fn exists(name: &str, connection: &mut PgConnection) -> Result<bool, Error> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(name)
-            .fetch_one(connection)
-            .await
-            .map_err(Error::query("look for the target database"))
     }
 
     /// Gives it the settings and grants of the source. What cannot be given is a warning: the
@@ -203,7 +195,7 @@ impl Target {
                 }
             }
         }
-        let comment = self.comment(details);
+        let comment = self.comment(&self.mark, details);
         execute(&mut connection, comment, "mark the new database").await?;
         Ok(warnings)
     }
@@ -245,7 +237,8 @@ impl Target {
             return Ok(());
         };
         let mut connection = self.maintenance().await?;
-        if mark.as_ref() != Some(&self.mark) {
+        let ours = [&self.mark, &self.mark.unfinished()];
+        if mark.as_ref().is_none_or(|mark| !ours.contains(&mark)) {
             return Err(RestoreError::NotOurs {
                 database: self.name.clone(),
             });
@@ -260,11 +253,19 @@ impl Target {
     /// What its comment says about who made it; absent if there is no such database.
     pub(crate) async fn read_mark(&self) -> Result<Option<Option<Mark>>, Error> {
         let mut connection = self.maintenance().await?;
+        Self::mark_of(&self.name, &mut connection).await
+    }
+
+    /// The same of any database.
+    pub(crate) async fn mark_of(
+        name: &str,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Option<Mark>>, Error> {
         let comment: Option<Option<String>> = sqlx::query_scalar(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
         )
-        .bind(&self.name)
-        .fetch_optional(&mut connection)
+        .bind(name)
+        .fetch_optional(connection)
         .await
         .map_err(Error::query("look for the target database"))?;
         Ok(comment.map(|comment| Comment::parse(comment.as_deref()).mark))

@@ -77,6 +77,37 @@ fn check_there_and_back(major: u16) -> Result<()> {
     Ok(())
 }
 
+/// What a restore prints can be typed as it is, and is written down where the restore was.
+#[test]
+#[ignore = "needs servers: run ./scripts/test"]
+fn the_command_that_is_printed_swaps_back_and_is_recorded() -> Result<()> {
+    let stage = Stage::new(17)?;
+    let arguments = stage.arguments(&["--swap", "--yes"]);
+    let people = arguments.into_iter().filter(|word| *word != "--json");
+    let said = stage.vault.cli.run(people)?.exits(0)?.text();
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("to swap back: backup-cli "));
+    let words: Vec<_> = line.context("a command")?.split(' ').collect();
+    let told = stage.vault.cli.run(&words)?.exits(0)?;
+    ensure!(stage.state()? == "lost lost", "{}", stage.state()?);
+    ensure!(!told.stderr.contains("recorded"), "{}", told.stderr);
+    let again = told.text();
+    let again = again.split("to swap once more: backup-cli ").nth(1);
+    let again: Vec<_> = again.context("a command")?.trim_end().split(' ').collect();
+    let runs = stage.runs()?;
+    ensure!(runs[0]["operation"] == "undo", "{runs}");
+    ensure!(runs[0]["source"] == runs[1]["source"], "{runs}");
+    ensure!(runs[0]["undone"] == words[1], "{runs}");
+
+    // Without the place it works all the same, and says what is missing.
+    let alone = stage.vault.cli.run(&again[..2])?.exits(0)?;
+    ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
+    let missing = "this is recorded nowhere";
+    ensure!(alone.stderr.contains(missing), "{}", alone.stderr);
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_swap_takes_all_that_belongs_to_the_name_and_is_undone_14() -> Result<()> {
