@@ -238,7 +238,7 @@ fn a_restore_that_finds_damage_takes_a_proof_back() -> Result<()> {
     // Where there is a good one, it is named.
     let good = scene.good_backup()?;
     scene.run(&["verify", &good])?.expect(0, &["ok"])?;
-    let named = format!("that was found good is {good}");
+    let named = format!("that was found good is {good} at store");
     scene
         .run(&["restore", &older, "--target-db", &target])?
         .expect(6, &["data-", &named])?;
@@ -301,7 +301,7 @@ fn a_restore_that_was_killed_is_known_by_what_it_left() -> Result<()> {
     run.signal(Signal::SIGKILL)?;
     run.finish(LIMIT)?;
     scene.settings.bin_dir = good;
-    let left = format!("half filled: by a restore of {SOURCE} {older}, which did not finish");
+    let left = format!("a restore of {SOURCE} {older} is filling it, or did not finish");
     let remedy = format!("DROP DATABASE \"{target}\"");
     let refused = scene.run(&restore)?;
     refused.expect(12, &[&left, &remedy])?;
@@ -309,7 +309,7 @@ fn a_restore_that_was_killed_is_known_by_what_it_left() -> Result<()> {
     scene.run(&restore)?.expect(0, &["restored"])?;
     let exists = format!("database \"{target}\" already exists\n");
     let refused = scene.run(&restore)?.expect(12, &[&exists])?;
-    ensure!(!refused.text().contains("half filled"), "{refused:?}");
+    ensure!(!refused.text().contains("filling it"), "{refused:?}");
     cluster.drop_db(&target)?;
     Ok(())
 }

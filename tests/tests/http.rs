@@ -62,6 +62,41 @@ impl Stage {
     }
 }
 
+/// What is wrong is told with what is allowed there.
+fn slips_are_explained(server: &Server, id: &str) -> Result<()> {
+    let verifications = format!("/api/v1/backups/{id}/verifications");
+    for (method, path, body, says) in [
+        (
+            "POST",
+            &*verifications,
+            r#"{"level":"deep"}"#,
+            "level: unknown variant `deep`, expected",
+        ),
+        (
+            "POST",
+            &verifications,
+            r#"{"levle":"stored"}"#,
+            "unknown field `levle`, expected `level`",
+        ),
+        (
+            "POST",
+            &verifications,
+            r#"{"level":"stored"} {}"#,
+            "goes on after its end",
+        ),
+        (
+            "GET",
+            "/api/v1/runs?operation=backpu",
+            "",
+            "operation: one of backup, adopt, ",
+        ),
+    ] {
+        let refused = server.ask(method, path, "olga", body)?.is(400)?;
+        ensure!(refused.text.contains(says), "{path}: {}", refused.text);
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs servers: run ./scripts/test"]
 fn a_person_orders_a_backup_looks_into_it_and_leaves_nothing() -> Result<()> {
@@ -80,32 +115,7 @@ fn a_person_orders_a_backup_looks_into_it_and_leaves_nothing() -> Result<()> {
         Ok(latest.text.contains(&id))
     })?;
 
-    // A slip is told with what is allowed there.
-    let verifications = format!("/api/v1/backups/{id}/verifications");
-    for (method, path, body, says) in [
-        (
-            "POST",
-            &*verifications,
-            r#"{"level":"deep"}"#,
-            "level: unknown variant `deep`, expected",
-        ),
-        (
-            "POST",
-            &verifications,
-            r#"{"levle":"stored"}"#,
-            "unknown field `levle`, expected `level`",
-        ),
-        ("POST", &verifications, "{} {}", "goes on after its end"),
-        (
-            "GET",
-            "/api/v1/runs?operation=backpu",
-            "",
-            "operation: one of backup, adopt, ",
-        ),
-    ] {
-        let refused = server.ask(method, path, "olga", body)?.is(400)?;
-        ensure!(refused.text.contains(says), "{path}: {}", refused.text);
-    }
+    slips_are_explained(&server, &id)?;
 
     let restores = format!("/api/v1/backups/{id}/restores");
     let made = server.order(&restores, "anna", r#"{"target":"archive"}"#)?;

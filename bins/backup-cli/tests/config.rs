@@ -252,7 +252,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[destination.a]\nurl = 'ftp://x'",
-        "destination.a.url: the store is neither a URL nor",
+        "destination.a.url: there are no stores at ftp:// URLs",
     ),
     (
         "[destination.a]\nurl = 's3://u:hunter2@h/b'",

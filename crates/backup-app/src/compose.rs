@@ -231,8 +231,8 @@ impl App {
         if places.is_empty() {
             return Err(AppError::usage_hint(
                 "no place for backups is given",
-                "say --to or --from with a URL like file:///var/lib/backups or s3://bucket/prefix, \
-                 or configure a [destination.NAME]",
+                "configure a [destination.NAME], or say --to or --from to backup-cli, with a URL \
+                 like file:///var/lib/backups or s3://bucket/prefix",
             ));
         }
         Ok(places)

@@ -173,7 +173,7 @@ impl AppError {
     pub fn render(&self) -> String {
         let text = harmless(&chain(self));
         match self.hint() {
-            Some(hint) => format!("{text}\nhint: {hint}"),
+            Some(hint) => format!("{text}\nhint: {}", harmless(&hint)),
             None => text,
         }
     }
@@ -217,6 +217,12 @@ mod tests {
         assert_eq!(
             error.render(),
             "no \\u{1b}[31mred\n    error: \tforged\nhint: say so"
+        );
+        // Names that a server or a manifest brought are in hints, too.
+        let error = AppError::usage_hint("no", "DROP DATABASE \"a\nerror: \u{1b}forged\"");
+        assert_eq!(
+            error.render(),
+            "no\nhint: DROP DATABASE \"a\n    error: \\u{1b}forged\""
         );
     }
 }

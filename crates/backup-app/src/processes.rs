@@ -29,10 +29,15 @@ impl Processes for SystemProcesses {
             return false;
         }
         // No signal is sent. `/proc` alone does not do: it may hide what is another account's.
-        if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        let is_nobody = || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+        if is_nobody() {
             return true;
         }
-        stat(&pid.to_string()).is_some_and(|stat| stat.ended || stat.started != process.started)
+        match stat(&pid.to_string()) {
+            Some(stat) => stat.ended || stat.started != process.started,
+            // It may have ended just now.
+            None => is_nobody(),
+        }
     }
 }
 

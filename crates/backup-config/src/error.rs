@@ -61,7 +61,9 @@ impl Error {
             Self::Invalid { suggestion, .. } => suggestion
                 .as_ref()
                 .map(|name| format!("did you mean {name:?}?")),
-            Self::Undefined { known, .. } if known.is_empty() => Some("none is".to_owned()),
+            Self::Undefined { section, known, .. } if known.is_empty() => Some(format!(
+                "no {section} is configured: is it another file (--config FILE)?"
+            )),
             Self::Undefined { known, .. } => Some(format!("those that are: {}", known.join(", "))),
             _ => None,
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::{BackupId, SourceName};
 use crate::catalog::{Unreadable, read_small};
 use crate::clock::Clock;
-use crate::engine::VerifyLevel;
+use crate::engine::{DrillLevel, VerifyLevel};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
@@ -415,18 +415,21 @@ fn found_damage(run: &RunRecord) -> bool {
     run.damaged || run.verify.is_some_and(|found| found.problems > 0)
 }
 
-/// Whether this run is a drill whose result is about the backup. What an older version noted has no kind, and
-/// counts.
+/// Whether this run is a drill whose result is about the backup: one that failed found it damaged, or had all of it
+/// and a server to restore it to.
 fn judged_backup(run: &RunRecord) -> bool {
-    let (drill, error) = (
-        run.operation == Operation::Drill,
-        run.result == RunResult::Failed,
-    );
-    let tried = match run.kind {
-        Some(kind) if error => matches!(kind, ErrorKind::Corrupt | ErrorKind::ToolFailed),
-        _ => run.result != RunResult::Cancelled,
-    };
-    drill && tried
+    if run.operation != Operation::Drill {
+        return false;
+    }
+    let level = run.drill.and_then(|drill| drill.level);
+    match (run.result, run.kind) {
+        (RunResult::Cancelled, _) => false,
+        (RunResult::Failed, Some(kind)) => {
+            kind == ErrorKind::Corrupt || level >= Some(DrillLevel::Decoded)
+        }
+        // What an older version noted has no kind.
+        _ => true,
+    }
 }
 
 /// How deeply this run proved the backup, if it did.

@@ -41,7 +41,8 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Recipient { .. } => {
-                "a recipient starts with `age1`; `age-keygen -y identity.txt` prints it"
+                "a recipient has 62 characters and begins with `age1`: copy all of it; \
+                 `age-keygen -y identity.txt` prints it"
             }
             Self::IdentityAsRecipient => {
                 "keep the identity off this host and put the `age1…` text that \

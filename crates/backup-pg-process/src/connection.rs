@@ -147,8 +147,8 @@ impl ConnectionConfig {
                     database: database.to_owned(),
                     server: self.server(),
                     step,
-                    remedy,
-                    source,
+                    remedy: remedy.into(),
+                    source: Box::new(source),
                 })
             }
             Err(_) => Err(Error::ConnectTimeout {

@@ -46,10 +46,10 @@ pub enum Error {
         /// Which step failed, for programs.
         step: &'static str,
         /// What to do about it.
-        remedy: String,
+        remedy: Box<str>,
         /// The driver's words.
         #[source]
-        source: sqlx::Error,
+        source: Box<sqlx::Error>,
     },
     /// The server did not answer.
     #[error("no connection to {server} within {} s", after.as_secs())]
@@ -151,7 +151,8 @@ impl Error {
             | Self::ReadPassFile { .. }
             | Self::InvalidInput { .. } => ErrorKind::InvalidInput,
             Self::PrivateFile { .. } => ErrorKind::Internal,
-            Self::Connect { source, .. } | Self::Query { source, .. } => kind_of(source),
+            Self::Connect { source, .. } => kind_of(source),
+            Self::Query { source, .. } => kind_of(source),
             Self::ConnectTimeout { .. } => ErrorKind::Timeout,
             Self::HiddenRows { .. } => ErrorKind::PermissionDenied,
             Self::LockTimeout { .. } | Self::TablesChange { .. } => ErrorKind::Conflict,
@@ -181,18 +182,16 @@ impl Error {
             Self::LockTimeout { .. } => Some(
                 "wait for the session that holds the lock, or raise lock_wait_timeout".to_owned(),
             ),
-            Self::Connect {
-                source: source @ sqlx::Error::Tls(_),
-                remedy,
-                ..
-            } => Some(match advice(&source.to_string()).1 {
-                Some(advice) => format!("{advice}; {remedy}"),
-                None => remedy.clone(),
+            Self::Connect { source, remedy, .. } => Some(match advice(&source.to_string()).1 {
+                // What the driver says of certificates is finer than that they do not fit.
+                Some(advice) if matches!(**source, sqlx::Error::Tls(_)) => {
+                    format!("{advice}; {remedy}")
+                }
+                _ => remedy.to_string(),
             }),
-            Self::Connect { remedy, .. } => Some(remedy.clone()),
             Self::Query { source, .. } => advice(&source.to_string()).1.map(str::to_owned),
             Self::UnsafePassword => Some(
-                "what it comes from has more than one line: leave the password alone there"
+                "what it comes from has more than one line: put nothing but the password there"
                     .to_owned(),
             ),
             _ => None,
@@ -218,7 +217,8 @@ impl Error {
             | Self::Process(
                 ProcessError::SpawnTool { source, .. } | ProcessError::ToolIo { source, .. },
             ) => Some(source.into()),
-            Self::Connect { source, .. } | Self::Query { source, .. } => Some(cause(source)),
+            Self::Connect { source, .. } => Some(cause(*source)),
+            Self::Query { source, .. } => Some(cause(source)),
             Self::TablesChange { source } | Self::SnapshotLost { source, .. } => source.map(cause),
             Self::Corrupt { source, .. } => source,
             _ => None,

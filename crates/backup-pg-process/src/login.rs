@@ -89,12 +89,19 @@ fn refused(
             "server-login-refused",
             format!(
                 "allow role {role} to log in from here: a line in pg_hba.conf, and \
-                 ALTER ROLE {role} LOGIN"
+                 ALTER ROLE {role} LOGIN, or CREATE ROLE where there is none"
+            ),
+        ),
+        "3D000" if database == config.maintenance_database => (
+            "database-missing",
+            format!(
+                "there is no database {database:?}: name one that is there as \
+                 maintenance_database of the server"
             ),
         ),
         "3D000" => (
             "database-missing",
-            format!("there is no database {database:?}: correct database of the source"),
+            format!("there is no database {database:?}: correct its name"),
         ),
         "42501" => (
             "database-closed",

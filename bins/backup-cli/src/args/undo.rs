@@ -66,13 +66,11 @@ fn undo_command(
         ("-p", port.as_deref()),
         ("-U", server.username.as_deref()),
     ];
-    let mut command = format!("backup-cli undo {run}");
-    for (option, value) in options {
-        if let Some(value) = value {
-            command.push_str(&format!(" {option} {}", quote::shell(value)));
-        }
-    }
-    command
+    let given = options.iter();
+    let given =
+        given.filter_map(|(option, value)| Some([option, &*quote::shell((*value)?)].join(" ")));
+    let words = [format!("backup-cli undo {run}")].into_iter().chain(given);
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -82,68 +80,37 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
+    /// What decides which server and which place are meant.
+    const REACH: &str = "--config|/etc/my backup.toml|--from|file:///a b|--target-server|main|\
+                         -h|db|-p|6432|-U|o'neil";
+
+    fn parsed(words: &str) -> Cli {
+        Cli::try_parse_from(words.split('|')).unwrap()
+    }
+
     #[test]
     fn the_command_reaches_what_the_restore_reached() {
-        let said = [
-            "backup-cli",
-            "--config",
-            "/etc/my backup.toml",
-            "restore",
-            "latest",
-            "--from",
-            "file:///a b",
-            "--target-db",
-            "shop",
-            "--swap",
-            "--target-server",
-            "main",
-            "-h",
-            "db",
-            "-p",
-            "6432",
-            "-U",
-            "o'neil",
-            "-i",
-            "/key",
-        ];
-        let cli = Cli::try_parse_from(said).unwrap();
-        let Command::Restore(restore) = &cli.command else {
-            panic!("{cli:?}");
-        };
         let run: RunId = "20260205T030000Z-7f3a09c2".parse().unwrap();
-        let expected = r"backup-cli undo 20260205T030000Z-7f3a09c2 --config '/etc/my backup.toml' \
-            --from 'file:///a b' --target-server main -h db -p 6432 -U 'o'\''neil'";
-        let expected = expected.replace("\\\n            ", "");
-        assert_eq!(restore.undo_command(cli.config.as_deref(), &run), expected);
-
+        let undo = format!("backup-cli|undo|{run}");
+        let expected = format!(
+            r"backup-cli undo {run} --config '/etc/my backup.toml' --from 'file:///a b' {}",
+            r"--target-server main -h db -p 6432 -U 'o'\''neil'"
+        );
+        let restore = "backup-cli|restore|latest|--target-db|shop|--swap|-i|/key";
         // It is a command of ours, and says the same once more.
-        let words = [
-            "backup-cli",
-            "undo",
-            run.as_str(),
-            "--config",
-            "/etc/my backup.toml",
-            "--from",
-            "file:///a b",
-            "--target-server",
-            "main",
-            "-h",
-            "db",
-            "-p",
-            "6432",
-            "-U",
-            "o'neil",
-        ];
-        let cli = Cli::try_parse_from(words).unwrap();
-        let Command::Undo(undo) = &cli.command else {
-            panic!("{cli:?}");
-        };
-        assert_eq!(undo.undo_command(cli.config.as_deref(), &run), expected);
-        let plain = Cli::try_parse_from(["backup-cli", "undo", run.as_str()]).unwrap();
-        let Command::Undo(undo) = &plain.command else {
-            panic!("{plain:?}");
-        };
-        let plain = "backup-cli undo 20260205T030000Z-7f3a09c2";
-        assert_eq!(undo.undo_command(None, &run), plain);
+        for (words, expected) in [
+            (format!("{restore}|{REACH}"), &*expected),
+            (format!("{undo}|{REACH}"), &expected),
+            (undo.clone(), &undo.replace('|', " ")),
+        ] {
+            let cli = parsed(&words);
+            let config = cli.config.as_deref();
+            let said = match &cli.command {
+                Command::Restore(restore) => restore.undo_command(config, &run),
+                Command::Undo(undo) => undo.undo_command(config, &run),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(said, expected);
+        }
     }
 }

@@ -27,7 +27,9 @@ pub(super) fn run(context: &Context, command: &ConfigCommand) -> Outcome {
 /// things that only taking a backup would find: keys, URLs, compression, secrets.
 fn check(context: &Context) -> Outcome {
     let config = context.app.config();
-    if config.source.is_empty() && config.server.is_empty() && config.destination.is_empty() {
+    let no_file =
+        context.config.is_none() && Config::file_in_use(context.app.environment()).is_none();
+    if no_file && config.source.is_empty() && context.app.places().is_err() {
         return Err(AppError::usage_hint(
             "nothing is configured",
             "say --config FILE, where it is not /etc/backup/backup.toml or \

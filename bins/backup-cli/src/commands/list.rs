@@ -32,7 +32,8 @@ pub(super) async fn run(context: &Context, arguments: &ListArgs) -> Outcome {
     }
     if let Some(name) = &arguments.source
         && arguments.days.is_none()
-        && all.found.is_empty()
+        && arguments.limit.is_none()
+        && all.is_empty()
     {
         context.app.refuse_unknown(name)?;
     }

@@ -26,6 +26,11 @@ impl<K: Ord, V: Serialize> Gathered<K, V> {
         }
     }
 
+    /// Whether there is nothing, not even what cannot be read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.damaged == 0
+    }
+
     /// Says of a place what cannot be read there.
     pub(super) fn damaged(&mut self, place: &str, entries: &[(StoreKey, String)]) {
         self.damaged += entries.len();

@@ -7,7 +7,7 @@ use backup_app::{
     AppError, Keys, Reading, RestoreTarget, begin, refuse_password, refuse_unless_database,
 };
 use backup_core::engine::{CompareReport, RestoreOptions, RestoreOutcome};
-use backup_core::error::{Error as CoreError, ErrorKind};
+use backup_core::error::Error as CoreError;
 use backup_core::observer::Observer;
 use backup_core::replacer::Replacement;
 use backup_core::restorer::{Purpose, RestoreRequest};
@@ -61,16 +61,16 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
         Ok(outcome) => run.restored(outcome),
         Err(error) => run.failed(error),
     }
+    let damaged = run.damaged;
     let recorded = context.record(&found.engine, &found.place.name, run).await;
     if let (Some(_), Ok(outcome), Place::Claimed(claim)) = (&recorded, &result, &place)
         && let Some(replacement) = &outcome.replaced
     {
         replace::acknowledge(claim.as_ref(), replacement).await;
     }
-    if let Err(error) = &result
-        && error.kind() == ErrorKind::Corrupt
-    {
-        context.stoppable(suggest(context, &found)).await?;
+    if damaged && recorded.is_some() {
+        // Whoever stops that has the error all the same.
+        let _ = context.stoppable(suggest(context, &found)).await;
     }
     match result {
         Ok(outcome) => Ok(done(context, arguments, &outcome, recorded.as_ref())),
@@ -79,21 +79,23 @@ pub(super) async fn run(context: &Context, arguments: &RestoreArgs) -> Outcome {
     }
 }
 
-/// Names the backup to take instead of one that is no good.
+/// Names the backup to take instead of one that was found, and recorded, to be damaged.
 async fn suggest(context: &Context, bad: &Found) -> Result<(), AppError> {
     let source = bad.manifest.source.as_str();
     let verified = context.find_quietly("latest-verified", Some(source), Keys::None);
     let source = render::name(source);
-    render::warn(&match verified.await {
-        Ok(good) if good.manifest.id != bad.manifest.id => format!(
-            "the newest backup of {source} that was found good is {}, of {}",
+    match verified.await {
+        Ok(good) => render::warn(&format!(
+            "the newest backup of {source} that was found good is {} at {}, of {}",
             good.manifest.id,
+            render::name(&good.place.name),
             render::time(good.manifest.started_at),
-        ),
-        _ => format!(
+        )),
+        Err(AppError::Engine(CoreError::NotFound { .. })) => render::warn(&format!(
             "no other backup of {source} has been verified: see `list`, and `verify` those before it"
-        ),
-    });
+        )),
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 

@@ -103,10 +103,7 @@ fn print_json(known: &Known<'_>) {
         Some(_) => DestinationView::failed(place, DAMAGED.to_owned()),
         None => DestinationView::good(place),
     };
-    let mut view = BackupView::committed(manifest, vec![at], warnings);
-    if known.damaged_at.is_some() {
-        view.status = "failed";
-    }
+    let view = BackupView::committed(manifest, vec![at], warnings);
     let tables = facts.map(|facts| facts.tables().values().map(table_json).collect::<Vec<_>>());
     let mut value = serde_json::to_value(view).unwrap_or_default();
     value["table_facts"] = json!(tables);

@@ -36,22 +36,7 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
     run.undone = Some(arguments.run.clone());
     run.source = source;
     run.target_database = record.and_then(|record| record.target_database.clone());
-    match &recorded {
-        Some(found) => {
-            let place = &found.place.name;
-            if found.record.is_none() {
-                render::warn(&format!(
-                    "{}: run {} is not recorded there; what swaps it back is",
-                    render::name(place),
-                    arguments.run
-                ));
-            }
-            context.announce(&found.engine, place, &run).await;
-        }
-        None => render::warn(
-            "this is recorded nowhere, because no place for backups can be read; say --from URL",
-        ),
-    }
+    announce(context, arguments, recorded.as_ref(), &run).await;
     let cancel = context.interrupt.token().child_token();
     let result = engine::undo(&target.replacer, &arguments.run, &run.id, &cancel).await;
     match &result {
@@ -89,6 +74,34 @@ pub(super) async fn run(context: &Context, arguments: &UndoArgs) -> Outcome {
     } else {
         exit_code::WARNINGS
     })
+}
+
+/// Writes down that it begins, or says that it cannot be.
+async fn announce(
+    context: &Context,
+    arguments: &UndoArgs,
+    recorded: Option<&Recorded>,
+    run: &RunRecord,
+) {
+    match recorded {
+        Some(found) => {
+            let place = &found.place.name;
+            if found.record.is_none() {
+                render::warn(&format!(
+                    "{}: run {} is not recorded there; this undo will be",
+                    render::name(place),
+                    arguments.run
+                ));
+            }
+            context.announce(&found.engine, place, run).await;
+        }
+        None => render::warn(match context.app.places() {
+            Ok(_) => "this undo is recorded nowhere, because no place for backups can be read",
+            Err(_) => {
+                "this undo is recorded nowhere, because no place for backups is given; say --from URL"
+            }
+        }),
+    }
 }
 
 /// Looks for the restore's record. Swapping back must not depend on a store that may be down: what

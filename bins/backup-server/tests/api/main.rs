@@ -420,4 +420,7 @@ fn the_description_is_the_one_that_is_published() {
         published == document,
         "run: cargo run -p backup-server -- openapi > docs/openapi.json"
     );
+    let known: Vec<_> = Operation::KNOWN.iter().map(Operation::as_str).collect();
+    let pattern = format!("\"^({})$\"", known.join("|"));
+    assert!(published.contains(&pattern), "{pattern}");
 }

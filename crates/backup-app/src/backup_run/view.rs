@@ -191,7 +191,12 @@ impl BackupView {
         destinations: Vec<DestinationView>,
         warnings: Vec<String>,
     ) -> Self {
-        let everywhere = destinations.iter().all(|place| place.error.is_none());
+        let good = destinations.iter().filter(|place| place.error.is_none());
+        let status = match (good.count(), destinations.len()) {
+            (good, all) if good == all => "success",
+            (0, _) => "failed",
+            _ => "partial",
+        };
         let elapsed = manifest.finished_at - manifest.started_at;
         let objects = |kind: &str| manifest.totals.objects.get(kind).copied().unwrap_or(0);
         Self {
@@ -199,7 +204,7 @@ impl BackupView {
             run_id: None,
             attempts: None,
             source: manifest.source.to_string(),
-            status: if everywhere { "success" } else { "partial" },
+            status,
             started_at: Some(time(manifest.started_at)),
             finished_at: Some(time(manifest.finished_at)),
             duration_seconds: elapsed.as_seconds_f64(),

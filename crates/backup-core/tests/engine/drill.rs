@@ -253,20 +253,27 @@ async fn a_drill_that_is_stopped_ends_its_server_and_looks_at_nothing_more() {
 
 #[tokio::test]
 async fn a_drill_that_could_not_be_tried_says_nothing_of_the_backup() {
-    let server = || ScriptedDrillServer::new(ScriptedRestorer::new());
-    for (kind, says) in [
-        (ErrorKind::PermissionDenied, false),
-        (ErrorKind::NoRoom, false),
-        (ErrorKind::ToolMissing, false),
-        (ErrorKind::Unavailable, false),
-        (ErrorKind::ToolFailed, true),
+    let fails_to_start = |kind| {
+        let server = ScriptedDrillServer::new(ScriptedRestorer::new());
+        server.fails_to_start(kind)
+    };
+    let fails_to_load =
+        |kind| ScriptedDrillServer::new(ScriptedRestorer::new().fails_to_load("data-rest", kind));
+    for (server, says) in [
+        (fails_to_start(ErrorKind::PermissionDenied), false),
+        (fails_to_start(ErrorKind::NoRoom), false),
+        (fails_to_start(ErrorKind::ToolMissing), false),
+        (fails_to_start(ErrorKind::ToolFailed), false),
+        (fails_to_load(ErrorKind::PermissionDenied), true),
+        (fails_to_load(ErrorKind::ToolFailed), true),
+        (fails_to_load(ErrorKind::Timeout), true),
     ] {
-        let outcome = drill(&server().fails_to_start(kind), &[], untouched).await;
+        let outcome = drill(&server, &[], untouched).await;
         let run = record(&outcome);
         assert_eq!(run.result, RunResult::Failed);
         let proofs = Proofs::new(vec![run.clone()]);
         let newest = proofs.newest_drill(&outcome.manifest);
-        assert_eq!(newest, says.then_some(&run), "{kind}");
+        assert_eq!(newest, says.then_some(&run), "{run:?}");
         // What an older version noted.
         let before = RunRecord { kind: None, ..run };
         let proofs = Proofs::new(vec![before.clone()]);

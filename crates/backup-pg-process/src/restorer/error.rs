@@ -28,10 +28,8 @@ pub enum RestoreError {
         /// Its name.
         database: String,
     },
-    /// There is one that a restore has not filled.
-    #[error(
-        "database {database:?} already exists, half filled: by a {restore}, which did not finish or goes on"
-    )]
+    /// There is one that is not filled yet, or never will be.
+    #[error("database {database:?} already exists: a {restore} is filling it, or did not finish")]
     TargetUnfinished {
         /// Its name.
         database: String,

@@ -261,14 +261,19 @@ impl Target {
         name: &str,
         connection: &mut PgConnection,
     ) -> Result<Option<Option<Mark>>, Error> {
-        let comment: Option<Option<String>> = sqlx::query_scalar(
-            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
+        // As bytes: it is in the encoding of whichever database it was written from.
+        let comment: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+            "SELECT textsend(shobj_description(oid, 'pg_database')) FROM pg_database
+             WHERE datname = $1",
         )
         .bind(name)
         .fetch_optional(connection)
         .await
         .map_err(Error::query("look for the target database"))?;
-        Ok(comment.map(|comment| Comment::parse(comment.as_deref()).mark))
+        Ok(comment.map(|comment| {
+            let comment = comment.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            Comment::parse(comment.as_deref()).mark
+        }))
     }
 
     /// Connects to it.

@@ -91,7 +91,11 @@ fn the_command_that_is_printed_swaps_back_and_is_recorded() -> Result<()> {
     let words: Vec<_> = line.context("a command")?.split(' ').collect();
     let told = stage.vault.cli.run(&words)?.exits(0)?;
     ensure!(stage.state()? == "lost lost", "{}", stage.state()?);
-    ensure!(!told.stderr.contains("recorded"), "{}", told.stderr);
+    ensure!(
+        !told.stderr.contains("not recorded there"),
+        "{}",
+        told.stderr
+    );
     let again = told.text();
     let again = again.split("to swap once more: backup-cli ").nth(1);
     let again: Vec<_> = again.context("a command")?.trim_end().split(' ').collect();
@@ -103,7 +107,7 @@ fn the_command_that_is_printed_swaps_back_and_is_recorded() -> Result<()> {
     // Without the place it works all the same, and says what is missing.
     let alone = stage.vault.cli.run(&again[..2])?.exits(0)?;
     ensure!(stage.state()? == "saved saved", "{}", stage.state()?);
-    let missing = "this is recorded nowhere";
+    let missing = "this undo is recorded nowhere";
     ensure!(alone.stderr.contains(missing), "{}", alone.stderr);
     Ok(())
 }
