@@ -371,6 +371,8 @@ fn a_target_that_no_database_should_be_called_is_refused() -> Result<()> {
         "{first}"
     );
     assert!(run.stderr.contains("does not exist"), "{}", run.stderr);
+    let hint = r#"hint: there is no database "no such\nerror: database": correct its name"#;
+    assert_eq!(lines.next_back(), Some(hint), "{}", run.stderr);
     assert!(lines.all(|line| line.starts_with("    ")), "{}", run.stderr);
     Ok(())
 }
