@@ -182,11 +182,14 @@ impl Error {
             Self::LockTimeout { .. } => Some(
                 "wait for the session that holds the lock, or raise lock_wait_timeout".to_owned(),
             ),
-            Self::Connect { source, remedy, .. } => Some(match advice(&source.to_string()).1 {
+            Self::Connect {
+                source,
+                step,
+                remedy,
+                ..
+            } => Some(match advice(&source.to_string()).1 {
                 // What the driver says of certificates is finer than that they do not fit.
-                Some(advice) if matches!(**source, sqlx::Error::Tls(_)) => {
-                    format!("{advice}; {remedy}")
-                }
+                Some(advice) if *step == "server-tls" => format!("{advice}; {remedy}"),
                 _ => remedy.to_string(),
             }),
             Self::Query { source, .. } => advice(&source.to_string()).1.map(str::to_owned),

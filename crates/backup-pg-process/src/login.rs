@@ -13,8 +13,8 @@ pub(crate) fn step(
     database: &str,
 ) -> (&'static str, String) {
     match error {
-        sqlx::Error::Io(error) => unreached(error, config),
-        sqlx::Error::Tls(_) => (
+        sqlx::Error::Io(error) if !is_of_tls(error) => unreached(error, config),
+        sqlx::Error::Tls(_) | sqlx::Error::Io(_) => (
             "server-tls",
             "the server's certificate, or whether it has one, does not fit sslmode: set \
              sslrootcert to the authority that signed it, or choose another sslmode"
@@ -28,6 +28,11 @@ pub(crate) fn step(
             ),
         },
     }
+}
+
+/// Whether it is about a certificate: the driver says that as an error of reading.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.to_string().contains("peer certificate")
 }
 
 /// Not even the server was reached.
@@ -157,6 +162,14 @@ mod tests {
             ),
             (
                 sqlx::Error::Tls("no certificate".into()),
+                "server-tls",
+                "sslrootcert",
+            ),
+            (
+                io(
+                    io::ErrorKind::InvalidData,
+                    "invalid peer certificate: UnknownIssuer",
+                ),
                 "server-tls",
                 "sslrootcert",
             ),

@@ -209,6 +209,11 @@ impl Iterator for Slots<'_> {
 }
 
 fn cron(text: &str) -> Option<Cron> {
+    // The parser takes nothing between commas for no times.
+    let mut items = text.split_whitespace().flat_map(|field| field.split(','));
+    if items.any(str::is_empty) {
+        return None;
+    }
     let parser = CronParser::builder()
         .seconds(Seconds::Disallowed)
         .year(Year::Disallowed)
@@ -360,6 +365,12 @@ mod tests {
             ),
             ("0 3 * * -1", "UTC", "the day of the week is wrong"),
             ("*/0 3 * * *", "UTC", "the minute is wrong"),
+            // Nothing in a list is a slip, and would be no time at all.
+            (", 3 * * *", "UTC", "the minute is wrong"),
+            ("30 , * * *", "UTC", "the hour is wrong"),
+            ("30 1, * * *", "UTC", "the hour is wrong"),
+            ("30 1,,2 * * *", "UTC", "the hour is wrong"),
+            ("0 3 , * *", "UTC", "the day of the month is wrong"),
             ("0 3 30 2 *", "UTC", "that day never comes"),
             (
                 "0 3 * * *",
