@@ -232,11 +232,11 @@ mod tests {
     #[test]
     fn a_stopped_server_is_ended_too() {
         let mut command = command_as_self("sleep", Signal::SIGKILL);
-        command.arg("60");
+        command.arg("600");
         let server = Server::spawn(command, Signal::SIGTERM).unwrap();
         server.signal_group(Signal::SIGSTOP).unwrap();
         let started = Instant::now();
         drop(server);
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_mins(2));
     }
 }

@@ -121,8 +121,14 @@ async fn a_dropped_or_panicking_put_leaves_no_file() {
             .await
     });
     assert!(task.await.unwrap_err().is_panic());
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(all_files(dir.path()), Vec::<String>::new());
+    // The files go in the background.
+    let gone = async {
+        while !all_files(dir.path()).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_mins(1), gone).await;
+    assert!(gone.is_ok(), "{:?}", all_files(dir.path()));
 }
 
 /// Everything in the directory, also what the store would not show.

@@ -112,6 +112,8 @@ struct Rule {
 #[derive(Debug, Clone)]
 struct Object {
     content: Vec<u8>,
+    /// The lengths of the parts that it came in; none of one that came in one piece.
+    parts: Vec<usize>,
     /// Counts all writes, as Google's generations do.
     generation: usize,
 }
@@ -122,7 +124,7 @@ struct State {
     headers: BTreeMap<String, HashMap<String, String>>,
     token: Option<String>,
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
-    part_sizes: Vec<usize>,
+    parts_received: usize,
     requests: usize,
     rules: Vec<Rule>,
     writes: usize,
@@ -191,7 +193,7 @@ impl FakeBucket {
 
     /// Stores an object, over an older one.
     pub fn set_object(&self, key: &str, content: &[u8]) {
-        self.state().store(key, content.to_vec());
+        self.state().store(key, content.to_vec(), Vec::new());
     }
 
     /// How many uploads were neither completed nor removed.
@@ -200,10 +202,18 @@ impl FakeBucket {
         self.state().uploads.len()
     }
 
-    /// The lengths of all parts that came, in the order in which they did.
+    /// How many parts came, one that was sent again as often as it was.
     #[must_use]
-    pub fn part_sizes(&self) -> Vec<usize> {
-        self.state().part_sizes.clone()
+    pub fn parts_received(&self) -> usize {
+        self.state().parts_received
+    }
+
+    /// The lengths of the parts that an object is made of, in their order.
+    #[must_use]
+    pub fn parts_of(&self, key: &str) -> Vec<usize> {
+        let state = self.state();
+        let object = state.objects.get(key);
+        object.map_or_else(Vec::new, |object| object.parts.clone())
     }
 
     /// All keys, in order.
@@ -313,12 +323,12 @@ impl FakeBucket {
 }
 
 impl State {
-    fn store(&mut self, key: &str, content: Vec<u8>) -> String {
+    fn store(&mut self, key: &str, content: Vec<u8>, parts: Vec<usize>) -> String {
         self.writes += 1;
-        let generation = self.writes;
         let object = Object {
             content,
-            generation,
+            parts,
+            generation: self.writes,
         };
         let headers = headers_of(&object);
         self.objects.insert(key.to_owned(), object);
@@ -342,7 +352,7 @@ fn put(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
             return reply(404, "", error_document("NoSuchUpload").into());
         };
         upload.insert(number, request.body.clone());
-        state.part_sizes.push(request.body.len());
+        state.parts_received += 1;
         return reply(200, &format!("etag: \"part{number}\"\r\n"), Vec::new());
     }
     let found = state.objects.get(&request.key);
@@ -361,7 +371,7 @@ fn put(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
     state
         .headers
         .insert(request.key.clone(), request.headers.clone());
-    let headers = state.store(&request.key, request.body.clone());
+    let headers = state.store(&request.key, request.body.clone(), Vec::new());
     reply(200, &headers, Vec::new())
 }
 
@@ -380,8 +390,9 @@ fn post(state: &mut State, request: &HttpRequest) -> (String, Vec<u8>) {
     let Some(parts) = state.uploads.remove(request.parameter("uploadId")) else {
         return reply(404, "", error_document("NoSuchUpload").into());
     };
+    let lengths = parts.values().map(Vec::len).collect();
     let content = parts.into_values().flatten().collect();
-    let headers = state.store(&request.key, content);
+    let headers = state.store(&request.key, content, lengths);
     let body = "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>";
     reply(200, &headers, body.into())
 }

@@ -19,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 const PART: u64 = 1 << 20;
 
-/// Everything shrunk, so that what takes minutes takes parts of a second.
+/// Less than the limits that nothing shrinks, and more than a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Everything shrunk, so that what takes minutes takes seconds, also where the machine stands still
+/// for a moment.
 fn small() -> Limits {
     let millis = Duration::from_millis;
     Limits {
@@ -27,13 +31,13 @@ fn small() -> Limits {
         max_part_bytes: PART,
         upload_memory: 4 * PART,
         read_bytes: 100_000,
-        connect_timeout: millis(500),
-        read_timeout: millis(400),
-        request_timeout: millis(800),
-        retry_timeout: millis(1500),
+        connect_timeout: millis(1000),
+        read_timeout: millis(1000),
+        request_timeout: millis(2000),
+        retry_timeout: millis(4000),
         first_backoff: millis(5),
-        complete_timeout: millis(3000),
-        abort_timeout: millis(1000),
+        complete_timeout: millis(8000),
+        abort_timeout: millis(2500),
         ..Limits::default()
     }
 }
@@ -80,15 +84,10 @@ async fn assert_stored(server: &FakeBucket, store: &dyn Store) {
     assert_eq!(server.open_uploads(), 0);
 }
 
-/// The put fails with this kind, soon, and leaves nothing.
+/// The put fails with this kind, by itself, and leaves nothing.
 async fn assert_refused(server: &FakeBucket, store: &dyn Store, kind: ErrorKind) -> PortError {
-    let begun = Instant::now();
-    let error = put(store, body()).await.expect_err("the put fails");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "took {:?}",
-        begun.elapsed()
-    );
+    let put = tokio::time::timeout(PATIENCE, put(store, body())).await;
+    let error = put.expect("it has an end").expect_err("the put fails");
     assert_eq!(error.kind(), kind, "{error:?}");
     assert_eq!(server.object("object"), None);
     assert_eq!(server.open_uploads(), 0, "{error:?}");
@@ -214,11 +213,12 @@ async fn cancel_does_not_wait_for_a_silent_server() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         cancel.cancel();
     };
-    let begun = Instant::now();
     let put = store.put(&name, body(), &options, &cancel);
-    let (outcome, ()) = tokio::join!(put, cancelling);
+    let both = async { tokio::join!(put, cancelling) };
+    let (outcome, ()) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("it has an end");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(server.open_uploads(), 0);
 }
 
@@ -232,7 +232,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
     let store = store(&server, small());
     let dropped = put(&*store, bodies::stalling(content()));
     let begun = async {
-        while server.part_sizes().len() < 3 {
+        while server.parts_received() < 3 {
             a_moment().await;
         }
     };
@@ -240,7 +240,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
         put = dropped => panic!("it ended: {put:?}"),
         () = begun => {}
     }
-    let first = server.part_sizes().len();
+    let first = server.parts_received();
     let shared = Arc::clone(&store);
     let panicking = tokio::spawn(async move { put(&*shared, bodies::panicking(content())).await });
     assert!(panicking.await.unwrap_err().is_panic());
@@ -249,11 +249,10 @@ async fn dropped_and_panicking_puts_are_aborted() {
             a_moment().await;
         }
     };
-    let patience = Duration::from_secs(30);
-    tokio::time::timeout(patience, aborted)
+    tokio::time::timeout(PATIENCE, aborted)
         .await
         .expect("both are aborted");
-    assert!(server.part_sizes().len() > first, "the second had begun");
+    assert!(server.parts_received() > first, "the second had begun");
 }
 
 #[tokio::test]
@@ -265,11 +264,13 @@ async fn parts_are_equal_and_their_number_is_limited() {
     };
     let store = store(&server, limits);
     assert_eq!(store.capacity(&PutOptions::default()), 4 * PART);
+    // A part whose answer is lost is sent again, and is one part all the same.
+    server.fault(HttpRequest::is_part, 1, 1, HttpFault::LoseAnswer);
     assert_stored(&server, &*store).await;
+    assert!(server.parts_received() > 4);
     let part = usize::try_from(PART).unwrap();
-    let mut sizes = server.part_sizes();
-    sizes.sort_unstable();
-    assert_eq!(sizes, [3_500_000 - 3 * part, part, part, part]);
+    let lengths = [part, part, part, 3_500_000 - 3 * part];
+    assert_eq!(server.parts_of("object"), lengths);
 
     let exact = put(&*store, bodies::generated(4 * PART, 1)).await;
     assert_eq!(exact.unwrap(), 4 * PART);
@@ -299,18 +300,21 @@ async fn memory_is_bounded_over_all_uploads() {
         put(&*store, body)
     });
     let all = futures::future::join_all(puts);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(700), all)
-            .await
-            .is_err()
-    );
+    let full = async {
+        while pulled.load(Ordering::Relaxed) < 8 * PART {
+            a_moment().await;
+        }
+        // Time to go on, for whatever would.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        _ = all => panic!("no part is ever answered"),
+        full = tokio::time::timeout(PATIENCE, full) => full.expect("the budget is used"),
+    }
     // The shared budget, and for each upload the part it fills and the chunk behind it.
     let most = 4 * PART + 6 * (PART + (256 << 10));
     let pulled = pulled.load(Ordering::Relaxed);
-    assert!(
-        pulled >= 8 * PART && pulled <= most,
-        "{pulled} bytes of at most {most}"
-    );
+    assert!(pulled <= most, "{pulled} bytes of at most {most}");
 }
 
 #[tokio::test]
@@ -326,7 +330,8 @@ async fn a_slow_reader_outlives_every_timeout() {
         HttpFault::Answer(503, error_document("SlowDown")),
     );
     server.fault(HttpRequest::is_get, 28, 1, HttpFault::Stall);
-    let store = store(&server, small());
+    let limits = small();
+    let store = store(&server, limits);
     let begun = Instant::now();
     let mut body = store.read(&key("object"), None).await.unwrap();
     let mut found = Vec::new();
@@ -336,10 +341,7 @@ async fn a_slow_reader_outlives_every_timeout() {
         tokio::time::sleep(Duration::from_micros(chunk.len() as u64)).await;
     }
     assert!(found == content());
-    assert!(
-        begun.elapsed() > Duration::from_secs(3),
-        "longer than the total timeout"
-    );
+    assert!(begun.elapsed() > limits.request_timeout.max(limits.read_timeout));
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn cancelling_ends_a_program_that_hangs(#[case] script: &str) {
     };
     let (done, ()) = tokio::join!(loading, stopper);
     assert_eq!(done.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_mins(2));
     let pid = fake.file("pid").unwrap();
     assert!(!Path::new("/proc").join(pid.trim()).exists());
 }
