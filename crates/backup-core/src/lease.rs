@@ -87,6 +87,14 @@ pub struct Holder {
     pub until: DateTime<Utc>,
 }
 
+impl Holder {
+    /// Whether it has the lease of backups without taking one: for a moment, to see to what a dead run
+    /// left.
+    pub(crate) fn is_tidying(&self) -> bool {
+        self.operation != Operation::Backup
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |at: &DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -234,6 +242,7 @@ impl Leases {
         if self.is_held(&record) || !concerned {
             return Ok(None);
         }
+        // Any but a backup: see `Holder::is_tidying`.
         let work = Work {
             operation: Operation::Prune,
             backup: None,
@@ -246,19 +255,19 @@ impl Leases {
         }
     }
 
-    /// Whether somebody has the lease now. It is not taken, so somebody may have it right after.
+    /// Whether somebody takes backups of the source now. The lease is not taken, so somebody may have
+    /// it right after; who has it to see to what a dead run left is done by then.
     ///
     /// # Errors
     /// [`Error::Held`] when somebody has it; what the store reports.
-    pub(crate) async fn check_free(
-        &self,
-        kind: LeaseKind,
-        source: &SourceName,
-    ) -> Result<(), Error> {
-        match self.read(&layout::lease_key(kind, source)).await? {
-            Some((_, record)) if self.is_held(&record) => Err(Error::Held {
+    pub(crate) async fn check_free(&self, source: &SourceName) -> Result<(), Error> {
+        let kind = LeaseKind::Backup;
+        let found = self.read(&layout::lease_key(kind, source)).await?;
+        let held = found.filter(|(_, record)| self.is_held(record));
+        match held.map(|(_, record)| record.holder()) {
+            Some(holder) if !holder.is_tidying() => Err(Error::Held {
                 what: format!("the {kind} lease of {source}"),
-                holder: Box::new(record.holder()),
+                holder: Box::new(holder),
             }),
             _ => Ok(()),
         }

@@ -85,9 +85,23 @@ impl Bench {
     }
 
     async fn backup(&self, dumper: &ScriptedDumper) -> Result<BackupOutcome, Error> {
-        self.engine
-            .backup(dumper, &request("app"), &CancellationToken::new())
-            .await
+        self.run(dumper, &request("app")).await
+    }
+
+    /// A backup of something that stands still.
+    async fn impatient_backup(&self, dumper: &ScriptedDumper) -> Result<BackupOutcome, Error> {
+        let mut request = request("app");
+        request.stall_timeout = Duration::from_secs(1);
+        self.run(dumper, &request).await
+    }
+
+    async fn run(
+        &self,
+        dumper: &ScriptedDumper,
+        request: &BackupRequest,
+    ) -> Result<BackupOutcome, Error> {
+        let never = CancellationToken::new();
+        self.engine.backup(dumper, request, &never).await
     }
 
     /// Takes a backup that must succeed, a minute after the one before.
@@ -105,7 +119,7 @@ fn request(name: &str) -> BackupRequest {
     BackupRequest {
         compression: "fake".to_owned(),
         part_retry_delay: Duration::from_millis(1),
-        stall_timeout: Duration::from_secs(1),
+        stall_timeout: Duration::from_mins(1),
         ..BackupRequest::new(source(name))
     }
 }

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
-/// How long `pg_dump --version` may take.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
+/// How long `pg_dump --version` may take, on a machine that is busy.
+const VERSION_LIMIT: Duration = Duration::from_secs(15);
 
 /// Where distributions put each major; `*` stands for one directory name.
 const SYSTEM_DIRS: [&str; 6] = [
@@ -27,7 +27,7 @@ const SYSTEM_DIRS: [&str; 6] = [
 
 /// Finds client programs.
 ///
-/// Asks every `pg_dump` it finds for its version once, and again when the file changes.
+/// Asks every `pg_dump` it finds for its version until it tells one, and again when the file changes.
 #[derive(Debug, Clone)]
 pub struct ToolLocator {
     /// Directories that the user configured; they win among equal versions.
@@ -41,7 +41,7 @@ pub struct ToolLocator {
 
 /// What tells one file from its replacement: time and length.
 type Stamp = (Option<SystemTime>, u64);
-type KnownVersions = BTreeMap<PathBuf, (Stamp, Option<ToolVersion>)>;
+type KnownVersions = BTreeMap<PathBuf, (Stamp, ToolVersion)>;
 
 impl Default for ToolLocator {
     /// Looks only where distributions put the programs.
@@ -233,10 +233,13 @@ impl ToolLocator {
         if let Some((seen, version)) = self.known().get(&program)
             && *seen == stamp
         {
-            return Ok(*version);
+            return Ok(Some(*version));
         }
         let version = ask_version(&program, cancel).await?;
-        self.known().insert(program, (stamp, version));
+        // One that gave no answer may only have been too busy.
+        if let Some(version) = version {
+            self.known().insert(program, (stamp, version));
+        }
         Ok(version)
     }
 

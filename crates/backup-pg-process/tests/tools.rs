@@ -68,3 +68,14 @@ async fn tools_are_chosen_by_the_version_they_print() {
     new.write("pg_dump", "echo 'pg_dump (PostgreSQL) 19.1 (replaced)'");
     assert!(locator.locate(190_000, &cancel).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_program_that_could_not_be_asked_is_asked_again() {
+    let fake = Fake::new("[ -e \"${0%/*}/ready\" ] && echo 'pg_dump (PostgreSQL) 18.6'");
+    let locator = ToolLocator::only_in([fake.directory.path().to_owned()]);
+    let cancel = CancellationToken::new();
+    assert!(locator.locate(180_006, &cancel).await.is_err());
+    std::fs::write(fake.path("ready"), "").unwrap();
+    let tools = locator.locate(180_006, &cancel).await.unwrap();
+    assert_eq!(tools.version.major, 18);
+}

@@ -1,10 +1,12 @@
 //! The id of a backup that is about to be taken, and the lease that makes it ours alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use futures::future::join_all;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupRequest, Engine, unless};
@@ -12,7 +14,7 @@ use crate::backup::{BackupId, SourceName};
 use crate::catalog::{Catalog, ListRequest};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
-use crate::lease::{Lease, LeaseKind, SlotMark, Work};
+use crate::lease::{Lease, LeaseKind, Leases, SlotMark, Work};
 use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::run_record::Operation;
@@ -24,6 +26,14 @@ const DRAWS: usize = 4;
 
 /// By how much the clocks of hosts may differ.
 const APART: TimeDelta = TimeDelta::minutes(10);
+
+/// How long whoever only sees to what a dead run left is waited for; longer than a lease lasts that is
+/// not renewed, as when he dies at it.
+const TIDYING: Duration = Duration::from_mins(2);
+
+/// Between two looks whether he is done.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a run may write under, and until when.
 pub(super) struct Turn {
@@ -52,7 +62,7 @@ impl Engine {
             let Some(leases) = self.clone().over(store).leases() else {
                 continue;
             };
-            let look = leases.check_free(LeaseKind::Backup, source);
+            let look = leases.check_free(source);
             if let Err(held @ Error::Held { .. }) = unless(cancel, look).await? {
                 return Err(held);
             }
@@ -254,9 +264,7 @@ impl Engine {
             backup: Some(turn.id.clone()),
             slot: None,
         };
-        let lease = leases
-            .exclusive(LeaseKind::Backup, source, &work, &turn.token)
-            .await?;
+        let lease = take(&leases, source, &work, &turn.token).await?;
         // Whichever is lost ends the run: each token is a child of the one before.
         turn.token = lease.token().clone();
         turn.leases.push((Arc::clone(store), lease));
@@ -287,6 +295,26 @@ impl Engine {
                 self.observer.event(&Event::Warning(text));
             }
         }
+    }
+}
+
+/// Takes the lease of backups. Whoever has it and takes none is soon done, and is waited for.
+async fn take(
+    leases: &Leases,
+    source: &SourceName,
+    work: &Work,
+    cancel: &CancellationToken,
+) -> Result<Lease, Error> {
+    let until = Instant::now() + TIDYING;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let taken = leases.exclusive(LeaseKind::Backup, source, work, cancel);
+        match taken.await {
+            Err(Error::Held { holder, .. }) if holder.is_tidying() && Instant::now() < until => {}
+            taken => return taken,
+        }
+        unless(cancel, tokio::time::sleep(pause)).await?;
+        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 

@@ -126,7 +126,11 @@ async fn a_dump_that_fails_publishes_nothing() {
         let dumper = ScriptedDumper::new()
             .part(small_part())
             .part(big_part().always_fails(failure));
-        let error = bench.backup(&dumper).await.unwrap_err();
+        let error = match failure {
+            Failure::HangAfter(_) => bench.impatient_backup(&dumper).await,
+            _ => bench.backup(&dumper).await,
+        };
+        let error = error.unwrap_err();
         assert!(
             matches!(error, Error::Dump { .. } | Error::Stalled { .. }),
             "{failure:?}: {error:?}"
@@ -296,7 +300,10 @@ async fn a_store_that_fails_leaves_a_whole_backup_or_none() {
             store as Arc<dyn Store>
         });
         let dumper = dumper();
-        let result = bench.backup(&dumper).await;
+        let result = match what {
+            "part stalls" => bench.impatient_backup(&dumper).await,
+            _ => bench.backup(&dumper).await,
+        };
         assert_eq!(result.is_ok(), succeeds, "{what}: {result:?}");
         assert!(
             faulty.unwrap().hits() > 0,
@@ -336,7 +343,7 @@ async fn a_stall_lets_go_of_the_source_at_once() {
     });
     let dumper = dumper();
     let log = dumper.log();
-    let error = bench.backup(&dumper).await.unwrap_err();
+    let error = bench.impatient_backup(&dumper).await.unwrap_err();
     assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
     assert_eq!(log.tries("data-rest"), 1);
     assert_eq!((log.open_sessions(), log.finished()), (0, 1));
@@ -350,8 +357,7 @@ async fn cancelling_leaves_nothing() {
         let dumper = ScriptedDumper::new()
             .part(small_part())
             .part(big_part().always_fails(Failure::HangAfter(100_000)));
-        let mut request = request("app");
-        request.stall_timeout = Duration::from_mins(1);
+        let request = request("app");
         let later = cancel.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(after)).await;
@@ -423,8 +429,7 @@ async fn what_a_store_carries_out_late_is_removed_too() {
             store as Arc<dyn Store>
         });
         let store = faulty.unwrap();
-        let mut request = request("app");
-        request.stall_timeout = Duration::from_mins(1);
+        let request = request("app");
         let cancel = CancellationToken::new();
         let sent = async {
             while store.on_their_way() == 0 {

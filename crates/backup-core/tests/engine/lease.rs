@@ -90,14 +90,15 @@ impl House {
     async fn backup(&self, pid: u32) -> Result<BackupOutcome, Error> {
         let mut request = request("app");
         request.encrypt = false;
-        // Who stands still here does not stall.
-        request.stall_timeout = Duration::from_mins(1);
-        let engine = Engine::new(self.store(pid), Arc::new(self.clock.clone()))
+        let never = CancellationToken::new();
+        self.engine(pid).backup(&dumper(), &request, &never).await
+    }
+
+    fn engine(&self, pid: u32) -> Engine {
+        Engine::new(self.store(pid), Arc::new(self.clock.clone()))
             .with_compressor(Arc::new(FakeCompressor))
             .with_observer(Arc::new(self.observer.clone()))
-            .with_leases(self.settings(pid));
-        let never = CancellationToken::new();
-        engine.backup(&dumper(), &request, &never).await
+            .with_leases(self.settings(pid))
     }
 
     fn lease(&self) -> serde_json::Value {
@@ -475,6 +476,49 @@ async fn a_run_gives_its_lease_back_however_it_ends() {
     house.backup(1).await.unwrap();
     assert_eq!(house.lease()["state"], "released");
     assert_eq!(house.lease()["epoch"], 2);
+}
+
+/// Has the lease of backups as whoever notes a dead run does.
+async fn tidying(house: &House, pid: u32) -> Lease {
+    let work = Work {
+        operation: Operation::Prune,
+        backup: None,
+        slot: None,
+    };
+    let (leases, never) = (house.leases(pid), CancellationToken::new());
+    leases
+        .exclusive(LeaseKind::Backup, &source("app"), &work, &never)
+        .await
+        .unwrap()
+}
+
+/// It takes none: the backup begins once the lease is there, and is not refused for it.
+#[tokio::test(start_paused = true)]
+async fn who_sees_to_a_dead_run_is_waited_for() {
+    let house = House::new();
+    let lease = tidying(&house, 2).await;
+    let never = CancellationToken::new();
+    let free = house.engine(1).check_turn(&source("app"), &never).await;
+    assert!(free.is_ok(), "{free:?}");
+    let soon = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        lease.release().await.unwrap();
+    };
+    let (taken, ()) = tokio::join!(house.backup(1), soon);
+    assert_eq!(list(&house).await, [taken.unwrap().manifest.id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sees_to_a_dead_run_for_ever_is_not() {
+    let house = House::new();
+    let lease = tidying(&house, 2).await;
+    let error = house.backup(1).await.unwrap_err();
+    assert!(matches!(error, Error::Held { .. }), "{error:?}");
+    assert_eq!(house.published(), Vec::<String>::new());
+    lease.release().await.unwrap();
+    let turn = house.take(1).await.unwrap();
+    assert_eq!(held_by(house.take(2).await).pid, 1);
+    turn.release().await.unwrap();
 }
 
 #[tokio::test]
