@@ -17,7 +17,7 @@ use crate::scratch::Scratch;
 use crate::{ports, servers};
 
 /// How long anything that a browser does may take.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Where a page tells what opens a sandbox, once.
 const PASSWORD: &str = "#password";

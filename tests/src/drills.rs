@@ -13,7 +13,7 @@ use crate::pg::Cluster;
 use crate::scene::{SOURCE, Scene, Store, unique, wait_for_silence};
 
 /// How long an asked run may take to end, and processes of a dead one to go.
-pub const GONE: Duration = Duration::from_secs(15);
+pub const GONE: Duration = Duration::from_mins(1);
 
 /// Two owners that may not create in each other's schemas, extensions of both kinds, forced row
 /// security, and what only a superuser may make.

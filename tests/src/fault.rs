@@ -393,7 +393,7 @@ mod tests {
     fn connect(proxy: &Proxy) -> TcpStream {
         let stream = TcpStream::connect(proxy.address()).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_millis(500)))
+            .set_read_timeout(Some(Duration::from_mins(1)))
             .unwrap();
         stream
     }
@@ -445,11 +445,15 @@ mod tests {
         let proxy = Proxy::start(echo()).unwrap();
         proxy.set(trigger(Action::Blackhole, ALWAYS));
         let mut stream = connect(&proxy);
+        let brief = Duration::from_millis(500);
+        stream.set_read_timeout(Some(brief)).unwrap();
         assert_eq!(
             exchange(&mut stream, 5000).unwrap_err().kind(),
             ErrorKind::WouldBlock
         );
         proxy.cut();
+        let long = Duration::from_mins(1);
+        stream.set_read_timeout(Some(long)).unwrap();
         let error = stream.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }

@@ -14,7 +14,7 @@ use crate::cli::{Cli, Run, Running};
 use crate::free_port;
 
 /// How long the server may take to do anything.
-pub const LIMIT: Duration = Duration::from_mins(1);
+pub const LIMIT: Duration = Duration::from_mins(3);
 
 /// The server, with a token for each person.
 pub struct Server {

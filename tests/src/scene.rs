@@ -34,7 +34,7 @@ pub const SOURCE: &str = "shop";
 pub const RUN_LIMIT: Duration = Duration::from_mins(5);
 
 /// How long processes and sessions may outlive a run.
-const GONE_LIMIT: Duration = Duration::from_secs(5);
+const GONE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Marks the processes of a scene.
 const MARK: &str = "PGB_E2E_SCENE";

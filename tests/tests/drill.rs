@@ -74,7 +74,7 @@ fn an_assertion_that_does_not_hold_fails_the_drill() -> Result<()> {
     scene
         .settings
         .defaults
-        .push("assertion_timeout = '1s'".to_owned());
+        .push("assertion_timeout = '10s'".to_owned());
     let view = drill(&scene, 6, &[])?;
     let answers = view["assertions"].as_array().context("assertions")?;
     let reasons: Vec<_> = answers.iter().map(|a| a["reason"].as_str()).collect();
@@ -91,7 +91,7 @@ fn an_assertion_that_does_not_hold_fails_the_drill() -> Result<()> {
             Some("relation \"nowhere\" does not exist"),
             Some("cannot execute DELETE in a read-only transaction"),
             Some("cannot insert multiple commands into a prepared statement"),
-            Some("no answer within 1 s"),
+            Some("no answer within 10 s"),
             None,
         ]
     );

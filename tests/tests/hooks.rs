@@ -147,17 +147,18 @@ fn without_the_first_hook_there_is_no_backup_and_the_last_ones_run() -> Result<(
     let failure = stage.noting("failure")?;
     let fails = stage.hook("quiesce", "echo 'cannot quiesce' >&2; exit 7")?;
     let hangs = stage.hook("hangs", "trap '' TERM; sleep 600 & sleep 600")?;
-    let floods = stage.hook("floods", "while :; do echo yes yes yes yes; done")?;
+    let floods = stage.hook("floods", "exec yes")?;
     let missing = format!("'{}'", stage.path("not there").display());
-    for (hook, says) in [
-        (fails, "quiesce exited with 7: cannot quiesce"),
-        (hangs, "hangs did not end within 2 s"),
-        (floods, "floods prints without end"),
-        (missing, "not there"),
+    for (hook, says, limit) in [
+        (fails, "quiesce exited with 7: cannot quiesce", "1m"),
+        // Long enough for those that are to run besides.
+        (hangs, "hangs did not end within 10 s", "10s"),
+        (floods, "floods prints without end", "1m"),
+        (missing, "not there", "1m"),
     ] {
         let hooks = format!(
             "[hooks]\nbefore_backup = [[{hook}], [{after}]]\nafter_backup = [[{after}]]\n\
-             on_failure = [[{failure}]]\ntimeout = '2s'"
+             on_failure = [[{failure}]]\ntimeout = '{limit}'"
         );
         let _ = fs::remove_file(stage.path("order"));
         let backup = stage.back_up(&hooks, 1)?.json()?;

@@ -206,7 +206,7 @@ fn a_run_is_stopped_and_people_are_let_in_and_out_without_a_restart() -> Result<
     let (without, _) = config.split_once("[[access]]").context("people")?;
     std::fs::write(&server.config, "nonsense")?;
     server.signal(Signal::SIGHUP)?;
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_secs(5));
     server.ask("GET", "/api/v1/sources", "anna", "")?.is(200)?;
     std::fs::write(&server.config, without)?;
     server.signal(Signal::SIGHUP)?;

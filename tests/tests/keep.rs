@@ -267,7 +267,10 @@ async fn kill_a_prune(keep: &Keep) -> Result<Vec<String>> {
     // A folder may go while it is looked into.
     let is_whole = || !keep.keys().is_ok_and(|keys| manifests(&keys) < 60);
     while is_whole() && !run.has_ended()? {}
-    run.signal(Signal::SIGKILL)?;
+    // It may be done already.
+    if !run.has_ended()? {
+        run.signal(Signal::SIGKILL)?;
+    }
     run.wait()?;
     keep.assert_all_good()?;
     Ok(all)

@@ -116,8 +116,9 @@ impl Fleet {
         Ok(None)
     }
 
-    /// Kills a worker in the middle of a backup; returns its lease.
-    fn kill_at_work(&self, worker: Running) -> Result<(String, Value)> {
+    /// Kills a worker in the middle of a backup, as another machine sees it, where nobody can know
+    /// whether the process lives; returns the key of its lease.
+    fn kill_at_work(&self, worker: Running) -> Result<String> {
         let mut found = None;
         wait_for_silence(PATIENCE, || {
             // What does not move cannot finish between the look and the end.
@@ -139,9 +140,13 @@ impl Fleet {
             worker.signal(Signal::SIGCONT)?;
             Ok(Some("the worker holds nothing".to_owned()))
         })?;
+        let (key, mut lease) = found.context("a lease")?;
+        lease["process"]["table"] = "another boot".into();
+        let altered = serde_json::to_vec(&lease)?;
+        self.server.put_object(&self.bucket, &key, &altered)?;
         worker.signal(Signal::SIGKILL)?;
         worker.wait()?;
-        found.context("a lease")
+        Ok(key)
     }
 }
 
@@ -181,12 +186,7 @@ fn four_workers_share_two_hundred_sources_and_one_is_killed() -> Result<()> {
             .count();
         Ok((count < SOURCES / 5).then(|| format!("{count} backups")))
     })?;
-    let (key, mut lease) = fleet.kill_at_work(workers.remove(0))?;
-    // As seen from another machine, where nobody can know whether the process lives.
-    lease["process"]["table"] = "another boot".into();
-    fleet
-        .server
-        .put_object(&fleet.bucket, &key, &serde_json::to_vec(&lease)?)?;
+    let key = fleet.kill_at_work(workers.remove(0))?;
 
     let mut survivors = Vec::new();
     for worker in workers {

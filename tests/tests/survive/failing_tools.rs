@@ -22,6 +22,9 @@ const PLAIN: &str = "compression = 'none'";
 /// Longer than any of these failures may take; what takes longer hangs.
 const BOUND: Duration = Duration::from_mins(3);
 
+/// For what is soon so.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// A cluster of this file's own: its roles are changed, and it asks for passwords.
 fn cluster() -> Result<&'static Cluster> {
     static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
@@ -163,15 +166,17 @@ const TOOL_FAILURES: [Row; 15] = [
 fn check_tool_failures(store: Store, step: usize) -> Result<()> {
     let cluster = cluster()?;
     let mut scene = grown(store, 4, &[PLAIN])?;
-    // Those that fail need not be waited for; one that is to succeed has its time.
-    let stall = "stall_timeout = '5s'".to_owned();
-    scene.settings.defaults.push(stall);
+    let patient = scene.settings.defaults.clone();
     let rows = TOOL_FAILURES.iter().step_by(step);
     let ways = rows.len();
     for row in rows {
         let fakes = FakeTools::new(cluster.bin_dir())?;
         fakes.misbehave(row.tool, row.calls, row.body)?;
         fakes.bin_dir().clone_into(&mut scene.settings.bin_dir);
+        // Only those that hang need not be waited for; the others may stand still for a moment.
+        let hangs = row.words.iter().any(|word| word.contains("no bytes moved"));
+        let stall = hangs.then(|| "stall_timeout = '5s'".to_owned());
+        scene.settings.defaults = [patient.clone(), stall.into_iter().collect()].concat();
         let before = scene.state()?;
         let run = scene.start(&["backup", SOURCE])?.finish(BOUND);
         let check = run.and_then(|run| {
@@ -452,10 +457,16 @@ fn terminate(cluster: &Cluster, database: &str, condition: &str) -> Result<()> {
          AND application_name = 'backup-manager' AND {condition}",
         quote_literal(database)
     );
+    let count = || cluster.query("postgres", &format!("SELECT count(*) {chosen}"));
+    // A program that dumps something else besides is soon done.
+    wait_for_silence(PATIENCE, || {
+        let found = count()?;
+        Ok((found != "1").then(|| format!("{found} sessions and not one")))
+    })?;
     let ended = format!("SELECT count(pg_terminate_backend(pid)) {chosen}");
     ensure!(cluster.query("postgres", &ended)? == "1", "not one session");
-    wait_for_silence(Duration::from_secs(10), || {
-        let left = cluster.query("postgres", &format!("SELECT count(*) {chosen}"))?;
+    wait_for_silence(PATIENCE, || {
+        let left = count()?;
         Ok((left != "0").then(|| format!("{left} sessions")))
     })
 }

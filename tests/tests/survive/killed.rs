@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 /// How long children and sessions may outlive a run.
-const GONE: Duration = Duration::from_secs(5);
+const GONE: Duration = Duration::from_mins(1);
 
 /// A database, a place for its backups, and what kills runs there.
 struct Yard {

@@ -180,7 +180,7 @@ fn check_12_a_server_that_never_recovers_ends_the_run_within_its_budget() -> Res
         let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
         took.push(format!("{:.0} s ({name})", run.elapsed.as_secs_f64()));
         let check = run.expect(8, &["data-rest"]).and_then(|_| {
-            ensure!(hits.count() > 2, "{} requests", hits.count());
+            ensure!(hits.count() > 1, "{} requests", hits.count());
             proxy.clear();
             scene.assert_nothing_published(&before)
         });
@@ -303,8 +303,8 @@ fn check_13_a_restore_outlives_the_budget_of_its_requests() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: run ./scripts/test"]
 async fn check_13_a_slow_reader_outlives_every_limit_of_its_client() -> Result<()> {
-    const TOTAL: Duration = Duration::from_secs(4);
-    const BYTES: usize = 16_000_000;
+    const TOTAL: Duration = Duration::from_secs(8);
+    const BYTES: usize = 32_000_000;
     let server = Server::shared(Kind::SeaweedFs)?;
     let bucket = unique("survive-slow").replace('_', "-");
     server.create_bucket(&bucket)?;
@@ -340,7 +340,7 @@ async fn check_13_a_slow_reader_outlives_every_limit_of_its_client() -> Result<(
     evidence::note(
         13,
         format!(
-            "16 MB read at 1 MB/s in {:.1} s, with a limit of {} s for a request and {} s for its \
+            "32 MB read at 1 MB/s in {:.1} s, with a limit of {} s for a request and {} s for its \
              retries, while every tenth connection was reset ({})",
             elapsed.as_secs_f64(),
             TOTAL.as_secs(),

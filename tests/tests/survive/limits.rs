@@ -266,6 +266,8 @@ fn check_22_a_slow_store_costs_no_memory() -> Result<()> {
     ensure!(raw > MEMORY, "only {raw} bytes were dumped");
     let sent = proxy.forwarded(Direction::ToServer) - start;
     ensure!(sent > raw, "{sent} bytes were sent");
+    // The better of two, since others may have been at work when it was measured.
+    let speed = speed.max(speed_of(Server::shared(Kind::SeaweedFs)?)?);
     let slower = speed / rate(sent, done.elapsed).max(1);
     ensure!(slower >= 5, "only {slower} times slower");
     scene.assert_proved(view["id"].as_str().context("an id")?)?;

@@ -16,7 +16,7 @@ use backup_e2e::scene::{SOURCE, Scene, Settings, Store, unique};
 const PLAIN: &str = "compression = 'none'";
 
 /// Longer than any of these failures may take, with all retries.
-const BOUND: Duration = Duration::from_mins(2);
+const BOUND: Duration = Duration::from_mins(4);
 
 const MIB: u64 = 1 << 20;
 
@@ -27,7 +27,7 @@ const ROWS: u32 = 20;
 const STALL: Duration = Duration::from_secs(8);
 
 /// How long a store that does not answer is asked to remove what it has.
-const CLEANING: Duration = Duration::from_secs(90);
+const CLEANING: Duration = Duration::from_secs(105);
 
 /// What a machine that does other things besides may take longer.
 const SLACK: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ fn strike(action: Action, after_bytes: u64, hits: u32) -> Faults {
 fn check(scene: &mut Scene<'_>, proxy: &Proxy, codes: &[i32], words: &[&str]) -> Result<()> {
     let before = scene.state()?;
     let patient = scene.settings.defaults.clone();
-    let limit = "stall_timeout = '5s'".to_owned();
+    let limit = "stall_timeout = '10s'".to_owned();
     scene.settings.defaults.push(limit);
     let run = scene.start(&["backup", SOURCE])?.finish(BOUND)?;
     scene.settings.defaults = patient;

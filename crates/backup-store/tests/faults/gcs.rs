@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{assert_refused, assert_stored, body, content, key, put, small};
+use super::{
+    assert_refused, assert_stored, assert_tidied, body, content, impatient, in_the_midst, key, put,
+    small,
+};
 
 /// A key with which the client asks nobody for a token.
 const ACCOUNT: &str = r#"{"type": "service_account", "private_key": "canary", "private_key_id": "k",
@@ -110,7 +113,8 @@ async fn what_goes_wrong_for_good_ends_the_upload_and_leaves_nothing() {
     ] {
         let server = FakeBucket::start().await;
         server.fault(matches, 0, usize::MAX, fault);
-        assert_refused(&server, &*store(&server), kind).await;
+        let store = gcs(&server, "gs://bucket", impatient());
+        assert_refused(&server, &*store, kind).await;
     }
 }
 
@@ -127,12 +131,13 @@ async fn a_failed_body_and_a_cancelled_put_remove_their_uploads() {
     let (name, options) = (key("object"), PutOptions::default());
     server.fault(HttpRequest::is_part, 0, usize::MAX, HttpFault::Stall);
     let cancelling = async {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        in_the_midst(&server).await;
         cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(store.put(&name, body(), &options, &cancel), cancelling);
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert_eq!((server.open_uploads(), server.object("object")), (0, None));
+    assert_tidied(&server).await;
+    assert_eq!(server.object("object"), None);
 }
 
 #[tokio::test]

@@ -22,23 +22,29 @@ const PART: u64 = 1 << 20;
 /// Less than the limits that nothing shrinks, and more than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Everything shrunk, so that what takes minutes takes seconds, also where the machine stands still
-/// for a moment.
+/// Every size shrunk.
 fn small() -> Limits {
-    let millis = Duration::from_millis;
     Limits {
         part_bytes: PART,
         max_part_bytes: PART,
         upload_memory: 4 * PART,
         read_bytes: 100_000,
+        first_backoff: Duration::from_millis(5),
+        ..Limits::default()
+    }
+}
+
+/// Every time too, so that what takes minutes takes seconds: where one of them is to run out.
+fn impatient() -> Limits {
+    let millis = Duration::from_millis;
+    Limits {
         connect_timeout: millis(1000),
         read_timeout: millis(1000),
         request_timeout: millis(2000),
         retry_timeout: millis(4000),
-        first_backoff: millis(5),
         complete_timeout: millis(8000),
         abort_timeout: millis(2500),
-        ..Limits::default()
+        ..small()
     }
 }
 
@@ -108,7 +114,12 @@ async fn a_server_that_never_recovers_ends_the_upload_within_the_budget() {
     let server = FakeBucket::start().await;
     let answer = HttpFault::Answer(503, error_document("SlowDown"));
     server.fault(HttpRequest::is_part, 1, usize::MAX, answer);
-    let error = assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
+    let error = assert_refused(
+        &server,
+        &*store(&server, impatient()),
+        ErrorKind::Unavailable,
+    )
+    .await;
     assert_eq!(error.to_string(), "upload part of object");
 }
 
@@ -124,12 +135,17 @@ async fn an_error_in_a_200_is_an_error() {
     let server = FakeBucket::start().await;
     let again = HttpFault::Answer(200, error_document("InternalError"));
     server.fault(HttpRequest::is_complete, 0, 1, again);
-    assert_stored(&server, &*store(&server, small())).await;
+    assert_stored(&server, &*store(&server, impatient())).await;
 
     let server = FakeBucket::start().await;
     let never = HttpFault::Answer(200, error_document("AccessDenied"));
     server.fault(HttpRequest::is_complete, 0, usize::MAX, never);
-    assert_refused(&server, &*store(&server, small()), ErrorKind::Unavailable).await;
+    assert_refused(
+        &server,
+        &*store(&server, impatient()),
+        ErrorKind::Unavailable,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -154,7 +170,7 @@ async fn a_silent_server_ends_the_upload() {
     for request in [HttpRequest::is_part, HttpRequest::is_complete] {
         let server = FakeBucket::start().await;
         server.fault(request, 0, usize::MAX, HttpFault::Stall);
-        assert_refused(&server, &*store(&server, small()), ErrorKind::Timeout).await;
+        assert_refused(&server, &*store(&server, impatient()), ErrorKind::Timeout).await;
     }
 }
 
@@ -168,7 +184,7 @@ async fn an_upload_that_cannot_be_removed_is_reported() {
         HttpFault::Answer(500, String::new()),
     );
     let bad = bodies::failing(content(), ErrorKind::ToolFailed);
-    let error = put(&*store(&server, small()), bad)
+    let error = put(&*store(&server, impatient()), bad)
         .await
         .expect_err("the body fails");
     assert_eq!(error.kind(), ErrorKind::ToolFailed);
@@ -186,7 +202,7 @@ async fn an_upload_that_cannot_be_removed_is_reported() {
         HttpFault::Answer(500, String::new()),
     );
     let bad = bodies::failing(content(), ErrorKind::ToolFailed);
-    let error = put(&*store(&server, small()), bad)
+    let error = put(&*store(&server, impatient()), bad)
         .await
         .expect_err("the body fails");
     assert_eq!(
@@ -210,7 +226,7 @@ async fn cancel_does_not_wait_for_a_silent_server() {
     let cancel = CancellationToken::new();
     let (name, options) = (key("object"), PutOptions::default());
     let cancelling = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        in_the_midst(&server).await;
         cancel.cancel();
     };
     let put = store.put(&name, body(), &options, &cancel);
@@ -219,11 +235,30 @@ async fn cancel_does_not_wait_for_a_silent_server() {
         .await
         .expect("it has an end");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert_eq!(server.open_uploads(), 0);
+    assert_tidied(&server).await;
 }
 
 async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// Waits until an upload has begun, and its parts are under way.
+async fn in_the_midst(server: &FakeBucket) {
+    while server.open_uploads() == 0 {
+        a_moment().await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// No upload stays; what was given up in the midst of a request goes in the background.
+async fn assert_tidied(server: &FakeBucket) {
+    let tidied = async {
+        while server.open_uploads() > 0 {
+            a_moment().await;
+        }
+    };
+    let tidied = tokio::time::timeout(PATIENCE, tidied).await;
+    assert!(tidied.is_ok(), "{} uploads", server.open_uploads());
 }
 
 #[tokio::test]
@@ -244,14 +279,7 @@ async fn dropped_and_panicking_puts_are_aborted() {
     let shared = Arc::clone(&store);
     let panicking = tokio::spawn(async move { put(&*shared, bodies::panicking(content())).await });
     assert!(panicking.await.unwrap_err().is_panic());
-    let aborted = async {
-        while server.open_uploads() > 0 {
-            a_moment().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, aborted)
-        .await
-        .expect("both are aborted");
+    assert_tidied(&server).await;
     assert!(server.parts_received() > first, "the second had begun");
 }
 
@@ -285,12 +313,7 @@ async fn parts_are_equal_and_their_number_is_limited() {
 async fn memory_is_bounded_over_all_uploads() {
     let server = FakeBucket::start().await;
     server.fault(HttpRequest::is_part, 0, usize::MAX, HttpFault::Stall);
-    let patient = Limits {
-        read_timeout: Duration::from_mins(1),
-        request_timeout: Duration::from_mins(1),
-        ..small()
-    };
-    let store = store(&server, patient);
+    let store = store(&server, small());
     let pulled = Arc::new(AtomicU64::new(0));
     let puts = (0..6).map(|_| {
         let pulled = Arc::clone(&pulled);
@@ -330,7 +353,7 @@ async fn a_slow_reader_outlives_every_timeout() {
         HttpFault::Answer(503, error_document("SlowDown")),
     );
     server.fault(HttpRequest::is_get, 28, 1, HttpFault::Stall);
-    let limits = small();
+    let limits = impatient();
     let store = store(&server, limits);
     let begun = Instant::now();
     let mut body = store.read(&key("object"), None).await.unwrap();
@@ -455,7 +478,7 @@ async fn answers_that_explain_themselves_are_passed_on() {
 async fn an_unreachable_server_is_unavailable() {
     let mut server = FakeBucket::start().await;
     "http://127.0.0.1:9".clone_into(&mut server.endpoint);
-    let error = store(&server, small())
+    let error = store(&server, impatient())
         .head(&key("object"))
         .await
         .unwrap_err();

@@ -38,7 +38,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 const ASKED: Duration = Duration::from_mins(2);
 
 /// How long processes and sessions may outlive a run.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_mins(1);
 
 /// How often a listing is made that may have been overtaken.
 const LOOKS: usize = 3;

@@ -1,14 +1,15 @@
 //! There and back, alone and under load.
 
 use anyhow::{Context as _, Result, ensure};
+use backup_e2e::scene::wait_for_silence;
 use backup_e2e::vault::id_of;
 use serde_json::Value;
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use super::stage::{LIVE, Stage, ensure_come_back, text, watch};
+use super::stage::{GONE_LIMIT, LIVE, Stage, ensure_come_back, text, watch_aloud};
 
 fn check_there_and_back(major: u16) -> Result<()> {
     let stage = Stage::new(major)?;
@@ -140,19 +141,28 @@ fn load(stage: &Stage, more: &[&str], going: &AtomicBool) -> Result<()> {
 /// Swaps to `backup` and back while clients work, and returns what both said and all saw.
 fn exchange_under_load(stage: &Stage, backup: &str) -> Result<(Value, Vec<String>, Vec<String>)> {
     let going = AtomicBool::new(true);
+    let lasts: [Mutex<String>; 3] = Default::default();
+    let all_see = |state: &str| {
+        wait_for_silence(GONE_LIMIT, || {
+            let last = |last: &Mutex<String>| last.lock().expect("no panic").clone();
+            let behind = lasts.iter().map(last).find(|last| last != state);
+            Ok(behind.map(|last| format!("somebody sees {last:?} and not {state:?}")))
+        })
+    };
     thread::scope(|scope| {
-        let watchers: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| watch(stage, &going)))
+        let watchers: Vec<_> = lasts
+            .iter()
+            .map(|last| scope.spawn(|| watch_aloud(stage, &going, last)))
             .collect();
         let loads = [&["-C"][..], &[]].map(|more| scope.spawn(|| load(stage, more, &going)));
         let exchange = || -> Result<Value> {
-            thread::sleep(Duration::from_secs(1));
+            all_see("now now")?;
             let mut arguments = stage.arguments(&["--swap", "--yes"]);
             arguments[1] = backup;
             let swap = stage.vault.cli.run(arguments)?.exits(0)?.json()?;
-            thread::sleep(Duration::from_secs(1));
+            all_see("lost lost")?;
             let undo = stage.undo(text(&swap, "run_id")?)?.exits(0)?.json()?;
-            thread::sleep(Duration::from_secs(1));
+            all_see("now now")?;
             Ok(undo)
         };
         let undo = exchange();

@@ -6,12 +6,13 @@ use backup_e2e::pg::{Cluster, ClusterOptions, quote_identifier, quote_literal};
 use backup_e2e::vault::{Vault, id_of};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a session that was ended, or its lock, may take to go.
-pub(super) const GONE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const GONE_LIMIT: Duration = Duration::from_mins(1);
 
 /// A live database, a backup of an earlier state of it, and all that belongs to its name.
 pub(super) struct Stage {
@@ -194,12 +195,23 @@ pub(super) fn text<'a>(view: &'a Value, field: &str) -> Result<&'a str> {
 /// Reads both tables over new connections for as long as `going`; what was seen, in order, and
 /// which errors. Whoever gets as far as the tables and finds none has seen a half state.
 pub(super) fn watch(stage: &Stage, going: &AtomicBool) -> (Vec<String>, Vec<String>) {
+    watch_aloud(stage, going, &Mutex::default())
+}
+
+/// The same, who tells others all the while what was seen last.
+pub(super) fn watch_aloud(
+    stage: &Stage,
+    going: &AtomicBool,
+    last: &Mutex<String>,
+) -> (Vec<String>, Vec<String>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     while going.load(Ordering::Relaxed) {
         match stage.state().map_err(|error| format!("{error:#}")) {
-            Ok(found) => seen.push(found),
-            Err(error) if error.contains("relation") => seen.push(error),
-            Err(error) => errors.push(error),
+            Err(error) if !error.contains("relation") => errors.push(error),
+            Ok(found) | Err(found) => {
+                last.lock().expect("no panic").clone_from(&found);
+                seen.push(found);
+            }
         }
         thread::sleep(Duration::from_millis(10));
     }
