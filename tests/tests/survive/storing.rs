@@ -103,7 +103,7 @@ fn check_broken_ways(kind: Kind) -> Result<()> {
             "a black hole in each upload",
             strike(Action::Blackhole, 3 * MIB, ALWAYS),
             &[1],
-            &["no bytes moved for 5 s while dumping part data-rest"],
+            &["no bytes moved for 10 s while dumping part data-rest"],
         ),
     ];
     for (name, faults, codes, words) in rows {
