@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use backup_e2e::cli::{Cli, Run, Running};
 use backup_e2e::redis::{Redis, bin_dir};
+use backup_e2e::scene::wait_for_silence;
 
 const CANARY: &str = "c4nary:s3cret/\\\"'";
 
@@ -174,9 +175,10 @@ fn a_server_comes_back_key_by_key() -> Result<()> {
     kit.run(&["verify", &id, "--level", "decoded"])?.exits(0)?;
 
     // The key that ends is gone by now in the source; in the backup it is not.
-    while redis.ask(&["EXISTS", "gone"])?.trim() != "0" {
-        thread::sleep(Duration::from_millis(200));
-    }
+    wait_for_silence(Duration::from_mins(2), || {
+        let found = redis.ask(&["EXISTS", "gone"])?;
+        Ok((found.trim() != "0").then_some(found))
+    })?;
     let digest = |redis: &Redis| -> Result<String> {
         redis.ask(&["DEL", "gone"])?;
         redis.ask(&["DEBUG", "DIGEST"])

@@ -88,10 +88,10 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Whether it has the lease of backups without taking one: for a moment, to see to what a dead run
-    /// left.
-    pub(crate) fn is_tidying(&self) -> bool {
-        self.operation != Operation::Backup
+    /// Whether who has the lease of backups takes none: he sees to what a dead run left, for a moment.
+    #[must_use]
+    pub fn is_tidying(&self) -> bool {
+        self.backup.is_none()
     }
 }
 
@@ -242,7 +242,6 @@ impl Leases {
         if self.is_held(&record) || !concerned {
             return Ok(None);
         }
-        // Any but a backup: see `Holder::is_tidying`.
         let work = Work {
             operation: Operation::Prune,
             backup: None,
@@ -255,19 +254,18 @@ impl Leases {
         }
     }
 
-    /// Whether somebody takes backups of the source now. The lease is not taken, so somebody may have
-    /// it right after; who has it to see to what a dead run left is done by then.
+    /// Whether somebody has the lease of backups now. It is not taken, so somebody may have it right
+    /// after.
     ///
     /// # Errors
     /// [`Error::Held`] when somebody has it; what the store reports.
     pub(crate) async fn check_free(&self, source: &SourceName) -> Result<(), Error> {
         let kind = LeaseKind::Backup;
         let found = self.read(&layout::lease_key(kind, source)).await?;
-        let held = found.filter(|(_, record)| self.is_held(record));
-        match held.map(|(_, record)| record.holder()) {
-            Some(holder) if !holder.is_tidying() => Err(Error::Held {
+        match found {
+            Some((_, record)) if self.is_held(&record) => Err(Error::Held {
                 what: format!("the {kind} lease of {source}"),
-                holder: Box::new(holder),
+                holder: Box::new(record.holder()),
             }),
             _ => Ok(()),
         }

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use backup_process::child::{ToolCommand, run_briefly};
 use backup_process::{Error as ProcessError, ToolEnv};
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
 /// How long `pg_dump --version` may take, on a machine that is busy.
-const VERSION_LIMIT: Duration = Duration::from_secs(15);
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where distributions put each major; `*` stands for one directory name.
 const SYSTEM_DIRS: [&str; 6] = [
@@ -151,12 +152,7 @@ impl ToolLocator {
         cancel: &CancellationToken,
     ) -> Result<Tools, Error> {
         let server = ToolVersion::from_num(server_version_num);
-        let mut found = Vec::new();
-        for directory in self.directories() {
-            if let Some(version) = self.version_in(&directory, cancel).await? {
-                found.push(Tools::in_dir(&directory, version));
-            }
-        }
+        let found = self.installed(cancel).await?;
         choose(&found, server.major).cloned().ok_or_else(|| {
             let newest = found.iter().max_by_key(|tools| tools.version);
             Error::ToolMissing {
@@ -178,13 +174,13 @@ impl ToolLocator {
     /// # Errors
     /// `Cancelled` only.
     pub async fn installed(&self, cancel: &CancellationToken) -> Result<Vec<Tools>, Error> {
-        let mut found = Vec::new();
-        for directory in self.directories() {
-            if let Some(version) = self.version_in(&directory, cancel).await? {
-                found.push(Tools::in_dir(&directory, version));
-            }
-        }
-        Ok(found)
+        // At the same time: one that hangs keeps nobody waiting for longer than several do.
+        let asked = self.directories().into_iter().map(|directory| async move {
+            let version = self.version_in(&directory, cancel).await?;
+            Ok::<_, Error>(version.map(|version| Tools::in_dir(&directory, version)))
+        });
+        let found = try_join_all(asked).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// The tools of the installed server that fits a server of `major`, by the rule of

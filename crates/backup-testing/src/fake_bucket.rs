@@ -124,6 +124,7 @@ struct State {
     headers: BTreeMap<String, HashMap<String, String>>,
     token: Option<String>,
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
+    parts_asked: usize,
     parts_received: usize,
     requests: usize,
     rules: Vec<Rule>,
@@ -202,6 +203,12 @@ impl FakeBucket {
         self.state().uploads.len()
     }
 
+    /// How many parts were to be taken, whatever becomes of them.
+    #[must_use]
+    pub fn parts_asked(&self) -> usize {
+        self.state().parts_asked
+    }
+
     /// How many parts came, one that was sent again as often as it was.
     #[must_use]
     pub fn parts_received(&self) -> usize {
@@ -259,7 +266,11 @@ impl FakeBucket {
             let Some(mut request) = read_head(&mut stream).await? else {
                 return Ok(());
             };
-            self.state().requests += 1;
+            {
+                let mut state = self.state();
+                state.requests += 1;
+                state.parts_asked += usize::from(request.is_part());
+            }
             let length = request.headers.get("content-length");
             let length = length.map_or(0, |text| text.parse().unwrap_or(0));
             let fault = self.next_fault(&request);

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ureq::http;
 
 use super::*;
+use crate::scene::wait_for_silence;
 
 const DOCUMENT: &str = "<CompleteMultipartUpload></CompleteMultipartUpload>";
 
@@ -229,10 +230,11 @@ fn silence_is_no_end() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let error = client.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    while hits.count() == 0 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(hits.count(), 1);
+    let limit = Duration::from_mins(1);
+    wait_for_silence(limit, || {
+        Ok((hits.count() != 1).then(|| format!("{} requests", hits.count())))
+    })
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,11 +20,12 @@ pub(super) fn delay(
     (delay < left).then(|| (delay, error.line()))
 }
 
-/// Whether the same backup may work later. A source that another run has, or has taken over, is
+/// Whether the same backup may work later. A source that another backup has, or has taken over, is
 /// being backed up; a limit that the operator set is his word.
 fn may_pass(error: &AppError) -> bool {
     match error {
-        AppError::Engine(CoreError::Held { .. } | CoreError::LeaseLost { .. }) => false,
+        AppError::Engine(CoreError::Held { holder, .. }) => holder.is_tidying(),
+        AppError::Engine(CoreError::LeaseLost { .. }) => false,
         AppError::Engine(error) => error.kind().is_retryable(),
         _ => false,
     }
@@ -33,7 +34,11 @@ fn may_pass(error: &AppError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backup_core::backup::BackupId;
     use backup_core::error::{ErrorKind, PortError};
+    use backup_core::lease::Holder;
+    use backup_core::run_record::{Operation, Who};
+    use chrono::DateTime;
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
@@ -58,6 +63,25 @@ mod tests {
         ] {
             assert_eq!(may_pass(&store(kind)), again, "{kind}");
         }
+        let held = |backup| {
+            let who = Who {
+                user: "postgres".to_owned(),
+                host: "here".to_owned(),
+            };
+            let holder = Box::new(Holder {
+                who,
+                pid: 1,
+                operation: Operation::Prune,
+                backup,
+                since: DateTime::UNIX_EPOCH,
+                until: DateTime::UNIX_EPOCH,
+            });
+            let what = "the lease of a".to_owned();
+            AppError::Engine(CoreError::Held { what, holder })
+        };
+        assert!(may_pass(&held(None)), "nobody takes a backup");
+        let backup = BackupId::new(DateTime::UNIX_EPOCH, 1);
+        assert!(!may_pass(&held(Some(backup))));
         let lost = CoreError::LeaseLost {
             what: "the lease of a".to_owned(),
             by: None,

@@ -49,7 +49,7 @@ impl App {
             Ok(None) | Err(_) => {}
         }
         match engine.check_turn(&job.source, cancel).await {
-            Err(CoreError::Held { .. }) => Ok(Whose::Anothers),
+            Err(CoreError::Held { holder, .. }) if !holder.is_tidying() => Ok(Whose::Anothers),
             Err(CoreError::Cancelled) => Err(CoreError::Cancelled.into()),
             Ok(()) | Err(_) => Ok(Whose::Ours),
         }
@@ -59,10 +59,9 @@ impl App {
 /// Whether a run ended because another one is at the source, or has been.
 #[must_use]
 pub fn is_anothers(run: &BackupRun) -> bool {
-    matches!(
-        run.result,
-        Err(AppError::Engine(
-            CoreError::Held { .. } | CoreError::Taken { .. }
-        ))
-    )
+    match &run.result {
+        Err(AppError::Engine(CoreError::Held { holder, .. })) => !holder.is_tidying(),
+        Err(AppError::Engine(CoreError::Taken { .. })) => true,
+        _ => false,
+    }
 }

@@ -14,7 +14,7 @@ use crate::backup::{BackupId, SourceName};
 use crate::catalog::{Catalog, ListRequest};
 use crate::error::{Error, ErrorKind, PortError, chain};
 use crate::layout;
-use crate::lease::{Lease, LeaseKind, Leases, SlotMark, Work};
+use crate::lease::{Lease, LeaseKind, SlotMark, Work};
 use crate::manifest::Manifest;
 use crate::observer::Event;
 use crate::run_record::Operation;
@@ -27,8 +27,8 @@ const DRAWS: usize = 4;
 /// By how much the clocks of hosts may differ.
 const APART: TimeDelta = TimeDelta::minutes(10);
 
-/// How long whoever only sees to what a dead run left is waited for; longer than a lease lasts that is
-/// not renewed, as when he dies at it.
+/// How long whoever only sees to what a dead run left is waited for; longer than a lease of the usual
+/// length lasts that is not renewed, as when he dies at it.
 const TIDYING: Duration = Duration::from_mins(2);
 
 /// Between two looks whether he is done.
@@ -62,9 +62,11 @@ impl Engine {
             let Some(leases) = self.clone().over(store).leases() else {
                 continue;
             };
-            let look = leases.check_free(source);
-            if let Err(held @ Error::Held { .. }) = unless(cancel, look).await? {
-                return Err(held);
+            let mut tidying = Tidying::new();
+            while let Err(held @ Error::Held { .. }) =
+                unless(cancel, leases.check_free(source)).await?
+            {
+                tidying.outlasts(held, cancel).await?;
             }
         }
         Ok(())
@@ -264,7 +266,18 @@ impl Engine {
             backup: Some(turn.id.clone()),
             slot: None,
         };
-        let lease = take(&leases, source, &work, &turn.token).await?;
+        let mut tidying = Tidying::new();
+        let lease = loop {
+            let (kind, token) = (LeaseKind::Backup, &turn.token);
+            match leases.exclusive(kind, source, &work, token).await {
+                Ok(lease) => break lease,
+                Err(error) => tidying.outlasts(error, token).await.map_err(|error| {
+                    // That of another store may have been lost meanwhile, which ends the wait too.
+                    let loss = turn.leases.iter().find_map(|(_, lease)| lease.loss());
+                    loss.unwrap_or(error)
+                })?,
+            }
+        };
         // Whichever is lost ends the run: each token is a child of the one before.
         turn.token = lease.token().clone();
         turn.leases.push((Arc::clone(store), lease));
@@ -298,23 +311,29 @@ impl Engine {
     }
 }
 
-/// Takes the lease of backups. Whoever has it and takes none is soon done, and is waited for.
-async fn take(
-    leases: &Leases,
-    source: &SourceName,
-    work: &Work,
-    cancel: &CancellationToken,
-) -> Result<Lease, Error> {
-    let until = Instant::now() + TIDYING;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let taken = leases.exclusive(LeaseKind::Backup, source, work, cancel);
-        match taken.await {
-            Err(Error::Held { holder, .. }) if holder.is_tidying() && Instant::now() < until => {}
-            taken => return taken,
+/// Waits for whoever has the lease of backups and takes none; he is soon done.
+struct Tidying {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Tidying {
+    fn new() -> Self {
+        Self {
+            until: Instant::now() + TIDYING,
+            pause: FIRST_PAUSE,
         }
-        unless(cancel, tokio::time::sleep(pause)).await?;
-        pause = (pause * 2).min(LAST_PAUSE);
+    }
+
+    /// Whether to try again, after a while: otherwise the error stands.
+    async fn outlasts(&mut self, error: Error, cancel: &CancellationToken) -> Result<(), Error> {
+        let is_tidying = matches!(&error, Error::Held { holder, .. } if holder.is_tidying());
+        if !is_tidying || Instant::now() >= self.until {
+            return Err(error);
+        }
+        unless(cancel, tokio::time::sleep(self.pause)).await?;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        Ok(())
     }
 }
 

@@ -75,9 +75,24 @@ impl House {
     }
 
     async fn take(&self, pid: u32) -> Result<Lease, Error> {
+        self.take_for(pid, Operation::Backup, Some(id_of(pid)))
+            .await
+    }
+
+    /// As whoever notes a dead run has it.
+    async fn tidy(&self, pid: u32) -> Lease {
+        self.take_for(pid, Operation::Prune, None).await.unwrap()
+    }
+
+    async fn take_for(
+        &self,
+        pid: u32,
+        operation: Operation,
+        backup: Option<BackupId>,
+    ) -> Result<Lease, Error> {
         let work = Work {
-            operation: Operation::Backup,
-            backup: Some(id_of(pid)),
+            operation,
+            backup,
             slot: None,
         };
         let never = CancellationToken::new();
@@ -478,47 +493,78 @@ async fn a_run_gives_its_lease_back_however_it_ends() {
     assert_eq!(house.lease()["epoch"], 2);
 }
 
-/// Has the lease of backups as whoever notes a dead run does.
-async fn tidying(house: &House, pid: u32) -> Lease {
-    let work = Work {
-        operation: Operation::Prune,
-        backup: None,
-        slot: None,
-    };
-    let (leases, never) = (house.leases(pid), CancellationToken::new());
-    leases
-        .exclusive(LeaseKind::Backup, &source("app"), &work, &never)
-        .await
-        .unwrap()
-}
-
-/// It takes none: the backup begins once the lease is there, and is not refused for it.
+/// It takes none: the backup begins once the lease is there, and is not refused for it. Nor does
+/// somebody who asks beforehand have to come back.
 #[tokio::test(start_paused = true)]
 async fn who_sees_to_a_dead_run_is_waited_for() {
-    let house = House::new();
-    let lease = tidying(&house, 2).await;
-    let never = CancellationToken::new();
-    let free = house.engine(1).check_turn(&source("app"), &never).await;
-    assert!(free.is_ok(), "{free:?}");
-    let soon = async {
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        lease.release().await.unwrap();
-    };
-    let (taken, ()) = tokio::join!(house.backup(1), soon);
-    assert_eq!(list(&house).await, [taken.unwrap().manifest.id]);
+    let (house, never) = (House::new(), CancellationToken::new());
+    for asks_first in [false, true] {
+        let lease = house.tidy(2).await;
+        let soon = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            lease.release().await.unwrap();
+        };
+        let app = source("app");
+        let work = async {
+            if asks_first {
+                let engine = house.engine(1);
+                engine.check_turn(&app, &never).await.unwrap();
+                // It is free by now, and the backup does not wait.
+                assert_eq!(house.lease()["state"], "released");
+            }
+            house.backup(1).await
+        };
+        let (taken, ()) = tokio::join!(work, soon);
+        assert!(list(&house).await.contains(&taken.unwrap().manifest.id));
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_sees_to_a_dead_run_for_ever_is_not() {
-    let house = House::new();
-    let lease = tidying(&house, 2).await;
+    let (house, never) = (House::new(), CancellationToken::new());
+    let lease = house.tidy(2).await;
+    let begun = tokio::time::Instant::now();
     let error = house.backup(1).await.unwrap_err();
-    assert!(matches!(error, Error::Held { .. }), "{error:?}");
+    let Error::Held { holder, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(holder.is_tidying());
     assert_eq!(house.published(), Vec::<String>::new());
+    let asked = house.engine(1).check_turn(&source("app"), &never).await;
+    assert!(matches!(asked, Err(Error::Held { .. })), "{asked:?}");
+    assert!(begun.elapsed() > Duration::from_mins(4));
     lease.release().await.unwrap();
+}
+
+/// A backup is not waited for.
+#[tokio::test(start_paused = true)]
+async fn who_takes_a_backup_keeps_others_out_at_once() {
+    let (house, never) = (House::new(), CancellationToken::new());
     let turn = house.take(1).await.unwrap();
-    assert_eq!(held_by(house.take(2).await).pid, 1);
+    let begun = tokio::time::Instant::now();
+    let error = house.backup(2).await.unwrap_err();
+    assert!(matches!(&error, Error::Held { holder, .. } if !holder.is_tidying()));
+    let asked = house.engine(2).check_turn(&source("app"), &never).await;
+    assert!(matches!(asked, Err(Error::Held { .. })), "{asked:?}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
     turn.release().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_one_that_sees_to_a_dead_run_can_be_stopped() {
+    let (house, cancel) = (House::new(), CancellationToken::new());
+    let lease = house.tidy(2).await;
+    let later = cancel.clone();
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        later.cancel();
+    };
+    let (engine, dumper, mut request) = (house.engine(1), dumper(), request("app"));
+    request.encrypt = false;
+    let backup = engine.backup(&dumper, &request, &cancel);
+    let (stopped, ()) = tokio::join!(backup, stop);
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    lease.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -226,7 +226,7 @@ async fn cancel_does_not_wait_for_a_silent_server() {
     let cancel = CancellationToken::new();
     let (name, options) = (key("object"), PutOptions::default());
     let cancelling = async {
-        in_the_midst(&server).await;
+        in_the_midst(&server, 0).await;
         cancel.cancel();
     };
     let put = store.put(&name, body(), &options, &cancel);
@@ -235,30 +235,22 @@ async fn cancel_does_not_wait_for_a_silent_server() {
         .await
         .expect("it has an end");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert_tidied(&server).await;
+    assert_eq!(server.open_uploads(), 0);
 }
 
 async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
-/// Waits until an upload has begun, and its parts are under way.
-async fn in_the_midst(server: &FakeBucket) {
-    while server.open_uploads() == 0 {
-        a_moment().await;
-    }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-}
-
-/// No upload stays; what was given up in the midst of a request goes in the background.
-async fn assert_tidied(server: &FakeBucket) {
-    let tidied = async {
-        while server.open_uploads() > 0 {
+/// Waits until a part of an upload is under way, after those `before`.
+async fn in_the_midst(server: &FakeBucket, before: usize) {
+    let begun = async {
+        while server.parts_asked() <= before {
             a_moment().await;
         }
     };
-    let tidied = tokio::time::timeout(PATIENCE, tidied).await;
-    assert!(tidied.is_ok(), "{} uploads", server.open_uploads());
+    let begun = tokio::time::timeout(PATIENCE, begun).await;
+    begun.expect("an upload begins");
 }
 
 #[tokio::test]
@@ -279,7 +271,14 @@ async fn dropped_and_panicking_puts_are_aborted() {
     let shared = Arc::clone(&store);
     let panicking = tokio::spawn(async move { put(&*shared, bodies::panicking(content())).await });
     assert!(panicking.await.unwrap_err().is_panic());
-    assert_tidied(&server).await;
+    let aborted = async {
+        while server.open_uploads() > 0 {
+            a_moment().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, aborted)
+        .await
+        .expect("both are aborted");
     assert!(server.parts_received() > first, "the second had begun");
 }
 
@@ -353,7 +352,10 @@ async fn a_slow_reader_outlives_every_timeout() {
         HttpFault::Answer(503, error_document("SlowDown")),
     );
     server.fault(HttpRequest::is_get, 28, 1, HttpFault::Stall);
-    let limits = impatient();
+    let limits = Limits {
+        retry_timeout: Duration::from_secs(2),
+        ..impatient()
+    };
     let store = store(&server, limits);
     let begun = Instant::now();
     let mut body = store.read(&key("object"), None).await.unwrap();
@@ -364,7 +366,8 @@ async fn a_slow_reader_outlives_every_timeout() {
         tokio::time::sleep(Duration::from_micros(chunk.len() as u64)).await;
     }
     assert!(found == content());
-    assert!(begun.elapsed() > limits.request_timeout.max(limits.read_timeout));
+    let longest = limits.request_timeout.max(limits.retry_timeout);
+    assert!(begun.elapsed() > longest.max(limits.read_timeout));
 }
 
 #[tokio::test]

@@ -142,11 +142,17 @@ fn load(stage: &Stage, more: &[&str], going: &AtomicBool) -> Result<()> {
 fn exchange_under_load(stage: &Stage, backup: &str) -> Result<(Value, Vec<String>, Vec<String>)> {
     let going = AtomicBool::new(true);
     let lasts: [Mutex<String>; 3] = Default::default();
+    // And that others write: what the load does before says nothing of what it meets.
     let all_see = |state: &str| {
         wait_for_silence(GONE_LIMIT, || {
             let last = |last: &Mutex<String>| last.lock().expect("no panic").clone();
             let behind = lasts.iter().map(last).find(|last| last != state);
             Ok(behind.map(|last| format!("somebody sees {last:?} and not {state:?}")))
+        })?;
+        wait_for_silence(GONE_LIMIT, || {
+            let wrote = "SELECT count(*) > 0 FROM pgbench_history";
+            let wrote = stage.cluster.query(LIVE, wrote)? == "t";
+            Ok((!wrote).then(|| "nobody has written".to_owned()))
         })
     };
     thread::scope(|scope| {
