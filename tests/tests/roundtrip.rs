@@ -1,6 +1,6 @@
 //! From a database through a backup into another database, and nothing is lost on the way.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -603,21 +603,29 @@ fn more_tables_than_can_be_locked_are_explained() -> Result<()> {
     Ok(())
 }
 
-/// How many sessions of client programs a server's log shows, and the most at the same time. They
-/// are known by how they begin; the sessions of the program under test begin otherwise.
+/// How many sessions of client programs a server's log shows, and the most at work at the same time.
+/// They are known by how they begin; the sessions of the program under test begin otherwise. At work is
+/// one until its last statement is over: a busy server sees later that a program has gone.
 fn client_sessions(log: &str) -> (usize, usize) {
-    let mut open = BTreeSet::new();
-    let (mut all, mut most) = (0, 0);
-    for line in log.lines() {
+    let (mut spans, mut open) = (Vec::new(), BTreeMap::new());
+    for (number, line) in log.lines().enumerate() {
         let pid = line.split(['[', ']']).nth(1).unwrap_or_default();
-        if line.contains("set_config('search_path', '', false)") {
-            all += usize::from(open.insert(pid));
-            most = most.max(open.len());
-        } else if line.contains("disconnection:") {
+        if line.contains("disconnection:") {
             open.remove(pid);
+        } else if let Some(session) = open.get(pid) {
+            let (_, last): &mut (usize, usize) = &mut spans[*session];
+            *last = number;
+        } else if line.contains("set_config('search_path', '', false)") {
+            open.insert(pid, spans.len());
+            spans.push((number, number));
         }
     }
-    (all, most)
+    let at_work = |at: &usize| {
+        let among = |(first, last): &&(usize, usize)| (*first..=*last).contains(at);
+        spans.iter().filter(among).count()
+    };
+    let most = spans.iter().map(|(first, _)| at_work(first)).max();
+    (spans.len(), most.unwrap_or(0))
 }
 
 #[test]
@@ -625,6 +633,7 @@ fn client_sessions(log: &str) -> (usize, usize) {
 fn one_job_is_one_at_a_time() -> Result<()> {
     let options = ClusterOptions::default()
         .set("log_statement", "all")
+        .set("log_duration", "on")
         .set("log_disconnections", "on");
     let cluster = Cluster::start(17, &options)?;
     let vault = Vault::local(&cluster)?;
@@ -655,5 +664,10 @@ fn one_job_is_one_at_a_time() -> Result<()> {
         all > dumping + 3 && at_once == 1,
         "{all} sessions, {at_once} at once"
     );
-    assert_same(&cluster, &database, "restored")
+    assert_same(&cluster, &database, "restored")?;
+    // With several they are seen to be at work at the same time.
+    vault.back_up(&database, &["--jobs", "3"])?;
+    let (_, at_once) = sessions()?;
+    assert!(at_once > 1, "{at_once} at once");
+    Ok(())
 }
