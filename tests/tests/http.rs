@@ -257,14 +257,14 @@ fn it_answers_everything_as_it_is_described() -> Result<()> {
         .args(["--config-file", &config, "run"])
         .arg(format!("{}/api/openapi.json", server.url))
         .args(["--header", &authorization, "--max-examples", "10"])
-        .args(["--phases", "coverage,fuzzing", "--max-time", "60"])
+        .args(["--phases", "coverage,fuzzing", "--max-time", "120"])
         .args(["--continue-on-failure", "--request-timeout", "60"])
         .args([
             "--checks",
             "not_a_server_error,status_code_conformance,content_type_conformance,\
              response_schema_conformance",
         ]);
-    let run = Running::start(command)?.wait_at_most(Duration::from_mins(4))?;
+    let run = Running::start(command)?.wait_at_most(Duration::from_mins(8))?;
     let text = String::from_utf8_lossy(&run.stdout).into_owned();
     ensure!(run.code == Some(0), "{text}");
     ensure!(text.contains("Tested: 23"), "{text}");
